@@ -1,0 +1,1 @@
+"""One library each, translated into the core's own types; foreign objects stop here."""

@@ -1,0 +1,31 @@
+"""A token bucket: so many at once, so many per second after that."""
+
+from __future__ import annotations
+
+from quicprochat.core.time import Instant
+
+
+class TokenBucket:
+    """``burst`` tokens to begin with, ``per_s`` new ones each second, never more than ``burst``."""
+
+    __slots__ = ("_at", "_burst", "_per_ms", "_tokens")
+
+    def __init__(self, burst: float, per_s: float, now: Instant) -> None:
+        self._burst = burst
+        self._per_ms = per_s / 1_000
+        self._tokens = burst
+        self._at = now
+
+    def take(self, now: Instant, count: float = 1) -> bool:
+        """Take tokens if they are there."""
+        if self.wait_ms(now, count):
+            return False
+        self._tokens -= count
+        return True
+
+    def wait_ms(self, now: Instant, count: float = 1) -> int:
+        """Return how long until so many tokens are there; 0 when they are."""
+        self._tokens = min(self._burst, self._tokens + max(0, now - self._at) * self._per_ms)
+        self._at = now
+        missing = count - self._tokens
+        return 0 if missing <= 0 else 1 + int(missing / self._per_ms)

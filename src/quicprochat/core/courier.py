@@ -1,0 +1,119 @@
+"""Handing what waits to the neighbours it is for: one window per link, oldest first, again when nothing answers."""
+
+from __future__ import annotations
+
+from quicprochat.core.envelope import Kind
+from quicprochat.core.events import Effect, LinkId, SendEnvelope
+from quicprochat.core.ids import EnvelopeId, PeerKey
+from quicprochat.core.outbox import Outbox
+from quicprochat.core.store import Held, MeshStore
+from quicprochat.core.time import Instant
+
+IN_FLIGHT_BYTES = 512 * 1024
+"""Bytes handed over and not yet answered, per link; the rest waits in the store, not in memory."""
+RETRY_FIRST_MS = 15_000
+RETRY_LAST_MS = 300_000
+DEFERRED_MS = 30_000
+"""How long to wait before offering again what a neighbour had no room for."""
+BATCH = 256
+
+
+class Lane:
+    """The traffic of one link, from us to the neighbour.
+
+    ``after`` is the serial up to which the store was looked through; ``backlog`` says that there may be more above.
+    """
+
+    __slots__ = (
+        "after",
+        "again_at",
+        "backlog",
+        "flying",
+        "flying_bytes",
+        "link",
+        "peer",
+        "progress_at",
+        "retry_ms",
+        "window",
+    )
+
+    def __init__(self, link: LinkId, peer: PeerKey, window: int, now: Instant) -> None:
+        self.link = link
+        self.peer = peer
+        self.window = window
+        self.flying: dict[EnvelopeId, int] = {}
+        self.flying_bytes = 0
+        self.after = 0
+        self.backlog = True
+        self.progress_at = now
+        self.retry_ms = RETRY_FIRST_MS
+        self.again_at: Instant | None = None
+
+    def room(self) -> bool:
+        """Say whether one more envelope may be handed over now."""
+        return len(self.flying) < self.window and self.flying_bytes < IN_FLIGHT_BYTES
+
+    def hand(self, held: Held, now: Instant, out: list[Effect]) -> None:
+        """Hand one envelope over and wait for its answer."""
+        if not self.flying:
+            self.progress_at = now
+        if held.id not in self.flying:
+            self.flying[held.id] = len(held.wire)
+            self.flying_bytes += len(held.wire)
+        self.after = max(self.after, held.serial)
+        out.append(SendEnvelope(self.link, held.to_send(now)))
+
+    def answered(self, id: EnvelopeId, now: Instant) -> None:
+        """The neighbour, or a receipt, has answered for an envelope."""
+        size = self.flying.pop(id, None)
+        if size is not None:
+            self.flying_bytes -= size
+            self.progress_at = now
+            self.retry_ms = RETRY_FIRST_MS
+
+    def fill(self, tx: MeshStore, outbox: Outbox, now: Instant, out: list[Effect]) -> None:
+        """Hand over what waits for this neighbour, as far as the window goes."""
+        while self.backlog and self.room():
+            found = tx.waiting(self.peer, self.after, BATCH)
+            self.backlog = len(found) == BATCH
+            for held in found:
+                if not self.room():
+                    self.backlog = True
+                    return
+                self.after = held.serial
+                if held.id in self.flying or outbox.withheld(held.id):
+                    continue
+                if held.kind == Kind.RECEIPT:
+                    # Never answered, and made again when the message comes again: it may go at once.
+                    out.append(SendEnvelope(self.link, held.to_send(now)))
+                    tx.release(held.id)
+                else:
+                    self.hand(held, now, out)
+
+    def look_again(self) -> None:
+        """Look through the store from the beginning."""
+        self.after = 0
+        self.backlog = True
+
+    def deadline(self) -> Instant | None:
+        """Return when :meth:`retry` is due."""
+        times = [] if self.again_at is None else [self.again_at]
+        if self.flying:
+            times.append(Instant(self.progress_at + self.retry_ms))
+        return min(times, default=None)
+
+    def retry(self, tx: MeshStore, now: Instant, out: list[Effect]) -> None:
+        """Offer again what nobody answered in time, ever more slowly while nothing is answered at all."""
+        if self.again_at is not None and now >= self.again_at:
+            self.again_at = None
+            self.look_again()
+        if not self.flying or now < self.progress_at + self.retry_ms:
+            return
+        self.progress_at = now
+        self.retry_ms = min(2 * self.retry_ms, RETRY_LAST_MS)
+        for id in list(self.flying):
+            held = tx.held(id)
+            if held is None:
+                self.flying_bytes -= self.flying.pop(id)
+            else:
+                out.append(SendEnvelope(self.link, held.to_send(now)))

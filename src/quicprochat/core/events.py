@@ -1,0 +1,245 @@
+"""What goes into a step (in the past tense) and what comes out of it (in the imperative)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NewType
+
+from quicprochat.core.address import Address
+from quicprochat.core.envelope import MeshEnvelope
+from quicprochat.core.gate import Checked, Reason
+from quicprochat.core.ids import EnvelopeId, PeerKey, Uid
+from quicprochat.core.link import Goodbye, Result
+from quicprochat.core.receipt import State
+from quicprochat.core.record import PeerRecord
+from quicprochat.core.seal import Prekey, Protection
+from quicprochat.core.store import Line
+
+LinkId = NewType("LinkId", int)
+"""One link of one run; never reused, so that a late event of an old link cannot touch a new one."""
+
+
+# --- events
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUp:
+    """A link is up and both hellos are exchanged. ``window`` is what the peer takes before answering."""
+
+    link: LinkId
+    peer: PeerKey
+    window: int
+    address: Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LinkDown:
+    """A link is gone."""
+
+    link: LinkId
+
+
+@dataclass(frozen=True, slots=True)
+class EnvelopeArrived:
+    """A neighbour handed us an envelope that passed ``check``."""
+
+    link: LinkId
+    checked: Checked
+
+
+@dataclass(frozen=True, slots=True)
+class EnvelopeRejected:
+    """A neighbour handed us bytes that did not pass ``check``."""
+
+    link: LinkId
+
+
+@dataclass(frozen=True, slots=True)
+class ResultsArrived:
+    """A neighbour answered envelopes we handed it."""
+
+    link: LinkId
+    results: tuple[Result, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordArrived:
+    """A verified peer record, ``age_ms`` old; ``link`` None when it did not come over a link."""
+
+    link: LinkId | None
+    record: PeerRecord
+    age_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The owner wrote a message; it was sealed at the edge. Answered by :class:`Accepted`."""
+
+    envelope: MeshEnvelope
+    uid: Uid
+    text: str
+    protection: Protection
+    require_fs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Resealed:
+    """The edge sealed a message again, as :class:`Reseal` asked."""
+
+    uid: Uid
+    envelope: MeshEnvelope
+    protection: Protection
+
+
+@dataclass(frozen=True, slots=True)
+class ResealFailed:
+    """The edge could not seal a message again; it stays as it was."""
+
+    uid: Uid
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """The owner cancelled a message."""
+
+    uid: Uid
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChanged:
+    """The owner's contacts or block list changed, or the disk filled up or got room again."""
+
+    contacts: frozenset[PeerKey]
+    blocked: frozenset[PeerKey]
+    disk_low: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SelfChanged:
+    """What our own record says has changed; a new one with a higher sequence number follows."""
+
+    name: str
+    domain: str
+    relay: str
+    addresses: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A deadline has come; which one, the node knows."""
+
+
+Event = (
+    LinkUp | LinkDown | EnvelopeArrived | EnvelopeRejected | ResultsArrived | RecordArrived | Written | Resealed
+    | ResealFailed | Withdrawn | PolicyChanged | SelfChanged | Tick
+)  # fmt: skip
+
+
+# --- effects; carried out only after the step's transaction is durable
+
+
+@dataclass(frozen=True, slots=True)
+class SendEnvelope:
+    """Hand an envelope to a neighbour."""
+
+    link: LinkId
+    wire: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SendResults:
+    """Answer a neighbour."""
+
+    link: LinkId
+    results: tuple[Result, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SendRecord:
+    """Hand a peer record to a neighbour."""
+
+    link: LinkId
+    record: bytes
+    age_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseLink:
+    """End a link; ``ban_ms`` > 0 also refuses the peer for that long."""
+
+    link: LinkId
+    code: Goodbye
+    reason: str
+    ban_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The answer to :class:`Written`: Reason.NONE when the message is safe in the outbox."""
+
+    uid: Uid
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Reseal:
+    """Seal this message again: to ``prekey`` (None: the identity key), with or without our clock's word."""
+
+    uid: Uid
+    to: PeerKey
+    text: str
+    ttl_s: int
+    age_ms: int
+    prekey: Prekey | None
+    claim_time: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Journaled:
+    """A line is in the journal: a message came, or a message of ours has a new state."""
+
+    line: Line
+
+
+@dataclass(frozen=True, slots=True)
+class StateChanged:
+    """A message of ours is in a new state."""
+
+    uid: Uid
+    to: PeerKey
+    state: State
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PrekeysChanged:
+    """Our prekeys changed: reload them for opening."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordMade:
+    """Our own record is new; use it in hellos."""
+
+    record: PeerRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Something a person must be told."""
+
+    code: str
+    text: str
+    peer: PeerKey | None = None
+
+
+Effect = (
+    SendEnvelope | SendResults | SendRecord | CloseLink | Accepted | Reseal | Journaled | StateChanged | PrekeysChanged
+    | RecordMade | Alarm
+)  # fmt: skip
+
+__all__ = [
+    "Accepted", "Alarm", "CloseLink", "Effect", "EnvelopeArrived", "EnvelopeId", "EnvelopeRejected", "Event",
+    "Journaled", "LinkDown", "LinkId", "LinkUp", "PolicyChanged", "PrekeysChanged", "RecordArrived", "RecordMade",
+    "Reseal", "ResealFailed", "Resealed", "ResultsArrived", "SelfChanged", "SendEnvelope", "SendRecord", "SendResults",
+    "StateChanged", "Tick", "Withdrawn", "Written",
+]  # fmt: skip

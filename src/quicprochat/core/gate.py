@@ -1,0 +1,298 @@
+"""The gate: the one way in, in two halves.
+
+``check`` is stateless and may run in threads: cheap tests first, then the outer signature, then, for what is
+addressed to this node, opening. ``admit`` runs inside the store's transaction: age, dedup, quotas, insert. P2P, a
+server's call, a bundle file: every way in goes through both, and nothing else inserts (a test holds that).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum, IntEnum
+
+from quicprochat.core.crypto import Crypto, PrivateKey
+from quicprochat.core.envelope import SUITE_X25519, Kind, MeshEnvelope
+from quicprochat.core.errors import WireError
+from quicprochat.core.ids import Label, PeerKey
+from quicprochat.core.receipt import Receipt, Status
+from quicprochat.core.record import PeerRecord, open_record
+from quicprochat.core.seal import Opened, open_sealed
+from quicprochat.core.store import Fate, Held, Line, LineKind, MeshStore, Scope, Usage
+from quicprochat.core.time import HOUR_MS, MINUTE_MS, Instant, Now
+
+CLOCK_SLACK_MS = 10 * MINUTE_MS
+"""How far two clocks may disagree before one of them is wrong."""
+
+
+class Reason(IntEnum):
+    """Why an envelope was refused or put off; goes on the wire in a result frame."""
+
+    NONE = 0
+    EXPIRED = 1
+    HOPS = 2
+    CLOCK = 3
+    POLICY = 4
+    UNSUPPORTED = 5
+    FULL = 6
+    DISK = 7
+
+
+class Verdict(IntEnum):
+    """The answer to the peer an envelope came from. Only STORED and DUPLICATE acknowledge."""
+
+    STORED = 0
+    DUPLICATE = 1
+    REFUSED = 2
+    """For good: offering it again is useless."""
+    DEFERRED = 3
+    """For now: later it may be welcome."""
+
+
+class Fault(Enum):
+    """Why bytes did not even become an envelope that can be judged."""
+
+    MALFORMED = "malformed"
+    SIGNATURE = "signature"
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """What ``check`` says of bytes that no honest peer sends; counted against the link they came over."""
+
+    fault: Fault
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """An envelope whose author's signature holds; opened if it was for us and could be."""
+
+    envelope: MeshEnvelope
+    opened: Opened | None = None
+    receipt: Receipt | None = None
+    record: PeerRecord | None = None
+    """The author's own record, where a receipt brings one."""
+
+
+def check(data: bytes, me: PeerKey, keys: Mapping[bytes, PrivateKey], crypto: Crypto) -> Checked | Reject:
+    """Judge received bytes without any state; ``keys`` are ours for opening. Raises: nothing."""
+    try:
+        envelope = MeshEnvelope.decode(data)
+        receipt = Receipt.decode(envelope.payload) if envelope.kind == Kind.RECEIPT else None
+    except WireError as error:
+        return Reject(Fault.MALFORMED, str(error))
+    if not crypto.verify(envelope.src, Label.ENVELOPE, envelope.core, envelope.signature):
+        return Reject(Fault.SIGNATURE, "an envelope that its author did not sign")
+    if not crypto.valid_key(envelope.src):
+        return Reject(Fault.SIGNATURE, "an envelope from a key that is not a proper one")
+    opened = record = None
+    if envelope.kind == Kind.MESSAGE and envelope.dst == me and understood(envelope):
+        opened = open_sealed(envelope, keys, crypto)
+    if receipt is not None and receipt.record:
+        try:
+            record = open_record(receipt.record, crypto)
+        except WireError as error:
+            return Reject(Fault.MALFORMED, str(error))
+        if record.key != envelope.src:
+            return Reject(Fault.MALFORMED, "a receipt that brings somebody else's record")
+    return Checked(envelope, opened, receipt, record)
+
+
+def understood(envelope: MeshEnvelope) -> bool:
+    """Say whether this version knows what the suite and the flags mean; a relay may pass on what it does not."""
+    return envelope.suite == SUITE_X25519 and envelope.flags == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of what is kept, each with the flood it stops (sizes are guesses for a small computer)."""
+
+    own_bytes: int = 64 << 20
+    """Our own outbox: a script in a loop."""
+    carried_bytes: int = 64 << 20
+    """Everybody else's mail together."""
+    receipt_bytes: int = 8 << 20
+    """Everybody else's receipts; apart, so that mail cannot crowd out the news that it arrived."""
+    per_recipient: int = 1_000
+    """Others' mail for one recipient, in messages."""
+    per_pair: int = 100
+    """Others' mail from one author to one recipient."""
+    share: float = 0.25
+    """Part of ``carried_bytes`` that one origin, or one link, may fill."""
+    requests: int = 10_000
+    """Messages of strangers waiting to be accepted."""
+    requests_bytes: int = 32 << 20
+    requests_per_author: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the gate needs to know of this node at one moment."""
+
+    me: PeerKey
+    contacts: frozenset[PeerKey] = frozenset()
+    blocked: frozenset[PeerKey] = frozenset()
+    limits: Limits = field(default_factory=Limits)
+    disk_low: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What ``admit`` did: the answer for the link, and what the recipient should tell the author (None: nothing)."""
+
+    verdict: Verdict
+    reason: Reason = Reason.NONE
+    status: Status | None = None
+    line: Line | None = None
+
+
+def lifetime(envelope: MeshEnvelope, via: bytes, now: Now) -> int | Reason:
+    """Return the envelope's age in milliseconds, or why its times make it unacceptable.
+
+    ``created`` is believed only while our own clock is; a first hop that sees it contradict the age refuses with
+    CLOCK, so that the author learns of it instead of losing the message at the next honest relay.
+    """
+    age = envelope.age_ms
+    if envelope.created_ms and now.trusted:
+        implied = now.wall - envelope.created_ms
+        if envelope.hop == 0 and via == envelope.src and abs(implied - age) > CLOCK_SLACK_MS:
+            return Reason.CLOCK
+        if implied >= -CLOCK_SLACK_MS:
+            age = max(age, implied)
+    return Reason.EXPIRED if age >= envelope.ttl_ms else age
+
+
+def admit(tx: MeshStore, checked: Checked, via: PeerKey, policy: Policy, now: Now) -> Admission:
+    """Decide on a checked envelope and write what follows from it, in the caller's transaction.
+
+    ``via`` is the peer it came from. The caller acknowledges after its commit, never before.
+    """
+    envelope = checked.envelope
+    if envelope.src == policy.me:
+        return Admission(Verdict.DUPLICATE)
+    if envelope.src in policy.blocked:
+        return Admission(Verdict.REFUSED, Reason.POLICY)
+    fate = tx.fate(envelope.id)
+    if fate in (Fate.DELIVERED, Fate.UNOPENABLE):
+        tx.count("duplicates")
+        return Admission(Verdict.DUPLICATE, status=_status(tx, fate))
+    age = lifetime(envelope, via, now)
+    if isinstance(age, Reason):
+        return Admission(Verdict.REFUSED, age)
+    if envelope.hop > envelope.max_hops:
+        return Admission(Verdict.REFUSED, Reason.HOPS)
+    if policy.disk_low:
+        return Admission(Verdict.DEFERRED, Reason.DISK)
+    if envelope.dst != policy.me:
+        return _carry(tx, envelope, via, age, fate, policy.limits, now)
+    if checked.receipt is not None:
+        return Admission(Verdict.STORED)
+    if envelope.kind == Kind.MESSAGE and understood(envelope):
+        return _deliver(tx, checked, policy, now)
+    return Admission(Verdict.REFUSED, Reason.UNSUPPORTED)
+
+
+def _status(tx: MeshStore, fate: Fate) -> Status:
+    if fate == Fate.UNOPENABLE:
+        return Status.UNOPENABLE
+    return Status.DELIVERED_VOLATILE if tx.volatile else Status.DELIVERED
+
+
+def _deliver(tx: MeshStore, checked: Checked, policy: Policy, now: Now) -> Admission:
+    envelope, opened = checked.envelope, checked.opened
+    if opened is None:
+        tx.remember(envelope.id, Fate.UNOPENABLE, _forget_at(envelope, now.at))
+        tx.count("unopenable")
+        return Admission(Verdict.STORED, status=Status.UNOPENABLE)
+    letter = opened.letter
+    request = letter.author not in policy.contacts
+    line = Line(
+        LineKind.MESSAGE, letter.author, letter.uid, now.wall, letter.text, envelope.hop,
+        opened.protection.value, request, letter.domain,
+    )  # fmt: skip
+    if request and _requests_full(tx, line, policy.limits):
+        return Admission(Verdict.DEFERRED, Reason.FULL)
+    cursor = tx.deliver(line)
+    tx.remember(envelope.id, Fate.DELIVERED, None)
+    status = _status(tx, Fate.DELIVERED)
+    if cursor is None:
+        tx.count("duplicates")
+        return Admission(Verdict.DUPLICATE, status=status)
+    tx.count("delivered")
+    return Admission(Verdict.STORED, status=status, line=replace(line, cursor=cursor))
+
+
+def _requests_full(tx: MeshStore, line: Line, limits: Limits) -> bool:
+    everyone = tx.usage(Scope.REQUESTS)
+    return (
+        everyone.count >= limits.requests
+        or everyone.bytes + line.size > limits.requests_bytes
+        or tx.usage(Scope.REQUESTS, line.peer).count >= limits.requests_per_author
+    )
+
+
+def _carry(
+    tx: MeshStore, envelope: MeshEnvelope, via: PeerKey, age: int, fate: Fate | None, limits: Limits, now: Now
+) -> Admission:
+    if envelope.hop >= envelope.max_hops:
+        return Admission(Verdict.REFUSED, Reason.HOPS)
+    held = Held(
+        envelope.id, envelope.kind, envelope.src, envelope.dst, via, envelope.wire(age_ms=age),
+        now.at, Instant(now.at + envelope.ttl_ms - age),
+    )  # fmt: skip
+    if fate is not None:
+        tx.count("duplicates")
+        known = tx.held(envelope.id)
+        if known is not None and known.expires_at < held.expires_at:
+            # A liar's nearly expired copy must not stand in for an honest one that lives longer.
+            tx.release(envelope.id)
+            tx.hold(held)
+        return Admission(Verdict.DUPLICATE)
+    if _carried_full(tx, held, limits):
+        return Admission(Verdict.DEFERRED, Reason.FULL)
+    tx.hold(held)
+    tx.remember(envelope.id, Fate.HELD, _forget_at(envelope, now.at))
+    return Admission(Verdict.STORED)
+
+
+def _carried_full(tx: MeshStore, held: Held, limits: Limits) -> bool:
+    size = len(held.wire)
+
+    def over(scope: Scope, key: bytes, *, bytes_max: float | None = None, count_max: int | None = None) -> bool:
+        used: Usage = tx.usage(scope, key)
+        return (bytes_max is not None and used.bytes + size > bytes_max) or (
+            count_max is not None and used.count >= count_max
+        )
+
+    if held.kind == Kind.RECEIPT:
+        return over(Scope.RECEIPTS, b"", bytes_max=limits.receipt_bytes)
+    part = limits.carried_bytes * limits.share
+    return (
+        over(Scope.CARRIED, b"", bytes_max=limits.carried_bytes)
+        or over(Scope.RECIPIENT, held.dst, count_max=limits.per_recipient)
+        or over(Scope.PAIR, held.src + held.dst, count_max=limits.per_pair)
+        or over(Scope.ORIGIN, held.src, bytes_max=part)
+        or over(Scope.LINK, held.via, bytes_max=part)
+    )
+
+
+def _forget_at(envelope: MeshEnvelope, now: Instant) -> Instant:
+    """Dedup outlives every honest copy: each carrier may keep it for one lifetime (docs/protocol.md §6)."""
+    return Instant(now + 2 * envelope.ttl_ms + HOUR_MS)
+
+
+def submit(tx: MeshStore, envelope: MeshEnvelope, policy: Policy, now: Now) -> Reason:
+    """Put an envelope of our own into the outbox; Reason.NONE when it is in.
+
+    The second door of the gate, for what needs no judging. Its id needs no dedup entry: what comes back under our own
+    name is recognised by its author.
+    """
+    if policy.disk_low:
+        return Reason.DISK
+    wire = envelope.wire()
+    if tx.usage(Scope.OWN).bytes + len(wire) > policy.limits.own_bytes:
+        return Reason.FULL
+    expires = Instant(now.at + envelope.ttl_ms - envelope.age_ms)
+    tx.hold(Held(envelope.id, envelope.kind, envelope.src, envelope.dst, b"", wire, now.at, expires))
+    return Reason.NONE

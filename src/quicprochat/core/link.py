@@ -1,0 +1,257 @@
+"""A link between two neighbours: frames on one reliable stream, a hello, and the proof that the other end lives.
+
+    frame   = length 4 (of what follows) | type 1 | body
+    HELLO   = "qpc1" | version_min 1 | version_max 1 | features 4 | frame_max 4 | window 2 | session 16
+            | store_epoch 16 | record_age_ms 8 | record_len 2 | record | (later versions: more, ignored)
+    ENVELOPE= envelope
+    RESULTS = count 1 | count * (envelope id 32 | verdict 1 | reason 1)
+    RECORD  = age_ms 8 | record
+    BYE     = code 1 | reason (UTF-8)
+    PING, PONG = empty
+
+Who the other end is, the transport has proved: its node key is its mesh key. Types of 0x80 and above may be skipped
+by who does not know them; an unknown type below ends the link.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+
+from quicprochat.core.envelope import ENVELOPE_MAX_BYTES
+from quicprochat.core.errors import WireError
+from quicprochat.core.gate import Reason, Verdict
+from quicprochat.core.ids import ID_BYTES, EnvelopeId
+from quicprochat.core.record import RECORD_MAX_BYTES
+from quicprochat.core.time import Instant
+from quicprochat.core.wire import Reader
+
+MAGIC = b"qpc1"
+LINK_VERSION = 1
+FRAME_MAX_BYTES = 1 + ENVELOPE_MAX_BYTES
+"""A longer announced frame ends the link before a byte of it is kept."""
+RESULTS_MAX = 255
+WINDOW = 1_024
+"""Envelopes a node lets a neighbour send before it has answered the first."""
+REASON_MAX_BYTES = 200
+IGNORABLE = 0x80
+
+_LENGTH = struct.Struct(">IB")
+_HELLO = struct.Struct(">4sBBIIH16s16sQ")
+
+
+class FrameType(IntEnum):
+    """What a frame holds."""
+
+    HELLO = 0x01
+    PING = 0x02
+    PONG = 0x03
+    ENVELOPE = 0x04
+    RESULTS = 0x05
+    RECORD = 0x06
+    BYE = 0x07
+
+
+class Goodbye(IntEnum):
+    """Why a link is closed; the code of the BYE frame and of the transport's close."""
+
+    LEAVING = 0
+    PROTOCOL = 1
+    VERSION = 2
+    SILENT = 3
+    DUPLICATE = 4
+    BLOCKED = 5
+    ABUSE = 6
+    SLOW = 7
+    BUSY = 8
+
+
+def frame(kind: FrameType, body: bytes = b"") -> bytes:
+    """Return one frame's bytes."""
+    return _LENGTH.pack(1 + len(body), kind) + body
+
+
+class FrameParser:
+    """Cuts a stream of bytes into frames, however they arrive."""
+
+    __slots__ = ("_buffer",)
+
+    def __init__(self) -> None:
+        self._buffer = b""
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """Yield (type, body) of each complete frame. Raises: WireError, after which the link is of no more use."""
+        buffer = self._buffer + data if self._buffer else data
+        position, end = 0, len(buffer)
+        while end - position >= _LENGTH.size:
+            length, kind = _LENGTH.unpack_from(buffer, position)
+            if not 0 < length <= FRAME_MAX_BYTES:
+                raise WireError(f"a frame of {length} bytes; 1 to {FRAME_MAX_BYTES} are allowed")
+            after = position + 4 + length
+            if after > end:
+                break
+            yield kind, buffer[position + _LENGTH.size : after]
+            position = after
+        self._buffer = buffer[position:]
+
+    @property
+    def pending(self) -> int:
+        """Bytes of a frame that is not complete yet."""
+        return len(self._buffer)
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The first frame of both sides.
+
+    ``session`` is random per run of a node, so that a link of a former run is recognised as dead. ``store_epoch`` is
+    random per store: when it changes, the peer has lost its memory. ``window`` is how many envelopes it takes before
+    answering the first.
+    """
+
+    session: bytes
+    store_epoch: bytes
+    record: bytes
+    record_age_ms: int = 0
+    features: int = 0
+    frame_max: int = FRAME_MAX_BYTES
+    window: int = WINDOW
+    version_min: int = LINK_VERSION
+    version_max: int = LINK_VERSION
+
+    def encode(self) -> bytes:
+        """Return the body of the HELLO frame."""
+        head = _HELLO.pack(
+            MAGIC, self.version_min, self.version_max, self.features, self.frame_max, self.window, self.session,
+            self.store_epoch, self.record_age_ms,
+        )  # fmt: skip
+        return head + len(self.record).to_bytes(2, "big") + self.record
+
+    @classmethod
+    def decode(cls, body: bytes) -> Hello:
+        """Read a hello. Raises: WireError."""
+        reader = Reader(body, "a hello")
+        magic, low, high, features, frame_max, window, session, epoch, age = _HELLO.unpack(reader.take(_HELLO.size))
+        if magic != MAGIC:
+            raise WireError("a hello that does not begin with qpc1")
+        if not low <= LINK_VERSION <= high:
+            raise WireError(
+                f"a peer that speaks link versions {low} to {high}; this node speaks {LINK_VERSION}",
+                code=Goodbye.VERSION,
+            )
+        if window == 0 or frame_max < FRAME_MAX_BYTES:
+            raise WireError("a hello with limits under the least that a node must take")
+        record = reader.sized(2, RECORD_MAX_BYTES)
+        return cls(session, epoch, record, age, features, frame_max, window, low, high)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A neighbour's answer to one envelope it was handed."""
+
+    id: EnvelopeId
+    verdict: Verdict
+    reason: Reason = Reason.NONE
+
+
+def encode_results(results: Sequence[Result]) -> bytes:
+    """Return the body of a RESULTS frame; at most RESULTS_MAX of them."""
+    assert 0 < len(results) <= RESULTS_MAX
+    return bytes([len(results)]) + b"".join(r.id + bytes([r.verdict, r.reason]) for r in results)
+
+
+def decode_results(body: bytes) -> tuple[Result, ...]:
+    """Read a RESULTS frame. Unknown reasons read as NONE, so that new ones can be added. Raises: WireError."""
+    reader = Reader(body, "a result list")
+    results = []
+    for _ in range(reader.uint(1)):
+        id, verdict, reason = EnvelopeId(reader.take(ID_BYTES)), reader.uint(1), reader.uint(1)
+        if verdict not in Verdict._value2member_map_:
+            raise WireError(f"a result with the unknown verdict {verdict}")
+        known = Reason(reason) if reason in Reason._value2member_map_ else Reason.NONE
+        results.append(Result(id, Verdict(verdict), known))
+    reader.end()
+    return tuple(results)
+
+
+def encode_record(record: bytes, age_ms: int) -> bytes:
+    """Return the body of a RECORD frame."""
+    return age_ms.to_bytes(8, "big") + record
+
+
+def decode_record(body: bytes) -> tuple[int, bytes]:
+    """Read a RECORD frame: the record's age in milliseconds, and its bytes. Raises: WireError."""
+    reader = Reader(body, "a record frame")
+    age = reader.uint(8)
+    record = reader.rest()
+    if len(record) > RECORD_MAX_BYTES:
+        raise WireError(f"a peer record of {len(record)} bytes")
+    return age, record
+
+
+def encode_bye(code: Goodbye, reason: str) -> bytes:
+    """Return the body of a BYE frame."""
+    return bytes([code]) + reason.encode("utf-8")[:REASON_MAX_BYTES]
+
+
+def decode_bye(body: bytes) -> tuple[int, str]:
+    """Read a BYE frame: code and reason; the reason is the peer's text and untrusted. Raises: WireError."""
+    reader = Reader(body, "a goodbye")
+    return reader.uint(1), reader.rest()[:REASON_MAX_BYTES].decode("utf-8", "replace")
+
+
+HEARTBEAT_MS = 4_000
+HEARTBEAT_STAGGER_MS = 1_000
+"""The side with the higher key waits this much longer, so that one ping and one pong serve both sides."""
+SILENCE_MS = 10_000
+"""Nothing heard for so long, two heartbeats in between: the path is dead. QUIC itself takes 30 s to say so."""
+
+
+class Beat(Enum):
+    """What a heartbeat wants done."""
+
+    PING = "ping"
+    DEAD = "dead"
+
+
+class Heartbeat:
+    """Decides from what is heard whether to ask and when to give up; any traffic counts as a sign of life."""
+
+    __slots__ = ("_asked", "_heard", "_interval")
+
+    def __init__(self, now: Instant, *, first: bool) -> None:
+        self._interval = HEARTBEAT_MS if first else HEARTBEAT_MS + HEARTBEAT_STAGGER_MS
+        self._heard = now
+        self._asked = now
+
+    def heard(self, now: Instant) -> None:
+        """Something arrived."""
+        self._heard = now
+        self._asked = now
+
+    def deadline(self) -> Instant:
+        """Return when :meth:`beat` has something to say next, if nothing is heard before."""
+        return Instant(min(self._asked + self._interval, self._heard + SILENCE_MS))
+
+    def beat(self, now: Instant) -> Beat | None:
+        """Return what to do at this moment."""
+        if now >= self._heard + SILENCE_MS:
+            return Beat.DEAD
+        if now >= self._asked + self._interval:
+            self._asked = now
+            return Beat.PING
+        return None
+
+
+def keep_new(*, same_session: bool, new_by_lower: bool, old_by_lower: bool) -> bool:
+    """Say whether a second link to the same peer replaces the first; both sides come to the same answer.
+
+    A new session means that the peer was restarted and the old link leads nowhere. Otherwise two dials crossed, and
+    the one made by the side with the lower key stays; of two made by the same side, the newer, since whoever dials
+    again has given up on the first.
+    """
+    if not same_session or new_by_lower == old_by_lower:
+        return True
+    return new_by_lower

@@ -1,0 +1,355 @@
+"""MeshStore in dictionaries: for ``--ephemeral`` nodes and for the simulator, which also crashes it.
+
+``durable`` False is a store that a restart forgets. The simulator passes True and keeps the object across the
+crashes it plays: rollback then really restores what a crash before the commit would leave.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from heapq import heappop, heappush
+from typing import Any
+
+from quicprochat.core.envelope import Kind
+from quicprochat.core.ids import EnvelopeId, PeerKey, Uid
+from quicprochat.core.receipt import OPEN_STATES, State
+from quicprochat.core.seal import Protection
+from quicprochat.core.store import (
+    Fate,
+    Held,
+    Line,
+    LineKind,
+    Scope,
+    Sent,
+    Sighting,
+    StoredPrekey,
+    StoredRecord,
+    TraceEvent,
+    Usage,
+)
+from quicprochat.core.time import Instant
+
+
+def scopes_of(held: Held) -> tuple[tuple[Scope, bytes], ...]:
+    """Return every quota that an envelope counts against."""
+    if held.own:
+        return ((Scope.OWN, b""),)
+    if held.kind == Kind.RECEIPT:
+        return ((Scope.RECEIPTS, b""),)
+    return (
+        (Scope.CARRIED, b""),
+        (Scope.RECIPIENT, held.dst),
+        (Scope.ORIGIN, held.src),
+        (Scope.LINK, held.via),
+        (Scope.PAIR, held.src + held.dst),
+    )
+
+
+class Quotas:
+    """Running totals per scope; both stores keep one, because a quota is asked for every envelope."""
+
+    __slots__ = ("_used",)
+
+    def __init__(self) -> None:
+        self._used: dict[tuple[Scope, bytes], list[int]] = {}
+
+    def add(self, scope: Scope, key: bytes, size: int, sign: int = 1) -> None:
+        """Count one more (or, with sign -1, one less) of ``size`` bytes."""
+        used = self._used.setdefault((scope, key), [0, 0])
+        used[0] += sign
+        used[1] += sign * size
+        if not used[0]:
+            del self._used[scope, key]
+
+    def change(self, held: Held, sign: int) -> None:
+        """Count an envelope in or out of all its scopes."""
+        for scope, key in scopes_of(held):
+            self.add(scope, key, len(held.wire), sign)
+
+    def usage(self, scope: Scope, key: bytes) -> Usage:
+        """Return a scope's total."""
+        used = self._used.get((scope, key))
+        return Usage(used[0], used[1]) if used else Usage()
+
+
+class MemoryStore:
+    """See :class:`quicprochat.core.store.MeshStore`; every write leaves an undo behind for ``rollback``."""
+
+    def __init__(self, *, durable: bool = False) -> None:
+        self._durable = durable
+        self._undo: list[Callable[[], object]] = []
+        self._values: dict[str, bytes] = {}
+        self._counters: Counter[str] = Counter()
+        self._fates: dict[EnvelopeId, tuple[Fate, Instant | None]] = {}
+        self._forget: list[tuple[Instant, EnvelopeId]] = []
+        self._held: dict[EnvelopeId, Held] = {}
+        self._by_dst: defaultdict[bytes, dict[int, Held]] = defaultdict(dict)
+        self._expiry: list[tuple[Instant, EnvelopeId]] = []
+        self._serial = 0
+        self._quotas = Quotas()
+        self._sent: dict[Uid, Sent] = {}
+        self._uids: dict[EnvelopeId, Uid] = {}
+        self._trace: defaultdict[Uid, list[TraceEvent]] = defaultdict(list)
+        self._lines: dict[int, Line] = {}
+        self._delivered: set[tuple[PeerKey, Uid]] = set()
+        self._cursor = 0
+        self._records: dict[PeerKey, StoredRecord] = {}
+        self._sightings: dict[PeerKey, Sighting] = {}
+        self._prekeys: dict[bytes, StoredPrekey] = {}
+
+    @property
+    def volatile(self) -> bool:
+        return not self._durable
+
+    @property
+    def dirty(self) -> bool:
+        return bool(self._undo)
+
+    def begin(self) -> None:
+        assert not self._undo
+
+    def commit(self) -> None:
+        self._undo.clear()
+
+    def rollback(self) -> None:
+        while self._undo:
+            self._undo.pop()()
+
+    def close(self) -> None:
+        self.rollback()
+
+    def _set(self, table: dict[Any, Any], key: Any, value: Any) -> None:
+        if key in table:
+            old = table[key]
+            self._undo.append(lambda: table.__setitem__(key, old))
+        else:
+            self._undo.append(lambda: table.pop(key))
+        table[key] = value
+
+    def _del(self, table: dict[Any, Any], key: Any) -> None:
+        old = table.pop(key)
+        self._undo.append(lambda: table.__setitem__(key, old))
+
+    # --- small values and counters
+
+    def value(self, key: str) -> bytes | None:
+        return self._values.get(key)
+
+    def set_value(self, key: str, data: bytes) -> None:
+        self._set(self._values, key, data)
+
+    def count(self, name: str, by: int = 1) -> None:
+        self._set(self._counters, name, self._counters[name] + by)
+
+    def counters(self) -> dict[str, int]:
+        return dict(self._counters)
+
+    # --- dedup
+
+    def fate(self, id: EnvelopeId) -> Fate | None:
+        known = self._fates.get(id)
+        return known[0] if known else None
+
+    def remember(self, id: EnvelopeId, fate: Fate, forget_at: Instant | None) -> None:
+        self._set(self._fates, id, (fate, forget_at))
+        if forget_at is not None:
+            heappush(self._forget, (forget_at, id))
+
+    def forget(self, now: Instant, limit: int) -> int:
+        gone = 0
+        while self._forget and self._forget[0][0] <= now and gone < limit:
+            at, id = heappop(self._forget)
+            self._undo.append(partial(heappush, self._forget, (at, id)))
+            if self._fates.get(id, (None, None))[1] == at:
+                self._del(self._fates, id)
+                gone += 1
+        return gone
+
+    # --- held envelopes
+
+    def hold(self, held: Held) -> int:
+        assert held.id not in self._held
+        self._serial += 1
+        kept = replace(held, serial=self._serial)
+        self._set(self._held, held.id, kept)
+        self._set(self._by_dst[held.dst], kept.serial, kept)
+        heappush(self._expiry, (held.expires_at, held.id))
+        self._quotas.change(kept, 1)
+        self._undo.append(lambda: self._quotas.change(kept, -1))
+        return kept.serial
+
+    def held(self, id: EnvelopeId) -> Held | None:
+        return self._held.get(id)
+
+    def release(self, id: EnvelopeId) -> None:
+        held = self._held.get(id)
+        if held is None:
+            return
+        self._del(self._held, id)
+        self._del(self._by_dst[held.dst], held.serial)
+        self._quotas.change(held, -1)
+        self._undo.append(lambda: self._quotas.change(held, 1))
+        # A rollback must find the entry again, although it may have been popped from the heap meanwhile.
+        self._undo.append(lambda: heappush(self._expiry, (held.expires_at, id)))
+
+    def waiting(self, dst: bytes, after: int, limit: int) -> Sequence[Held]:
+        found = sorted(serial for serial in self._by_dst.get(dst, ()) if serial > after)
+        return [self._by_dst[dst][serial] for serial in found[:limit]]
+
+    def _drop_stale_expiry(self) -> None:
+        while self._expiry:
+            at, id = self._expiry[0]
+            held = self._held.get(id)
+            if held is not None and held.expires_at == at:
+                return
+            heappop(self._expiry)
+
+    def expired(self, now: Instant, limit: int) -> Sequence[Held]:
+        found = sorted((h for h in self._held.values() if h.expires_at <= now), key=lambda h: (h.expires_at, h.serial))
+        return found[:limit]
+
+    def next_expiry(self) -> Instant | None:
+        self._drop_stale_expiry()
+        return self._expiry[0][0] if self._expiry else None
+
+    def usage(self, scope: Scope, key: bytes = b"") -> Usage:
+        return self._quotas.usage(scope, key)
+
+    def recipients(self) -> int:
+        return sum(1 for held in self._by_dst.values() if held)
+
+    # --- sent messages
+
+    def put_sent(self, sent: Sent) -> None:
+        self._set(self._sent, sent.uid, sent)
+        self._set(self._uids, sent.envelope_id, sent.uid)
+
+    def sent(self, uid: Uid) -> Sent | None:
+        return self._sent.get(uid)
+
+    def sent_of(self, id: EnvelopeId) -> Sent | None:
+        uid = self._uids.get(id)
+        return None if uid is None else self._sent[uid]
+
+    def set_state(self, uid: Uid, state: State, reason: str) -> None:
+        self._set(self._sent, uid, replace(self._sent[uid], state=state, reason=reason))
+
+    def resealed(self, uid: Uid, id: EnvelopeId, protection: Protection) -> None:
+        old = self._sent[uid]
+        self._set(self._sent, uid, replace(old, envelope_id=id, protection=protection, seals=old.seals + 1))
+        self._set(self._uids, id, uid)
+
+    def open_with(self, to: PeerKey, protection: Protection, limit: int) -> Sequence[Sent]:
+        return [s for s in self._sent.values() if s.to == to and s.state in OPEN_STATES and s.protection == protection][
+            :limit
+        ]
+
+    def envelopes_of(self, uid: Uid) -> Sequence[EnvelopeId]:
+        return [id for id, owner in self._uids.items() if owner == uid]
+
+    def add_trace(self, uid: Uid, event: TraceEvent) -> None:
+        self._trace[uid].append(event)
+        self._undo.append(self._trace[uid].pop)
+
+    def trace(self, uid: Uid) -> Sequence[TraceEvent]:
+        return list(self._trace.get(uid, ()))
+
+    # --- journal
+
+    def _append(self, line: Line) -> int:
+        self._cursor += 1
+        self._set(self._lines, self._cursor, replace(line, cursor=self._cursor))
+        return self._cursor
+
+    def deliver(self, line: Line) -> int | None:
+        key = (line.peer, line.uid)
+        if key in self._delivered:
+            return None
+        self._delivered.add(key)
+        self._undo.append(lambda: self._delivered.discard(key))
+        if line.request:
+            self._count_request(line, 1)
+        return self._append(line)
+
+    def _count_request(self, line: Line, sign: int) -> None:
+        for key in (b"", line.peer):
+            self._quotas.add(Scope.REQUESTS, key, line.size, sign)
+            self._undo.append(partial(self._quotas.add, Scope.REQUESTS, key, line.size, -sign))
+
+    def note(self, line: Line) -> int:
+        return self._append(line)
+
+    def journal(
+        self,
+        *,
+        after: int,
+        limit: int,
+        unread: bool = False,
+        messages: bool = False,
+        peer: PeerKey | None = None,
+    ) -> Sequence[Line]:
+        found: list[Line] = []
+        for cursor in sorted(c for c in self._lines if c > after):
+            line = self._lines[cursor]
+            if (unread and line.read) or (messages and line.kind is not LineKind.MESSAGE):
+                continue
+            if peer is not None and line.peer != peer:
+                continue
+            found.append(line)
+            if len(found) >= limit:
+                break
+        return found
+
+    def mark_read(self, cursors: Iterable[int]) -> None:
+        for cursor in cursors:
+            line = self._lines.get(cursor)
+            if line is not None and not line.read:
+                self._set(self._lines, cursor, replace(line, read=True))
+
+    def unread(self) -> int:
+        return sum(1 for line in self._lines.values() if line.kind is LineKind.MESSAGE and not line.read)
+
+    def accept(self, author: PeerKey) -> int:
+        found = [line for line in self._lines.values() if line.peer == author and line.request]
+        for line in found:
+            self._set(self._lines, line.cursor, replace(line, request=False))
+            self._count_request(line, -1)
+        return len(found)
+
+    # --- peers
+
+    def put_record(self, record: StoredRecord) -> None:
+        self._set(self._records, record.key, record)
+
+    def record(self, key: PeerKey) -> StoredRecord | None:
+        return self._records.get(key)
+
+    def records(self, limit: int) -> Sequence[StoredRecord]:
+        return sorted(self._records.values(), key=lambda r: (-r.stored_at, r.key))[:limit]
+
+    def drop_record(self, key: PeerKey) -> None:
+        if key in self._records:
+            self._del(self._records, key)
+
+    def see(self, sighting: Sighting) -> None:
+        self._set(self._sightings, sighting.key, sighting)
+
+    def sightings(self, limit: int) -> Sequence[Sighting]:
+        return sorted(self._sightings.values(), key=lambda s: (-s.at, s.key))[:limit]
+
+    # --- prekeys
+
+    def put_prekey(self, prekey: StoredPrekey) -> None:
+        self._set(self._prekeys, prekey.id, prekey)
+
+    def prekeys(self) -> Sequence[StoredPrekey]:
+        return sorted(self._prekeys.values(), key=lambda p: (-p.made_at, p.id))
+
+    def drop_prekeys(self, made_before: Instant) -> int:
+        old = [p.id for p in self._prekeys.values() if p.made_at < made_before]
+        for id in old:
+            self._del(self._prekeys, id)
+        return len(old)

@@ -1,0 +1,447 @@
+"""The node: everything a peer does, as one pure step. Events in, one transaction, effects out.
+
+``step`` writes into the transaction it is given and returns what must be done once that is durable: acknowledgements,
+receipts and news never run ahead of the disk. Plaintext enters opened by the gate and leaves as a request to seal;
+carried envelopes pass through unread.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import assert_never
+
+from quicprochat.core.bucket import TokenBucket
+from quicprochat.core.card import OwnCard
+from quicprochat.core.courier import DEFERRED_MS, Lane
+from quicprochat.core.crypto import Crypto, Entropy, Signer
+from quicprochat.core.envelope import TTL_MAX_S, Header, Kind, make
+from quicprochat.core.events import (
+    Accepted,
+    Alarm,
+    CloseLink,
+    Effect,
+    EnvelopeArrived,
+    EnvelopeRejected,
+    Event,
+    Journaled,
+    LinkDown,
+    LinkId,
+    LinkUp,
+    PolicyChanged,
+    RecordArrived,
+    Resealed,
+    ResealFailed,
+    ResultsArrived,
+    SelfChanged,
+    SendEnvelope,
+    SendRecord,
+    SendResults,
+    Tick,
+    Withdrawn,
+    Written,
+)
+from quicprochat.core.gate import Policy, Reason, Verdict, admit, submit
+from quicprochat.core.ids import EnvelopeId, PeerKey
+from quicprochat.core.link import RESULTS_MAX, Goodbye, Result
+from quicprochat.core.outbox import Outbox
+from quicprochat.core.receipt import OPEN_STATES, RECEIPT_IDS_MAX, Receipt, State, Status
+from quicprochat.core.record import PeerRecord, open_record
+from quicprochat.core.seal import Prekey
+from quicprochat.core.store import Fate, MeshStore, Scope, Sent, Sighting, StoredRecord
+from quicprochat.core.time import HOUR_MS, MINUTE_MS, Instant, Now
+
+RECORDS_MAX = 4_096
+"""Records of others that are kept; a flood of made-up peers pushes out the oldest who are not contacts."""
+BAD_MAX = 20
+BAD_WINDOW_MS = MINUTE_MS
+BAN_FIRST_MS = 10 * MINUTE_MS
+BAN_LAST_MS = 24 * HOUR_MS
+BANS_MAX = 4_096
+REPEAT_BURST, REPEAT_PER_S = 256, 64
+"""Receipts sent again for duplicates, per author: a peer that repeats itself must not make us work for it."""
+SWEEP_MS = MINUTE_MS
+SWEEP_BATCH = 512
+
+
+class _Neighbour:
+    """What a link is remembered by."""
+
+    __slots__ = ("bad", "lane", "peer", "repeats", "window")
+
+    def __init__(self, event: LinkUp, now: Instant) -> None:
+        self.peer = event.peer
+        self.lane = Lane(event.link, event.peer, event.window, now)
+        self.bad: deque[Instant] = deque(maxlen=BAD_MAX)
+        self.repeats = TokenBucket(REPEAT_BURST, REPEAT_PER_S, now)
+
+
+class Node:
+    """One peer's protocol state. Durable things live in the store; what is here is rebuilt by links and time."""
+
+    def __init__(self, signer: Signer, crypto: Crypto, entropy: Entropy, policy: Policy) -> None:
+        self._signer = signer
+        self._crypto = crypto
+        self._entropy = entropy
+        self._policy = policy
+        self._card = OwnCard(signer, crypto)
+        self._wanted = PeerRecord(signer.key, 0, 0)
+        self._outbox = Outbox()
+        self._links: dict[LinkId, _Neighbour] = {}
+        self._by_peer: dict[PeerKey, _Neighbour] = {}
+        self._records: dict[PeerKey, tuple[int, int]] = {}
+        self._bans: dict[PeerKey, int] = {}
+        self._sweep_at = Instant(0)
+        self._next_expiry: Instant | None = None
+        # Gathered during one step, sent at its end.
+        self._receipts: dict[tuple[PeerKey, Status], list[EnvelopeId]] = {}
+        self._results: dict[LinkId, list[Result]] = {}
+
+    @property
+    def record(self) -> PeerRecord:
+        """Our own newest record; ``signed`` is empty before the first SelfChanged."""
+        return self._card.record
+
+    def start(self, tx: MeshStore, now: Now) -> tuple[Effect, ...]:
+        """Take up what the store remembers; to be called once, inside a transaction, before the first step."""
+        out: list[Effect] = []
+        self._card.start(tx, now, out)
+        self._records = {r.key: (r.epoch, r.seq) for r in tx.records(RECORDS_MAX)}
+        self._sweep_at = now.at
+        self._next_expiry = tx.next_expiry()
+        return tuple(out)
+
+    def next_deadline(self) -> Instant:
+        """Return when a Tick is due at the latest."""
+        times = [self._card.deadline(), self._sweep_at]
+        if self._next_expiry is not None:
+            times.append(self._next_expiry)
+        times += [at for n in self._links.values() if (at := n.lane.deadline()) is not None]
+        return min(times)
+
+    def step(self, events: Iterable[Event], tx: MeshStore, now: Now) -> tuple[Effect, ...]:
+        """Apply events in order, then do what time and the events made due. Raises: StoreError only."""
+        out: list[Effect] = []
+        for event in events:
+            self._apply(event, tx, now, out)
+        self._timers(tx, now, out)
+        self._flush_receipts(tx, now, out)
+        for neighbour in self._links.values():
+            if neighbour.lane.backlog:
+                neighbour.lane.fill(tx, self._outbox, now.at, out)
+        self._flush_results(out)
+        self._next_expiry = tx.next_expiry()
+        return tuple(out)
+
+    def _apply(self, event: Event, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        match event:
+            case EnvelopeArrived():
+                self._arrived(event, tx, now, out)
+            case Written():
+                self._written(event, tx, now, out)
+            case ResultsArrived():
+                self._answered(event, tx, now, out)
+            case RecordArrived():
+                self._record(event, tx, now, out)
+            case LinkUp():
+                self._link_up(event, tx, now, out)
+            case LinkDown():
+                self._link_down(event, tx, now)
+            case EnvelopeRejected():
+                self._rejected(event, tx, now, out)
+            case Resealed():
+                self._resealed(event, tx, now)
+            case ResealFailed():
+                self._outbox.seal_answered(event.uid)
+            case Withdrawn():
+                self._outbox.withdraw(tx, event.uid, now, out)
+            case PolicyChanged():
+                self._policy_changed(event, out)
+            case SelfChanged():
+                self._wanted = replace(
+                    self._wanted,
+                    name=event.name,
+                    domain=event.domain,
+                    relay=event.relay,
+                    addresses=event.addresses,
+                )
+                self._publish(tx, now, out)
+            case Tick():
+                pass
+            case _:
+                assert_never(event)
+
+    # --- links
+
+    def _link_up(self, event: LinkUp, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        if event.peer in self._policy.blocked:
+            out.append(CloseLink(event.link, Goodbye.BUSY, "no room"))
+            return
+        old = self._by_peer.get(event.peer)
+        if old is not None:
+            self._links.pop(old.lane.link, None)
+        neighbour = _Neighbour(event, now.at)
+        self._links[event.link] = neighbour
+        self._by_peer[event.peer] = neighbour
+        address = str(event.address) if event.address else ""
+        tx.see(Sighting(event.peer, now.wall, now.at, address))
+
+    def _link_down(self, event: LinkDown, tx: MeshStore, now: Now) -> None:
+        neighbour = self._links.pop(event.link, None)
+        if neighbour is None:
+            return
+        if self._by_peer.get(neighbour.peer) is neighbour:
+            del self._by_peer[neighbour.peer]
+        self._results.pop(event.link, None)
+
+    def _rejected(self, event: EnvelopeRejected, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        tx.count("rejected")
+        neighbour = self._links.get(event.link)
+        if neighbour is None:
+            return
+        neighbour.bad.append(now.at)
+        if len(neighbour.bad) < BAD_MAX or neighbour.bad[0] < now.at - BAD_WINDOW_MS:
+            return
+        last = self._bans.pop(neighbour.peer, 0)
+        ban = min(2 * last, BAN_LAST_MS) if last else BAN_FIRST_MS
+        self._bans[neighbour.peer] = ban
+        if len(self._bans) > BANS_MAX:
+            del self._bans[next(iter(self._bans))]
+        del self._links[event.link]
+        self._by_peer.pop(neighbour.peer, None)
+        out.append(CloseLink(event.link, Goodbye.ABUSE, "too many envelopes that do not verify", ban))
+
+    def _policy_changed(self, event: PolicyChanged, out: list[Effect]) -> None:
+        self._policy = replace(self._policy, contacts=event.contacts, blocked=event.blocked, disk_low=event.disk_low)
+        for peer in sorted(event.blocked & self._by_peer.keys()):
+            neighbour = self._by_peer.pop(peer)
+            del self._links[neighbour.lane.link]
+            out.append(CloseLink(neighbour.lane.link, Goodbye.BUSY, "no room"))
+
+    # --- what comes in
+
+    def _arrived(self, event: EnvelopeArrived, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        neighbour = self._links.get(event.link)
+        if neighbour is None:
+            # Its link is gone: unanswered, so the neighbour still has it and will offer it again.
+            return
+        checked, via = event.checked, neighbour.peer
+        envelope, receipt = checked.envelope, checked.receipt
+        admission = admit(tx, checked, via, self._policy, now)
+        if admission.line is not None:
+            out.append(Journaled(admission.line))
+        if admission.status is not None:
+            repeated = admission.verdict is Verdict.DUPLICATE
+            if not repeated or neighbour.repeats.take(now.at):
+                self._receipts.setdefault((envelope.src, admission.status), []).append(envelope.id)
+        if receipt is not None:
+            if admission.verdict is Verdict.STORED:
+                self._receipt(checked.envelope.dst, envelope.src, receipt, via, tx, now, out)
+                if checked.record is not None:
+                    self._record(RecordArrived(None, checked.record, envelope.age_ms), tx, now, out)
+                    self._reseal_unopened(receipt, checked.record, tx, now, out)
+            return
+        if via != envelope.src or admission.verdict in (Verdict.REFUSED, Verdict.DEFERRED):
+            self._results.setdefault(event.link, []).append(Result(envelope.id, admission.verdict, admission.reason))
+
+    def _receipt(
+        self,
+        dst: bytes,
+        author: PeerKey,
+        receipt: Receipt,
+        via: PeerKey,
+        tx: MeshStore,
+        now: Now,
+        out: list[Effect],
+    ) -> None:
+        if dst != self._policy.me:
+            self._cure(author, receipt, tx, now)
+            return
+        self._outbox.receipt(tx, receipt, author, via, now, out)
+        lanes = [n.lane for n in (self._by_peer.get(author), self._by_peer.get(via)) if n is not None]
+        for lane in lanes:
+            for id in receipt.ids:
+                lane.answered(id, now.at)
+
+    def _cure(self, author: PeerKey, receipt: Receipt, tx: MeshStore, now: Now) -> None:
+        """Let go of carried copies that their recipient, and nobody else, says have arrived."""
+        if receipt.status is not Status.DELIVERED:
+            return
+        for id in receipt.ids:
+            held = tx.held(id)
+            if held is not None and not held.own and held.dst == author:
+                tx.release(id)
+                tx.remember(id, Fate.GONE, _after_release(now))
+
+    def _reseal_unopened(
+        self, receipt: Receipt, record: PeerRecord, tx: MeshStore, now: Now, out: list[Effect]
+    ) -> None:
+        if receipt.status is not Status.UNOPENABLE or not record.prekeys:
+            return
+        for id in receipt.ids:
+            sent = tx.sent_of(id)
+            if sent is None or sent.to != record.key or sent.state not in OPEN_STATES:
+                continue
+            if sent.envelope_id == id:
+                self._outbox.seal_again(tx, sent, record.prekeys[0], now, out)
+
+    def _answered(self, event: ResultsArrived, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        neighbour = self._links.get(event.link)
+        if neighbour is None:
+            return
+        lane = neighbour.lane
+        for result in event.results:
+            held = tx.held(result.id)
+            if held is None or result.id not in lane.flying:
+                continue
+            lane.answered(result.id, now.at)
+            if result.verdict is Verdict.DEFERRED:
+                lane.again_at = lane.again_at or Instant(now.at + DEFERRED_MS)
+            if held.own:
+                sent = self._outbox.result(tx, result, held, neighbour.peer, now, out)
+                if sent is not None:
+                    self._outbox.seal_again(tx, sent, self._prekey_of(sent.to, tx), now, out)
+            elif held.dst == neighbour.peer and result.verdict is not Verdict.DEFERRED:
+                tx.release(result.id)
+                tx.remember(result.id, Fate.GONE, _after_release(now))
+
+    def _prekey_of(self, peer: PeerKey, tx: MeshStore) -> Prekey | None:
+        stored = tx.record(peer)
+        if stored is None:
+            return None
+        prekeys = open_record(stored.data, self._crypto).prekeys
+        return prekeys[0] if prekeys else None
+
+    def _record(self, event: RecordArrived, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        record = event.record
+        if record.key == self._policy.me:
+            if self._card.heard(record, out):
+                self._publish(tx, now, out)
+            return
+        if record.key in self._policy.blocked or event.age_ms >= record.lifetime_s * 1_000:
+            return
+        known = self._records.get(record.key)
+        if known is not None and record.version <= known:
+            stored = tx.record(record.key)
+            if stored is not None and record.version == known and stored.data != record.signed:
+                out.append(
+                    Alarm(
+                        "record_conflict",
+                        "two different records of one peer have the same number",
+                        record.key,
+                    )
+                )
+            elif stored is not None and record.version < known and event.link is not None:
+                # Its owner, or a neighbour, is behind: show the newer one.
+                out.append(SendRecord(event.link, stored.data, stored.age_ms + max(0, now.at - stored.stored_at)))
+            if record.version < known:
+                return
+        else:
+            if known is None:
+                self._make_room_for_record(tx)
+            tx.put_record(StoredRecord(record.key, *record.version, record.signed, event.age_ms, now.at))
+            self._records[record.key] = record.version
+        if record.prekeys:
+            self._outbox.upgrade(tx, record.key, record.prekeys[0], now, out)
+
+    def _make_room_for_record(self, tx: MeshStore) -> None:
+        if len(self._records) < RECORDS_MAX:
+            return
+        for old in reversed(tx.records(RECORDS_MAX)):
+            if old.key not in self._policy.contacts and old.key not in self._by_peer:
+                tx.drop_record(old.key)
+                self._records.pop(old.key, None)
+                return
+
+    # --- what goes out
+
+    def _written(self, event: Written, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        envelope = event.envelope
+        reason = submit(tx, envelope, self._policy, now)
+        out.append(Accepted(event.uid, reason))
+        if reason is not Reason.NONE:
+            return
+        held = tx.held(envelope.id)
+        assert held is not None
+        to = PeerKey(envelope.dst)
+        sent = Sent(
+            event.uid, to, event.text, now.wall, held.expires_at, envelope.ttl_s, State.QUEUED, event.protection,
+            envelope.id, event.require_fs,
+        )  # fmt: skip
+        tx.put_sent(sent)
+        neighbour = self._by_peer.get(to)
+        if neighbour is not None:
+            if neighbour.lane.backlog or not neighbour.lane.room():
+                neighbour.lane.backlog = True
+            else:
+                neighbour.lane.hand(held, now.at, out)
+
+    def _resealed(self, event: Resealed, tx: MeshStore, now: Now) -> None:
+        self._outbox.seal_answered(event.uid)
+        sent = tx.sent(event.uid)
+        if sent is None or sent.state not in OPEN_STATES:
+            return
+        # The old sealing makes room first, so that a full outbox cannot keep a better one out.
+        old = tx.held(sent.envelope_id)
+        tx.release(sent.envelope_id)
+        if submit(tx, event.envelope, self._policy, now) is not Reason.NONE:
+            if old is not None:
+                tx.hold(old)
+            return
+        tx.resealed(event.uid, event.envelope.id, event.protection)
+        neighbour = self._by_peer.get(sent.to)
+        if neighbour is not None:
+            neighbour.lane.answered(sent.envelope_id, now.at)
+            neighbour.lane.backlog = True
+
+    def _publish(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        if self._card.publish(tx, self._wanted, now, out):
+            out.extend(SendRecord(link, self.record.signed, 0) for link in self._links)
+
+    # --- time
+
+    def _timers(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        if now.at >= self._card.deadline():
+            self._card.rotate(tx, now, out)
+            self._publish(tx, now, out)
+        if self._next_expiry is not None and now.at >= self._next_expiry:
+            for held in tx.expired(now.at, SWEEP_BATCH):
+                self._outbox.expire(tx, held, now, out)
+                if not held.own:
+                    tx.remember(held.id, Fate.GONE, _after_release(now))
+        if now.at >= self._sweep_at:
+            more = tx.forget(now.at, SWEEP_BATCH) == SWEEP_BATCH
+            self._sweep_at = Instant(now.at + (1_000 if more else SWEEP_MS))
+        for neighbour in self._links.values():
+            at = neighbour.lane.deadline()
+            if at is not None and now.at >= at:
+                neighbour.lane.retry(tx, now.at, out)
+
+    # --- answers gathered during the step
+
+    def _flush_receipts(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        for (author, status), ids in self._receipts.items():
+            record = self.record.signed if status is Status.UNOPENABLE else b""
+            for start in range(0, len(ids), RECEIPT_IDS_MAX):
+                payload = Receipt(status, tuple(ids[start : start + RECEIPT_IDS_MAX]), record).encode()
+                header = Header(Kind.RECEIPT, self._signer.key, author, self._entropy(16), ttl_s=TTL_MAX_S)
+                envelope = make(header, payload, self._signer)
+                neighbour = self._by_peer.get(author)
+                if neighbour is not None:
+                    out.append(SendEnvelope(neighbour.lane.link, envelope.wire()))
+                elif tx.usage(Scope.OWN).bytes < self._policy.limits.own_bytes // 2:
+                    # Strangers' receipts must leave room for what the owner wants to say.
+                    submit(tx, envelope, self._policy, now)
+        self._receipts.clear()
+
+    def _flush_results(self, out: list[Effect]) -> None:
+        for link, results in self._results.items():
+            chunks = (results[start : start + RESULTS_MAX] for start in range(0, len(results), RESULTS_MAX))
+            out.extend(SendResults(link, tuple(chunk)) for chunk in chunks)
+        self._results.clear()
+
+
+def _after_release(now: Now) -> Instant:
+    """How long the id of a released envelope is remembered: as long as any copy of it can live."""
+    return Instant(now.at + 2 * TTL_MAX_S * 1_000 + HOUR_MS)

@@ -1,0 +1,150 @@
+"""The author's side: what became of the messages this node sent. Only here are states set.
+
+All transitions stand in ``core.receipt.MAY_BECOME``. What carriers report becomes a line in the trace; a proof by
+the recipient, or our own decision, becomes a state.
+"""
+
+from __future__ import annotations
+
+from quicprochat.core.events import Effect, Journaled, Reseal, StateChanged
+from quicprochat.core.gate import Reason, Verdict
+from quicprochat.core.ids import EnvelopeId, PeerKey, Uid
+from quicprochat.core.link import Result
+from quicprochat.core.receipt import MAY_BECOME, OPEN_STATES, Receipt, State, Status
+from quicprochat.core.seal import Prekey, Protection
+from quicprochat.core.store import Held, Line, LineKind, MeshStore, Sent, TraceEvent
+from quicprochat.core.time import Now
+
+SEALS_MAX = 4
+"""A recipient that cannot open the same message sealed four times will not open the fifth."""
+UPGRADE_BATCH = 256
+
+DIRECT = "direct"
+"""The carrier of what went over a link to the recipient itself."""
+
+DEFINITIVE = frozenset({Reason.UNSUPPORTED, Reason.HOPS})
+"""Refusals by the recipient that no waiting will change."""
+
+
+class Outbox:
+    """Follows each sent message from queued to an end; holds no message itself, the store does."""
+
+    def __init__(self) -> None:
+        self.claim_time = True
+        """False once a neighbour proved our wall clock wrong: messages then say nothing about when they were made."""
+        self._resealing: dict[Uid, EnvelopeId] = {}
+
+    def withheld(self, id: EnvelopeId) -> bool:
+        """Say whether an envelope must not leave, because its message is being sealed better."""
+        return id in self._resealing.values() if self._resealing else False
+
+    def become(
+        self, tx: MeshStore, sent: Sent, state: State, reason: str, carrier: str, now: Now, out: list[Effect]
+    ) -> bool:
+        """Move a message into a state if it may; write the state, the trace and the journal together."""
+        if state not in MAY_BECOME[sent.state]:
+            return False
+        tx.set_state(sent.uid, state, reason)
+        tx.add_trace(sent.uid, TraceEvent(now.wall, state.value, carrier))
+        line = Line(LineKind.RECEIPT, sent.to, sent.uid, now.wall, state=state.value, reason=reason)
+        cursor = tx.note(line)
+        out.append(StateChanged(sent.uid, sent.to, state, reason))
+        out.append(Journaled(_with_cursor(line, cursor)))
+        if state not in OPEN_STATES:
+            self._let_go(tx, sent)
+        return True
+
+    def _let_go(self, tx: MeshStore, sent: Sent) -> None:
+        tx.release(sent.envelope_id)
+        if sent.seals > 1:
+            for id in tx.envelopes_of(sent.uid):
+                tx.release(id)
+        self._resealing.pop(sent.uid, None)
+
+    # --- what others say
+
+    def receipt(
+        self, tx: MeshStore, receipt: Receipt, author: PeerKey, via: PeerKey, now: Now, out: list[Effect]
+    ) -> None:
+        """Apply a verified receipt; ids that are not messages of ours to that very author are ignored and counted."""
+        carrier = DIRECT if via == author else via.hex()
+        for id in receipt.ids:
+            sent = tx.sent_of(id)
+            if sent is None or sent.to != author:
+                tx.count("receipts_ignored")
+            elif receipt.status is Status.DELIVERED:
+                self.become(tx, sent, State.DELIVERED, "", carrier, now, out)
+            elif receipt.status is Status.DELIVERED_VOLATILE:
+                self.become(tx, sent, State.DELIVERED, "volatile", carrier, now, out)
+            elif receipt.status is Status.REFUSED:
+                self.become(tx, sent, State.FAILED, "refused", carrier, now, out)
+            elif id == sent.envelope_id and sent.state in OPEN_STATES:
+                self._unopenable(tx, sent, carrier, now, out)
+
+    def _unopenable(self, tx: MeshStore, sent: Sent, carrier: str, now: Now, out: list[Effect]) -> None:
+        tx.add_trace(sent.uid, TraceEvent(now.wall, "unopenable", carrier))
+        if sent.seals >= SEALS_MAX or sent.uid in self._resealing:
+            self.become(tx, sent, State.FAILED, "unopenable", carrier, now, out)
+
+    def result(
+        self, tx: MeshStore, result: Result, held: Held, peer: PeerKey, now: Now, out: list[Effect]
+    ) -> Sent | None:
+        """Apply a neighbour's answer about one of our own envelopes; return the message if it must be sealed again."""
+        sent = tx.sent_of(held.id)
+        if sent is None or sent.state not in OPEN_STATES:
+            return None
+        at_recipient = peer == sent.to
+        carrier = DIRECT if at_recipient else peer.hex()
+        if result.verdict in (Verdict.STORED, Verdict.DUPLICATE):
+            if not at_recipient:
+                self.become(tx, sent, State.RELAYED, "", carrier, now, out)
+            return None
+        word = "refused" if result.verdict is Verdict.REFUSED else "deferred"
+        tx.add_trace(sent.uid, TraceEvent(now.wall, f"{word}:{result.reason.name.lower()}", carrier))
+        if result.verdict is Verdict.REFUSED and at_recipient and result.reason in DEFINITIVE:
+            self.become(tx, sent, State.FAILED, result.reason.name.lower(), carrier, now, out)
+        if result.verdict is Verdict.REFUSED and result.reason is Reason.CLOCK and sent.seals < SEALS_MAX:
+            self.claim_time = False
+            return sent
+        return None
+
+    # --- our own decisions
+
+    def expire(self, tx: MeshStore, held: Held, now: Now, out: list[Effect]) -> None:
+        """An envelope's time is over; its message, if this was the current sealing, is expired: nobody confirmed it."""
+        tx.count("expired")
+        sent = tx.sent_of(held.id) if held.own else None
+        if (
+            sent is None
+            or sent.envelope_id != held.id
+            or not self.become(tx, sent, State.EXPIRED, "nobody confirmed", "", now, out)
+        ):
+            tx.release(held.id)
+
+    def withdraw(self, tx: MeshStore, uid: Uid, now: Now, out: list[Effect]) -> None:
+        """The owner does not want it sent any more; copies that left already may still arrive."""
+        sent = tx.sent(uid)
+        if sent is not None:
+            self.become(tx, sent, State.CANCELLED, "", "", now, out)
+
+    def seal_again(self, tx: MeshStore, sent: Sent, prekey: Prekey | None, now: Now, out: list[Effect]) -> None:
+        """Ask the edge to seal a message again; until it answers, the old sealing stays here."""
+        if sent.uid in self._resealing or (prekey is None and sent.require_fs):
+            return
+        self._resealing[sent.uid] = sent.envelope_id
+        age = max(0, sent.ttl_s * 1_000 - max(1, sent.expires_at - now.at))
+        out.append(Reseal(sent.uid, sent.to, sent.text, sent.ttl_s, age, prekey, self.claim_time))
+
+    def upgrade(self, tx: MeshStore, peer: PeerKey, prekey: Prekey, now: Now, out: list[Effect]) -> None:
+        """A prekey of the peer is known now: what waits sealed to the identity key is sealed to it instead."""
+        for sent in tx.open_with(peer, Protection.IDENTITY, UPGRADE_BATCH):
+            if sent.state is State.QUEUED:
+                self.seal_again(tx, sent, prekey, now, out)
+
+    def seal_answered(self, uid: Uid) -> None:
+        """The edge has sealed again, or could not."""
+        self._resealing.pop(uid, None)
+
+
+def _with_cursor(line: Line, cursor: int) -> Line:
+    return Line(line.kind, line.peer, line.uid, line.at, state=line.state, reason=line.reason, cursor=cursor)

@@ -1,0 +1,402 @@
+"""MeshStore: what a node remembers, as an interface; the in-memory form stands in ``memory.py``, SQLite in an adapter.
+
+Synchronous on purpose: one caller, one transaction at a time, and ``commit`` returns when what was written would
+survive a power cut (or, for a volatile store, never claims to). Everything that must hold together is written in one
+transaction: a message, its dedup id and what is said about it.
+
+Times are Instants of the home's life clock (``core.time``) unless a name says wall.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from typing import Protocol
+
+from quicprochat.core.envelope import HEADER_BYTES, TRANSIT, TRANSIT_OFFSET
+from quicprochat.core.ids import EnvelopeId, PeerKey, Uid
+from quicprochat.core.receipt import State
+from quicprochat.core.seal import Protection
+from quicprochat.core.time import Instant, WallTime
+
+
+class Fate(IntEnum):
+    """What became of an envelope id that was seen here; the dedup table maps ids to it."""
+
+    HELD = 1
+    """Its bytes are in the store, waiting."""
+    DELIVERED = 2
+    """It is in this node's inbox; remembered for good, whatever happens to the message."""
+    UNOPENABLE = 3
+    """It was for us and did not open."""
+    GONE = 4
+    """It was held and is not any more: passed on, confirmed, expired or withdrawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An envelope kept to be handed on.
+
+    ``wire`` is the envelope as it was when it was stored, ``stored_at`` when that was: together they give its age
+    now. ``via`` is the peer it came from, empty for our own. ``serial`` is the store's order of arrival (0 before
+    storing).
+    """
+
+    id: EnvelopeId
+    kind: int
+    src: PeerKey
+    dst: bytes
+    via: bytes
+    wire: bytes
+    stored_at: Instant
+    expires_at: Instant
+    serial: int = 0
+
+    @property
+    def own(self) -> bool:
+        """True for what this node wrote itself."""
+        return not self.via
+
+    def to_send(self, now: Instant) -> bytes:
+        """Return the envelope's bytes with its age of this moment, and one more hop if it is not our own."""
+        hop, age = TRANSIT.unpack_from(self.wire, TRANSIT_OFFSET)
+        transit = TRANSIT.pack(hop if self.own else hop + 1, age + max(0, now - self.stored_at))
+        return self.wire[:TRANSIT_OFFSET] + transit + self.wire[HEADER_BYTES:]
+
+
+class Scope(Enum):
+    """What a quota counts. ``key`` beside it is a peer's key, two keys, or empty."""
+
+    OWN = "own"
+    """Our own outbox; key empty."""
+    CARRIED = "carried"
+    """Everybody else's mail, receipts apart; key empty."""
+    RECEIPTS = "receipts"
+    """Everybody else's receipts; key empty."""
+    RECIPIENT = "recipient"
+    """Others' mail for one recipient; key = recipient."""
+    ORIGIN = "origin"
+    """Others' mail from one author; key = author."""
+    LINK = "link"
+    """Others' mail that came over one link; key = the peer of that link."""
+    PAIR = "pair"
+    """Others' mail from one author to one recipient; key = author | recipient."""
+    REQUESTS = "requests"
+    """Messages from strangers in the inbox, not yet accepted; key empty for all, or the author."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How many, and how many bytes."""
+
+    count: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A message of our own, from the moment it is safe in the outbox.
+
+    ``reason`` explains the state in a word for scripts, "" where there is nothing to explain. ``envelope_id`` is the
+    current sealing; earlier ones stay known, because a receipt may name them. ``seals`` counts sealings.
+    """
+
+    uid: Uid
+    to: PeerKey
+    text: str
+    created_wall: WallTime
+    expires_at: Instant
+    ttl_s: int
+    state: State
+    protection: Protection
+    envelope_id: EnvelopeId
+    require_fs: bool = False
+    seals: int = 1
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TraceEvent:
+    """One thing that happened to a sent message: when by the wall clock, the state or report, through whom."""
+
+    at: WallTime
+    state: str
+    carrier: str
+
+
+class LineKind(Enum):
+    """What a line of the journal tells."""
+
+    MESSAGE = "message"
+    RECEIPT = "receipt"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the journal: a message that arrived, or a change of state of one that was sent.
+
+    ``peer`` is the author of a message, or whom the sent message was to. ``cursor`` orders lines and is never reused
+    (0 before storing). ``read`` once a reader has written it out.
+    """
+
+    kind: LineKind
+    peer: PeerKey
+    uid: Uid
+    at: WallTime
+    text: str = ""
+    hops: int = 0
+    protection: str = ""
+    request: bool = False
+    domain: str = ""
+    state: str = ""
+    reason: str = ""
+    read: bool = False
+    cursor: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of text, as the request quota counts them."""
+        return len(self.text.encode("utf-8"))
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """A peer's newest signed record, with its age when it came, and what was seen of the peer."""
+
+    key: PeerKey
+    epoch: int
+    seq: int
+    data: bytes
+    age_ms: int
+    stored_at: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """When a peer was last linked (wall clock, life clock) and the address that worked ("ip:port" or "")."""
+
+    key: PeerKey
+    wall: WallTime
+    at: Instant
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPrekey:
+    """The private half of one of our prekeys."""
+
+    id: bytes
+    secret: bytes
+    made_at: Instant
+
+
+class MeshStore(Protocol):
+    """Two implementations, one conformance suite (tests/conformance). Every method may raise StoreError.
+
+    Writing methods are legal between ``begin`` and ``commit``/``rollback`` only; reading ones always.
+    """
+
+    @property
+    def volatile(self) -> bool:
+        """True when a restart forgets everything; receipts then say so."""
+        ...
+
+    @property
+    def dirty(self) -> bool:
+        """True when the open transaction has written something."""
+        ...
+
+    def begin(self) -> None:
+        """Open the transaction."""
+        ...
+
+    def commit(self) -> None:
+        """Make the transaction durable. Raises: StoreFullError, StoreError; then nothing of it was kept."""
+        ...
+
+    def rollback(self) -> None:
+        """Forget the transaction."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files; an open transaction is rolled back."""
+        ...
+
+    # --- small values and counters
+
+    def value(self, key: str) -> bytes | None:
+        """Return a small named value."""
+        ...
+
+    def set_value(self, key: str, data: bytes) -> None:
+        """Keep a small named value."""
+        ...
+
+    def count(self, name: str, by: int = 1) -> None:
+        """Add to a named counter."""
+        ...
+
+    def counters(self) -> dict[str, int]:
+        """Return all counters."""
+        ...
+
+    # --- dedup
+
+    def fate(self, id: EnvelopeId) -> Fate | None:
+        """Return what became of an id, None when it was never seen (or is forgotten)."""
+        ...
+
+    def remember(self, id: EnvelopeId, fate: Fate, forget_at: Instant | None) -> None:
+        """Set an id's fate; ``forget_at`` None means never forgotten."""
+        ...
+
+    def forget(self, now: Instant, limit: int) -> int:
+        """Forget up to ``limit`` ids whose time has come; return how many."""
+        ...
+
+    # --- held envelopes
+
+    def hold(self, held: Held) -> int:
+        """Keep an envelope; return its serial. The id must not be held already."""
+        ...
+
+    def held(self, id: EnvelopeId) -> Held | None:
+        """Return a held envelope."""
+        ...
+
+    def release(self, id: EnvelopeId) -> None:
+        """Let go of a held envelope; nothing happens when it is not held."""
+        ...
+
+    def waiting(self, dst: bytes, after: int, limit: int) -> Sequence[Held]:
+        """Return what is held for a destination with a serial above ``after``, oldest first."""
+        ...
+
+    def expired(self, now: Instant, limit: int) -> Sequence[Held]:
+        """Return held envelopes whose time is over."""
+        ...
+
+    def next_expiry(self) -> Instant | None:
+        """Return when the next held envelope expires."""
+        ...
+
+    def usage(self, scope: Scope, key: bytes = b"") -> Usage:
+        """Return what a scope counts now; cheap, asked for every envelope."""
+        ...
+
+    def recipients(self) -> int:
+        """Return for how many different destinations something is held."""
+        ...
+
+    # --- sent messages
+
+    def put_sent(self, sent: Sent) -> None:
+        """Keep a new message of our own and map its envelope id to it."""
+        ...
+
+    def sent(self, uid: Uid) -> Sent | None:
+        """Return a message of our own."""
+        ...
+
+    def sent_of(self, id: EnvelopeId) -> Sent | None:
+        """Return the message that an envelope id, current or former, belongs to."""
+        ...
+
+    def set_state(self, uid: Uid, state: State, reason: str) -> None:
+        """Change the state of a message of our own."""
+        ...
+
+    def resealed(self, uid: Uid, id: EnvelopeId, protection: Protection) -> None:
+        """Note that a message was sealed again: new current id, old ids stay mapped, ``seals`` grows."""
+        ...
+
+    def open_with(self, to: PeerKey, protection: Protection, limit: int) -> Sequence[Sent]:
+        """Return messages to a peer in an open state that were sealed this way, oldest first."""
+        ...
+
+    def envelopes_of(self, uid: Uid) -> Sequence[EnvelopeId]:
+        """Return every envelope id of a message, oldest first."""
+        ...
+
+    def add_trace(self, uid: Uid, event: TraceEvent) -> None:
+        """Note something that happened to a sent message."""
+        ...
+
+    def trace(self, uid: Uid) -> Sequence[TraceEvent]:
+        """Return what happened to a sent message, oldest first."""
+        ...
+
+    # --- journal: inbox and changes of state
+
+    def deliver(self, line: Line) -> int | None:
+        """Put a message into the inbox; return its cursor, or None when (author, uid) was delivered before."""
+        ...
+
+    def note(self, line: Line) -> int:
+        """Append a RECEIPT line; return its cursor."""
+        ...
+
+    def journal(
+        self,
+        *,
+        after: int,
+        limit: int,
+        unread: bool = False,
+        messages: bool = False,
+        peer: PeerKey | None = None,
+    ) -> Sequence[Line]:
+        """Return lines with a cursor above ``after`` in order; only unread, only messages, only one peer's."""
+        ...
+
+    def mark_read(self, cursors: Iterable[int]) -> None:
+        """Mark lines as read."""
+        ...
+
+    def unread(self) -> int:
+        """Return how many messages are unread."""
+        ...
+
+    def accept(self, author: PeerKey) -> int:
+        """Turn an author's requests into ordinary messages; return how many."""
+        ...
+
+    # --- peers
+
+    def put_record(self, record: StoredRecord) -> None:
+        """Keep a peer's record in place of an older one."""
+        ...
+
+    def record(self, key: PeerKey) -> StoredRecord | None:
+        """Return a peer's record."""
+        ...
+
+    def records(self, limit: int) -> Sequence[StoredRecord]:
+        """Return records, the newest to come first."""
+        ...
+
+    def drop_record(self, key: PeerKey) -> None:
+        """Forget a peer's record."""
+        ...
+
+    def see(self, sighting: Sighting) -> None:
+        """Note that a peer was linked."""
+        ...
+
+    def sightings(self, limit: int) -> Sequence[Sighting]:
+        """Return peers that were linked, the most recent first."""
+        ...
+
+    # --- prekeys
+
+    def put_prekey(self, prekey: StoredPrekey) -> None:
+        """Keep a new prekey of our own."""
+        ...
+
+    def prekeys(self) -> Sequence[StoredPrekey]:
+        """Return our prekeys, newest first."""
+        ...
+
+    def drop_prekeys(self, made_before: Instant) -> int:
+        """Delete prekeys made before a moment, so that they are gone from the disk; return how many."""
+        ...
