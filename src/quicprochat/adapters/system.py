@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import time
 from pathlib import Path
 
@@ -96,3 +97,8 @@ def decode_mark(data: bytes) -> ClockMark | None:
         return ClockMark(Instant(int(at)), name, int(since), WallTime(int(wall)), Instant(int(trusted_at)))
     except ValueError:
         return None
+
+
+def jitter() -> float:
+    """Return a number in [0, 1) that spreads retries; for timing only, never for keys."""
+    return random.random()

@@ -13,7 +13,7 @@ from quicprochat.core.link import Goodbye, Result
 from quicprochat.core.receipt import State
 from quicprochat.core.record import PeerRecord
 from quicprochat.core.seal import Prekey, Protection
-from quicprochat.core.store import Line
+from quicprochat.core.store import Line, Sent
 
 LinkId = NewType("LinkId", int)
 """One link of one run; never reused, so that a late event of an old link cannot touch a new one."""
@@ -179,6 +179,7 @@ class Accepted:
 
     uid: Uid
     reason: Reason
+    sent: Sent | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,16 @@ class Node:
         """Our own newest record; ``signed`` is empty before the first SelfChanged."""
         return self._card.record
 
+    @property
+    def record_made_at(self) -> Instant:
+        """When :attr:`record` was signed."""
+        return self._card.made_at
+
+    @property
+    def claim_time(self) -> bool:
+        """Whether our wall clock may be mentioned in messages; False once it was proved wrong."""
+        return self._outbox.claim_time
+
     def start(self, tx: MeshStore, now: Now) -> tuple[Effect, ...]:
         """Take up what the store remembers; to be called once, inside a transaction, before the first step."""
         out: list[Effect] = []
@@ -359,8 +369,8 @@ class Node:
     def _written(self, event: Written, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         envelope = event.envelope
         reason = submit(tx, envelope, self._policy, now)
-        out.append(Accepted(event.uid, reason))
         if reason is not Reason.NONE:
+            out.append(Accepted(event.uid, reason))
             return
         held = tx.held(envelope.id)
         assert held is not None
@@ -370,6 +380,7 @@ class Node:
             envelope.id, event.require_fs,
         )  # fmt: skip
         tx.put_sent(sent)
+        out.append(Accepted(event.uid, Reason.NONE, sent))
         neighbour = self._by_peer.get(to)
         if neighbour is not None:
             if neighbour.lane.backlog or not neighbour.lane.room():

@@ -1,0 +1,213 @@
+"""Channels: one secret for all members, one key for each post (docs/protocol.md §8).
+
+    id      = SHA-256(D("channel-id") | secret)      of the channel's first secret; the destination of every post
+    okm     = HKDF-SHA256(secret, salt 32, D("channel-msg") | dst 32 | src 32 | epoch 4, 64 bytes)
+    payload = epoch 4 | salt 32 | com 32 | ChaCha20-Poly1305(key, nonce 0, pad(inner), D("channel-aad") | com | bare core)
+              with key = okm[:32] and com = okm[32:]
+    inner   = ver 1 | uid 16 | seq 8 | count 1 (0..4) | count * parent id 32
+            | domain_len 1 | domain | type 1 | body_len 4 | body
+
+The bare core is the envelope's, with the payload's length and hash zero, since those depend on the ciphertext. ``com``
+commits to the secret: ChaCha20-Poly1305 alone lets one ciphertext open under two keys. Every member holds the secret,
+so it proves membership and nothing more; the author is who signed the envelope.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import struct
+import unicodedata
+from dataclasses import dataclass, field
+from enum import Enum
+
+from quicprochat.core.crypto import Crypto
+from quicprochat.core.envelope import PAYLOAD_MAX_BYTES, SUITE_X25519, Header, Kind, MeshEnvelope
+from quicprochat.core.errors import LocalError, WireError
+from quicprochat.core.ids import ID_BYTES, UID_BYTES, ChannelId, EnvelopeId, Label, Uid, domain, labelled_hash
+from quicprochat.core.seal import DOMAIN_MAX_BYTES, TEXT_MAX_BYTES, pad, unpad
+from quicprochat.core.wire import Reader
+
+POST_VERSION = 1
+TYPE_TEXT = 1
+SECRET_BYTES = 32
+SALT_BYTES = 32
+COMMITMENT_BYTES = 32
+PARENTS_MAX = 4
+"""Posts that a post names as read before it; more would buy little order for 32 bytes each."""
+TOPIC_MAX_BYTES = 64
+
+_HEAD = struct.Struct(">I32s32s")
+_EPOCH = struct.Struct(">I")
+_INNER = struct.Struct(">B16sQ")
+_RESERVED_STARTS = ("#", "/", "-", "@")
+
+
+class Access(Enum):
+    """Who can read a channel."""
+
+    OPEN = "open"
+    """Whoever knows or guesses its topic, and that is everybody."""
+    PRIVATE = "private"
+    """Whoever was given its 32 random bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class BroadcastChannel:
+    """A channel as one of its members knows it.
+
+    ``id`` stays what it was under the first secret; a new secret comes with the next ``epoch``.
+    """
+
+    id: ChannelId
+    kind: Access
+    secret: bytes = field(repr=False)
+    epoch: int = 0
+    topic: str = ""
+
+    @classmethod
+    def open(cls, topic: str, crypto: Crypto) -> BroadcastChannel:
+        """Return the open channel of a topic. Raises: LocalError when it cannot be a topic."""
+        secret = open_secret(topic, crypto)
+        return cls(channel_id(secret), Access.OPEN, secret, topic=check_topic(topic))
+
+    @classmethod
+    def private(cls, secret: bytes, topic: str = "") -> BroadcastChannel:
+        """Return the private channel that begins with this secret of 32 random bytes."""
+        assert len(secret) == SECRET_BYTES
+        return cls(channel_id(secret), Access.PRIVATE, secret, topic=topic)
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """What is inside a channel frame; its author is the envelope's.
+
+    ``seq`` counts this author's posts in this channel from 1, so that a gap shows; ``parents`` are posts the author
+    had read, so that answers stand below what they answer.
+    """
+
+    uid: Uid
+    seq: int
+    text: str
+    parents: tuple[EnvelopeId, ...] = ()
+    domain: str = ""
+
+
+def check_topic(topic: str) -> str:
+    """Return a topic in the form that is hashed (NFC). Raises: LocalError with what is wrong.
+
+    Unassigned characters are not printable, so two nodes never normalise a topic that both accept differently.
+    """
+    normal = unicodedata.normalize("NFC", topic)
+    if not normal or not normal.isprintable() or " " in normal:
+        raise LocalError("a topic is one word of visible characters")
+    if normal.startswith(_RESERVED_STARTS):
+        raise LocalError(f"a topic does not begin with one of {' '.join(_RESERVED_STARTS)}")
+    if len(normal.encode("utf-8")) > TOPIC_MAX_BYTES:
+        raise LocalError(f"a topic has at most {TOPIC_MAX_BYTES} bytes", code="too_long")
+    return normal
+
+
+def open_secret(topic: str, crypto: Crypto) -> bytes:
+    """Return the secret of an open channel, which anybody can compute.
+
+    HKDF-SHA256(SHA-256(NFC(topic) in UTF-8), no salt, D("channel-topic"), 32 bytes). Raises: LocalError.
+    """
+    name = hashlib.sha256(check_topic(topic).encode("utf-8")).digest()
+    return crypto.hkdf(name, b"", domain(Label.CHANNEL_TOPIC), SECRET_BYTES)
+
+
+def channel_id(secret: bytes) -> ChannelId:
+    """Return the id of the channel that begins with this secret."""
+    return ChannelId(labelled_hash(Label.CHANNEL_ID, secret))
+
+
+def encode_post(post: Post) -> bytes:
+    """Return the inner bytes. Raises: LocalError when something in it is too long or no text."""
+    try:
+        body, home = post.text.encode("utf-8"), post.domain.encode("utf-8")
+    except UnicodeEncodeError:
+        raise LocalError("the text holds half a character and cannot be sent") from None
+    if len(body) > TEXT_MAX_BYTES:
+        raise LocalError(f"the text has {len(body)} bytes; a post holds {TEXT_MAX_BYTES}", code="too_long")
+    if len(home) > DOMAIN_MAX_BYTES:
+        raise LocalError(f"the home domain has {len(home)} bytes; {DOMAIN_MAX_BYTES} are allowed")
+    assert len(post.uid) == UID_BYTES
+    assert len(post.parents) <= PARENTS_MAX
+    return b"".join((
+        _INNER.pack(POST_VERSION, post.uid, post.seq), bytes([len(post.parents)]), *post.parents,
+        bytes([len(home)]), home, bytes([TYPE_TEXT]), len(body).to_bytes(4, "big"), body,
+    ))  # fmt: skip
+
+
+def decode_post(inner: bytes) -> Post:
+    """Read the inner bytes. Raises: WireError."""
+    reader = Reader(inner, "a post")
+    if (version := reader.uint(1)) != POST_VERSION:
+        raise WireError(f"a post of version {version}")
+    uid, seq, count = Uid(reader.take(UID_BYTES)), reader.uint(8), reader.uint(1)
+    if count > PARENTS_MAX:
+        raise WireError(f"a post with {count} parents; {PARENTS_MAX} are allowed")
+    parents = tuple(EnvelopeId(reader.take(ID_BYTES)) for _ in range(count))
+    home = reader.text(1, DOMAIN_MAX_BYTES)
+    if (kind := reader.uint(1)) != TYPE_TEXT:
+        raise WireError(f"a post of type {kind}")
+    text = reader.text(4, TEXT_MAX_BYTES)
+    reader.end()
+    return Post(uid, seq, text, parents, home)
+
+
+def _key_and_commitment(header: Header, secret: bytes, epoch: int, salt: bytes, crypto: Crypto) -> tuple[bytes, bytes]:
+    info = b"".join((domain(Label.CHANNEL_MESSAGE), header.dst, header.src, _EPOCH.pack(epoch)))
+    okm = crypto.hkdf(secret, salt, info, 32 + COMMITMENT_BYTES)
+    return okm[:32], okm[32:]
+
+
+def _aad(header: Header, commitment: bytes) -> bytes:
+    return domain(Label.CHANNEL_AAD) + commitment + header.core(None)
+
+
+def seal_post(header: Header, secret: bytes, epoch: int, salt: bytes, post: Post, crypto: Crypto) -> bytes:
+    """Return the payload of a post.
+
+    ``salt`` are 32 fresh random bytes: the key comes from them, and it must never seal twice. Raises: LocalError when
+    the post is too long.
+    """
+    assert header.kind == Kind.CHANNEL
+    assert len(salt) == SALT_BYTES
+    key, commitment = _key_and_commitment(header, secret, epoch, salt, crypto)
+    sealed = crypto.aead_seal(key, pad(encode_post(post)), _aad(header, commitment))
+    payload = _HEAD.pack(epoch, salt, commitment) + sealed
+    if len(payload) > PAYLOAD_MAX_BYTES:
+        raise LocalError("the post does not fit into an envelope: send it in parts", code="too_long")
+    return payload
+
+
+def post_epoch(envelope: MeshEnvelope) -> int | None:
+    """Return the epoch a post says it was sealed in, to choose the secrets worth trying; None for what is no post."""
+    if envelope.kind != Kind.CHANNEL or len(envelope.payload) < _HEAD.size:
+        return None
+    return int(_EPOCH.unpack_from(envelope.payload)[0])
+
+
+def open_post(envelope: MeshEnvelope, secret: bytes, crypto: Crypto) -> Post | None:
+    """Open a post whose outer signature was checked; None when it does not open with this secret, for whatever reason.
+
+    The commitment is compared first, so a ciphertext made to open under several keys opens under none.
+    """
+    if envelope.kind != Kind.CHANNEL or envelope.suite != SUITE_X25519 or envelope.flags:
+        return None
+    if len(envelope.payload) < _HEAD.size:
+        return None
+    header = Header.of(envelope)
+    epoch, salt, claimed = _HEAD.unpack_from(envelope.payload)
+    key, commitment = _key_and_commitment(header, secret, epoch, salt, crypto)
+    if not hmac.compare_digest(commitment, claimed):
+        return None
+    plain = crypto.aead_open(key, envelope.payload[_HEAD.size :], _aad(header, commitment))
+    if plain is None:
+        return None
+    try:
+        return decode_post(unpad(plain))
+    except WireError:
+        return None

@@ -1,0 +1,135 @@
+"""The address book: who we are and whom we named, kept in the identity file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from quicprochat.adapters.crypto import Ed25519Signer
+from quicprochat.adapters.keyfile import read_keyfile, write_keyfile
+from quicprochat.core.address import Address
+from quicprochat.core.crypto import Crypto, Entropy
+from quicprochat.core.errors import LocalError
+from quicprochat.core.identity import (
+    KEY_PREFIX_MIN,
+    TICKET_PREFIX,
+    Contact,
+    MeshIdentity,
+    Ticket,
+    check_name,
+    parse_identity,
+    parse_key,
+)
+from quicprochat.core.ids import PeerKey
+
+_HEX = re.compile(r"[0-9a-fA-F]+")
+
+
+class AddressBook:
+    """Our identity, in memory and on disk; every change is on disk before it counts.
+
+    Opening a home without an identity makes one. Raises: LocalError, UnavailableError.
+    """
+
+    def __init__(self, path: Path, crypto: Crypto, entropy: Entropy) -> None:
+        self._path = path
+        self._crypto = crypto
+        data = read_keyfile(path)
+        if data is None:
+            seed = entropy(32)
+            self.signer = Ed25519Signer(seed)
+            self.identity = MeshIdentity(seed, self.signer.key)
+            write_keyfile(path, self.identity.to_json())
+            return
+        try:
+            seed, key, name, contacts = parse_identity(data)
+        except LocalError as error:
+            raise LocalError(f"the identity file {path} cannot be used: {error}") from None
+        self.signer = Ed25519Signer(seed)
+        if self.signer.key != key:
+            raise LocalError(
+                f"the identity file {path} cannot be used: its public key does not belong to its secret key"
+            )
+        self.identity = MeshIdentity(seed, key, name, contacts)
+
+    def _keep(self, identity: MeshIdentity) -> None:
+        write_keyfile(self._path, identity.to_json())
+        self.identity = identity
+
+    def rename(self, name: str) -> None:
+        """Change what we call ourselves. Raises: LocalError."""
+        self._keep(replace(self.identity, name=check_name(name)))
+
+    def contact(self, key: PeerKey) -> Contact | None:
+        """Return what we noted of a peer."""
+        return self.identity.contacts.get(key)
+
+    def add(self, text: str, name: str | None) -> Contact:
+        """Add or update a contact from a ticket, a key, or key@ip:port. Raises: LocalError."""
+        ticket = _parse_peer(text)
+        if ticket.key == self.identity.key:
+            raise LocalError("that is your own key; give your ticket to the other person and add theirs")
+        if not self._crypto.valid_key(ticket.key):
+            raise LocalError("that is not a proper Ed25519 public key; nobody can hold its secret")
+        old = self.contact(ticket.key)
+        if old is not None and old.blocked:
+            raise LocalError("that peer is blocked; unblock it first", code="policy")
+        fallback = old.name if old is not None and old.name else ticket.key.hex()[:KEY_PREFIX_MIN]
+        contact = Contact(
+            ticket.key,
+            check_name(name) if name is not None else fallback,
+            old.verified if old else False,
+            False,
+            ticket.addresses or (old.addresses if old else ()),
+            ticket.relay or (old.relay if old else ""),
+        )
+        self._keep(self.identity.with_contact(contact))
+        return contact
+
+    def change(self, key: PeerKey, how: Callable[[Contact], Contact]) -> Contact:
+        """Change what is noted of a peer. Raises: LocalError."""
+        contact = how(self.contact(key) or Contact(key))
+        self._keep(self.identity.with_contact(contact))
+        return contact
+
+    def resolve(self, text: str, heard: Iterable[PeerKey]) -> PeerKey:
+        """Return the one peer that a name, a key, or a beginning of a key means.
+
+        ``heard`` are keys of peers that are known without being contacts. Raises: LocalError with code ``not_found``
+        or ``ambiguous``.
+        """
+        for contact in self.identity.contacts.values():
+            if contact.name and contact.name == text:
+                return contact.key
+        if (key := parse_key(text)) is not None:
+            return key
+        if "@" in text:
+            raise LocalError(
+                "name@domain is looked up at a home server, and this version cannot ask one yet; use a contact's "
+                "name or a key",
+                code="unsupported",
+            )
+        found: set[PeerKey] = set()
+        if len(text) >= KEY_PREFIX_MIN and _HEX.fullmatch(text):
+            prefix = text.lower()
+            found = {k for k in (*self.identity.contacts, *heard) if k.hex().startswith(prefix)}
+        if len(found) > 1:
+            raise LocalError(f"{text!r} is the beginning of {len(found)} keys; give more digits", code="ambiguous")
+        if not found:
+            raise LocalError(
+                f"no peer is called {text[:64]!r}; see: qpc mesh peers, or add one with: qpc mesh add <ticket>",
+                code="not_found",
+            )
+        return found.pop()
+
+
+def _parse_peer(text: str) -> Ticket:
+    if text.startswith(TICKET_PREFIX):
+        return Ticket.parse(text)
+    digits, at, address = text.partition("@")
+    key = parse_key(digits)
+    if key is None:
+        raise LocalError("give a ticket (it begins with qpc1), a key of 64 hexadecimal digits, or key@ip:port")
+    return Ticket(key, (Address.parse(address),) if at else ())

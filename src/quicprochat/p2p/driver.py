@@ -1,0 +1,193 @@
+"""The one task that owns the node: it gathers, steps, commits, and only then lets effects out.
+
+No timer batches: what queued while the last commit ran is the next batch. Everything else reaches the node through
+``post`` and the store through ``call``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
+
+from quicprochat.core.errors import QuicprochatError, StoreError, UnavailableError
+from quicprochat.core.events import Effect, Event
+from quicprochat.core.node import Node
+from quicprochat.core.store import MeshStore
+from quicprochat.core.time import Now
+
+T = TypeVar("T")
+
+CLOCK_KEY = "clock"
+EVENTS_MAX = 1_024
+"""Events in one transaction: bounds how long one commit, and everybody behind it, can take."""
+MARK_EVERY_MS = 60_000
+"""The life clock is kept with every write, and this often when there is none."""
+
+
+class Clock(Protocol):
+    """Where the driver's moments come from."""
+
+    def now(self) -> Now:
+        """Return this moment."""
+        ...
+
+    def mark(self, now: Now) -> bytes:
+        """Return what to store of it."""
+        ...
+
+
+class Driver:
+    """Runs a node over a store; ``release`` carries out effects in order and must not wait."""
+
+    def __init__(self, node: Node, store: MeshStore, clock: Clock, release: Callable[[Effect], None]) -> None:
+        self._node = node
+        self._store = store
+        self._clock = clock
+        self._release = release
+        self._events: list[Event] = []
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._calls: list[tuple[Callable[[MeshStore], Any], asyncio.Future[Any]]] = []
+        self._posted = 0
+        self._done = 0
+        self._wake = asyncio.Event()
+        self._marked_at = 0
+        self._stopped: QuicprochatError | None = None
+        self._finishing = False
+        self._pool = ThreadPoolExecutor(1, "store")
+
+    def now(self) -> Now:
+        """Return this moment on the driver's clock."""
+        return self._clock.now()
+
+    def post(self, *events: Event) -> None:
+        """Queue events for the next step; whoever posts for others bounds how many."""
+        self._events.extend(events)
+        self._posted += len(events)
+        self._wake.set()
+
+    async def settle(self, events: Sequence[Event]) -> None:
+        """Queue events and wait until they are durable and their effects are out. Raises: StoreError."""
+        self._check()
+        self.post(*events)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append((self._posted, done))
+        await done
+
+    async def call(self, work: Callable[[MeshStore], T]) -> T:
+        """Run ``work`` inside the next transaction; return its result once that is durable. Raises: StoreError."""
+        self._check()
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._calls.append((work, done))
+        self._wake.set()
+        return await done
+
+    def _check(self) -> None:
+        if self._stopped is not None:
+            raise self._stopped
+
+    async def start(self) -> None:
+        """Let the node take up what the store remembers."""
+        now = self._clock.now()
+        self._store.begin()
+        effects = self._node.start(self._store, now)
+        await self._commit(now)
+        self._let_out(effects)
+
+    async def run(self) -> None:
+        """Step until :meth:`finish`. Raises: StoreError, after which nothing more is promised to anybody."""
+        try:
+            while self._events or self._calls or not self._finishing:
+                await self._turn()
+            await self._keep_clock()
+        except QuicprochatError as error:
+            self._stop(error)
+            raise
+        finally:
+            self._stop(UnavailableError("the node has stopped", retryable=False))
+
+    def finish(self) -> None:
+        """Let :meth:`run` return once what is queued is done."""
+        self._finishing = True
+        self._wake.set()
+
+    def close(self) -> None:
+        """Let go of the store; :meth:`run` must have ended."""
+        self._pool.shutdown(wait=True)  # a cancelled run may have left a commit under way
+        self._store.close()
+
+    async def _keep_clock(self) -> None:
+        self._marked_at = 0
+        self._store.begin()
+        now = self._clock.now()
+        self._store.set_value(CLOCK_KEY, self._clock.mark(now))
+        await self._commit(now)
+
+    async def _turn(self) -> None:
+        await self._wait()
+        events, self._events = self._events[:EVENTS_MAX], self._events[EVENTS_MAX:]
+        calls, self._calls = self._calls, []
+        now = self._clock.now()
+        self._store.begin()
+        answers = [(done, *_outcome(work, self._store)) for work, done in calls]
+        effects = self._node.step(events, self._store, now)
+        await self._commit(now)
+        self._done += len(events)
+        self._let_out(effects)
+        for done, value, error in answers:
+            if done.done():
+                continue
+            if error is None:
+                done.set_result(value)
+            else:
+                done.set_exception(error)
+        while self._waiters and self._waiters[0][0] <= self._done:
+            waiter = self._waiters.pop(0)[1]
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _wait(self) -> None:
+        if self._events or self._calls or self._finishing:
+            return
+        self._wake.clear()
+        now = self._clock.now().at
+        pause = max(0, min(self._node.next_deadline(), self._marked_at + MARK_EVERY_MS) - now) / 1_000
+        try:
+            async with asyncio.timeout(pause):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _commit(self, now: Now) -> None:
+        store = self._store
+        if store.dirty or now.at >= self._marked_at + MARK_EVERY_MS:
+            store.set_value(CLOCK_KEY, self._clock.mark(now))
+            self._marked_at = now.at
+        if store.volatile or not store.dirty:
+            store.commit()
+        else:
+            # Shielded: a cancelled driver must not leave a thread at work on the store.
+            await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._pool, store.commit))
+
+    def _let_out(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            self._release(effect)
+
+    def _stop(self, why: QuicprochatError) -> None:
+        self._stopped = self._stopped or why
+        futures = [done for _, done in self._waiters] + [done for _, done in self._calls]
+        for future in futures:
+            if not future.done():
+                future.set_exception(self._stopped)
+                future.exception()  # whoever waited may be gone; that is no error of its own
+
+
+def _outcome(work: Callable[[MeshStore], T], store: MeshStore) -> tuple[T | None, QuicprochatError | None]:
+    """Run one call; what it refuses is its caller's affair and not the transaction's."""
+    try:
+        return work(store), None
+    except StoreError:
+        raise
+    except QuicprochatError as error:
+        return None, error

@@ -1,0 +1,66 @@
+"""The edge: where words become sealed envelopes. The node behind it moves them unread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from quicprochat.core.crypto import Crypto, Entropy, PrivateKey, Signer
+from quicprochat.core.envelope import Header, Kind, MeshEnvelope, make
+from quicprochat.core.events import Reseal, Resealed, ResealFailed, Written
+from quicprochat.core.ids import UID_BYTES, PeerKey, Uid
+from quicprochat.core.seal import BOOTSTRAP_ID, Letter, Prekey, Protection, seal
+from quicprochat.core.store import StoredPrekey
+from quicprochat.core.time import Now
+
+NONCE_BYTES = 16
+
+
+class Edge:
+    """Composes and seals what the owner writes; keeps the keys that open what arrives."""
+
+    def __init__(
+        self, signer: Signer, identity_key: PrivateKey, crypto: Crypto, entropy: Entropy, home_domain: str = ""
+    ) -> None:
+        self._signer = signer
+        self._crypto = crypto
+        self._entropy = entropy
+        self._domain = home_domain
+        self._identity_key = identity_key
+        self.keys: dict[bytes, PrivateKey] = {BOOTSTRAP_ID: identity_key}
+
+    def load_prekeys(self, stored: Callable[[], Iterable[StoredPrekey]]) -> None:
+        """Take over the stored prekeys; the dictionary is replaced, since threads may be opening with the old one."""
+        known = self.keys
+        self.keys = {BOOTSTRAP_ID: self._identity_key} | {
+            p.id: known.get(p.id) or self._crypto.load_prekey(p.secret) for p in stored()
+        }
+
+    def write(
+        self, to: PeerKey, text: str, prekey: Prekey | None, ttl_s: int, now: Now, *, claim_time: bool, require_fs: bool
+    ) -> Written:
+        """Seal a new message. Raises: LocalError when the text is too long or the key is no key."""
+        uid = Uid(self._entropy(UID_BYTES))
+        envelope = self._seal(uid, to, text, prekey, ttl_s, now if claim_time else Now(now.at))
+        return Written(envelope, uid, text, _protection(prekey), require_fs)
+
+    def reseal(self, request: Reseal, now: Now) -> Resealed | ResealFailed:
+        """Seal a message again under its old uid; its age goes on counting."""
+        envelope = self._seal(
+            request.uid, request.to, request.text, request.prekey, request.ttl_s,
+            now if request.claim_time else Now(now.at),
+        )  # fmt: skip
+        # What it says of its making must agree with its age, so an old message says nothing.
+        if request.age_ms >= request.ttl_s * 1_000:
+            return ResealFailed(request.uid)
+        return Resealed(request.uid, replace(envelope, age_ms=request.age_ms), _protection(request.prekey))
+
+    def _seal(self, uid: Uid, to: PeerKey, text: str, prekey: Prekey | None, ttl_s: int, now: Now) -> MeshEnvelope:
+        created = now.wall if now.trusted else 0
+        header = Header(Kind.MESSAGE, self._signer.key, to, self._entropy(NONCE_BYTES), created, ttl_s)
+        letter = Letter(self._signer.key, uid, text, self._domain)
+        return make(header, seal(header, prekey, letter, self._crypto, self._signer), self._signer)
+
+
+def _protection(prekey: Prekey | None) -> Protection:
+    return Protection.IDENTITY if prekey is None else Protection.PREKEY

@@ -1,0 +1,275 @@
+"""One link to one neighbour: a reader, a writer and a heartbeat over one QUIC stream."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from quicprochat.core.bucket import TokenBucket
+from quicprochat.core.errors import RemoteError, UnavailableError
+from quicprochat.core.events import EnvelopeArrived, EnvelopeRejected, Event, LinkId, RecordArrived, ResultsArrived
+from quicprochat.core.gate import Checked, Reject
+from quicprochat.core.ids import PeerKey
+from quicprochat.core.link import (
+    IGNORABLE,
+    Beat,
+    FrameParser,
+    FrameType,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    decode_bye,
+    decode_record,
+    decode_results,
+    frame,
+)
+from quicprochat.core.record import PeerRecord
+from quicprochat.core.time import Instant
+
+log = logging.getLogger("quicprochat.link")
+
+HELLO_S = 5.0
+WRITE_BYTES = 256 * 1024
+OUT_MAX_BYTES = 8 * 1024 * 1024
+"""Frames waiting for a neighbour that does not read; more, and the link is closed as too slow."""
+CHECK_INLINE = 2
+"""So few envelopes are checked on the spot: a thread costs more than it frees."""
+CHECK_SLICE = 32
+"""Envelopes checked in one go in a thread; between two slices others get their turn."""
+BATCHES_UNDER_WAY = 2
+"""Batches of one link in checking or committing; the rest waits in QUIC, and its sender with it."""
+STRANGER_BURST, STRANGER_PER_S = 2_000, 1_000
+"""Envelopes of a neighbour who is no contact that are verified: a quarter of a small core at most (guess)."""
+RECORD_BURST, RECORD_PER_S = 64, 16
+
+
+class ByteStream(Protocol):
+    """What a link needs of a transport's stream."""
+
+    async def read(self) -> bytes:
+        """Return some bytes, none at the end."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Write all, waiting while the other end does not read."""
+        ...
+
+
+class LinkOwner(Protocol):
+    """What a link asks of its node."""
+
+    key: PeerKey
+
+    def instant(self) -> Instant:
+        """Return this moment."""
+        ...
+
+    def own_hello(self) -> Hello:
+        """Return what to say first."""
+        ...
+
+    def link_ready(self, link: PeerLink, hello: Hello) -> bool:
+        """Take the link in, or refuse it."""
+        ...
+
+    def trusted(self, peer: PeerKey) -> bool:
+        """Say whether the peer is a contact."""
+        ...
+
+    async def check_all(self, envelopes: list[bytes]) -> list[Checked | Reject]:
+        """Run the gate's first half, in a thread when there are many."""
+        ...
+
+    def open_record(self, data: bytes) -> PeerRecord:
+        """Verify a peer record. Raises: WireError."""
+        ...
+
+    async def settle(self, events: list[Event]) -> None:
+        """Give events to the node and wait until they are durable."""
+        ...
+
+
+class PeerLink:
+    """Frames in, frames out; what they mean, the node knows."""
+
+    def __init__(
+        self,
+        id: LinkId,
+        peer: PeerKey,
+        stream: ByteStream,
+        close: Callable[[int, str], None],
+        owner: LinkOwner,
+        *,
+        dialled: bool,
+    ) -> None:
+        self.id = id
+        self.peer = peer
+        self.dialled = dialled
+        self.session = b""
+        self.ready = False
+        self.gone = ""
+        """Why the link ended, once it has."""
+        self._stream = stream
+        self._close = close
+        self._owner = owner
+        self._parser = FrameParser()
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._wake = asyncio.Event()
+        self._heartbeat = Heartbeat(owner.instant(), first=owner.key < peer)
+        now = owner.instant()
+        self._envelopes = TokenBucket(STRANGER_BURST, STRANGER_PER_S, now)
+        self._records = TokenBucket(RECORD_BURST, RECORD_PER_S, now)
+        self._under_way = asyncio.Semaphore(BATCHES_UNDER_WAY)
+        self._ending: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def send(self, data: bytes) -> None:
+        """Queue whole frames; joined with whatever else is waiting, they leave in one write."""
+        self._out.append(data)
+        self._out_bytes += len(data)
+        self._wake.set()
+        if self._out_bytes > OUT_MAX_BYTES:
+            self.end(Goodbye.SLOW, "you read too slowly")
+
+    def end(self, code: Goodbye, reason: str) -> None:
+        """Close the link; the first reason given is the one that counts."""
+        if not self._ending.done():
+            self.gone = reason
+            self._close(code, reason)
+            self._ending.set_result(None)
+
+    async def run(self) -> None:
+        """Live until the link ends. Raises: StoreError only; everything else is the end of this link alone."""
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            self.send(frame(FrameType.HELLO, self._owner.own_hello().encode()))
+            tasks = [asyncio.create_task(self._guard(work)) for work in (self._write, self._read, self._beat)]
+            await asyncio.wait([self._ending, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.end(Goodbye.LEAVING, "goodbye")
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
+                raise result
+
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except RemoteError as error:
+            self.end(_code(error.code), str(error))
+        except UnavailableError as error:
+            if not error.retryable:
+                raise
+            self.end(Goodbye.LEAVING, str(error))
+
+    async def _write(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._out:
+                data, self._out, self._out_bytes = b"".join(self._out), [], 0
+                for start in range(0, len(data), WRITE_BYTES):
+                    await self._stream.write(data[start : start + WRITE_BYTES])
+
+    async def _beat(self) -> None:
+        while True:
+            pause = self._heartbeat.deadline() - self._owner.instant()
+            if pause > 0:
+                await asyncio.sleep(pause / 1_000)
+            match self._heartbeat.beat(self._owner.instant()):
+                case Beat.PING:
+                    self.send(frame(FrameType.PING))
+                case Beat.DEAD:
+                    self.end(Goodbye.SILENT, "nothing heard for 10 s")
+                case None:
+                    pass
+
+    async def _read(self) -> None:
+        try:
+            async with asyncio.timeout(HELLO_S):
+                while not self.ready:
+                    await self._read_some()
+        except TimeoutError:
+            raise RemoteError("no hello in time", code=Goodbye.SLOW) from None
+        while True:
+            await self._read_some()
+
+    async def _read_some(self) -> None:
+        data = await self._stream.read()
+        if not data:
+            raise UnavailableError("the peer ended the link")
+        self._heartbeat.heard(self._owner.instant())
+        envelopes: list[bytes] = []
+        others: list[Event] = []
+        for kind, body in self._parser.feed(data):
+            if not self.ready:
+                self._hello(kind, body)
+            elif kind == FrameType.ENVELOPE:
+                envelopes.append(body)
+            else:
+                self._other(kind, body, others)
+        if others:
+            await self._hand_over(others)
+        for start in range(0, len(envelopes), CHECK_SLICE):
+            await self._take_in(envelopes[start : start + CHECK_SLICE])
+
+    def _hello(self, kind: int, body: bytes) -> None:
+        if kind != FrameType.HELLO:
+            raise RemoteError("the first frame was not a hello", code=Goodbye.PROTOCOL)
+        hello = Hello.decode(body)
+        self.session = hello.session
+        if not self._owner.link_ready(self, hello):
+            raise RemoteError("another link to this peer is in use", code=Goodbye.DUPLICATE)
+        self.ready = True
+
+    def _other(self, kind: int, body: bytes, out: list[Event]) -> None:
+        match kind:
+            case FrameType.PING:
+                self.send(frame(FrameType.PONG))
+            case FrameType.PONG:
+                pass
+            case FrameType.RESULTS:
+                out.append(ResultsArrived(self.id, decode_results(body)))
+            case FrameType.RECORD:
+                if self._records.take(self._owner.instant()):
+                    age, data = decode_record(body)
+                    out.append(RecordArrived(self.id, self._owner.open_record(data), age))
+            case FrameType.BYE:
+                code, reason = decode_bye(body)
+                raise UnavailableError(f"the peer said goodbye ({code}): {reason}")
+            case FrameType.HELLO:
+                raise RemoteError("a second hello", code=Goodbye.PROTOCOL)
+            case _ if kind < IGNORABLE:
+                raise RemoteError(f"a frame of unknown type {kind}", code=Goodbye.PROTOCOL)
+
+    async def _take_in(self, envelopes: list[bytes]) -> None:
+        if not self._owner.trusted(self.peer):
+            wait = self._envelopes.wait_ms(self._owner.instant(), len(envelopes))
+            if wait:
+                await asyncio.sleep(wait / 1_000)
+            self._envelopes.take(self._owner.instant(), len(envelopes))
+        checked = await self._owner.check_all(envelopes)
+        events: list[Event] = [
+            EnvelopeRejected(self.id) if isinstance(one, Reject) else EnvelopeArrived(self.id, one) for one in checked
+        ]
+        await self._hand_over(events)
+
+    async def _hand_over(self, events: list[Event]) -> None:
+        """Give a batch to the node; go on reading while it commits, but only so far ahead."""
+        await self._under_way.acquire()
+        task = asyncio.create_task(self._owner.settle(events))
+        task.add_done_callback(self._handed_over)
+
+    def _handed_over(self, task: asyncio.Task[None]) -> None:
+        self._under_way.release()
+        if not task.cancelled() and task.exception() is not None:
+            # The store failed; the driver reports that itself and ends the node.
+            self.end(Goodbye.LEAVING, "this node has stopped")
+
+
+def _code(code: int) -> Goodbye:
+    return Goodbye(code) if code in Goodbye._value2member_map_ else Goodbye.PROTOCOL

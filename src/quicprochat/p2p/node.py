@@ -1,0 +1,584 @@
+"""P2pNode: a mesh node on this machine; the library's face, and all that the command line drives."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, TypeVar, assert_never
+
+from quicprochat.adapters.crypto import SodiumCrypto
+from quicprochat.adapters.home import Home
+from quicprochat.adapters.sqlite.store import SqliteStore
+from quicprochat.adapters.system import SystemClock, entropy, jitter
+from quicprochat.core.address import Address
+from quicprochat.core.envelope import TTL_DEFAULT_S, TTL_MAX_S
+from quicprochat.core.errors import LocalError, UnavailableError
+from quicprochat.core.events import (
+    Accepted,
+    Alarm,
+    CloseLink,
+    Effect,
+    Journaled,
+    PolicyChanged,
+    PrekeysChanged,
+    RecordMade,
+    Reseal,
+    ResealFailed,
+    SelfChanged,
+    SendEnvelope,
+    SendRecord,
+    SendResults,
+    StateChanged,
+    Withdrawn,
+)
+from quicprochat.core.gate import Policy, Reason
+from quicprochat.core.identity import Contact, Ticket, fingerprint, pair_fingerprint
+from quicprochat.core.ids import PeerKey, Uid
+from quicprochat.core.link import FrameType, Hello, encode_record, encode_results, frame
+from quicprochat.core.memory import MemoryStore
+from quicprochat.core.node import RECORDS_MAX, Node
+from quicprochat.core.receipt import OPEN_STATES, State
+from quicprochat.core.record import PeerRecord, open_record
+from quicprochat.core.seal import Prekey
+from quicprochat.core.store import Line, LineKind, MeshStore, Scope, Sent, Sighting
+from quicprochat.core.time import WallTime
+from quicprochat.p2p.book import AddressBook
+from quicprochat.p2p.dialler import FORGET_MS
+from quicprochat.p2p.driver import CLOCK_KEY, Driver
+from quicprochat.p2p.edge import Edge
+from quicprochat.p2p.links import Links, Transport
+from quicprochat.p2p.options import Options
+from quicprochat.p2p.views import PeerView, RouteView, StoreView, TraceView
+
+log = logging.getLogger("quicprochat")
+T = TypeVar("T")
+
+SESSION_BYTES = 16
+EPOCH_KEY = "epoch"
+PORT_KEY = "p2p.port"
+DISK_CHECK_S = 10.0
+LISTEN_BATCH = 256
+
+_REFUSALS = {
+    Reason.FULL: "the outbox is full of messages that wait for their recipients; cancel some, or wait",
+    Reason.DISK: "the disk is almost full; make room, and nothing that waits is lost",
+}
+
+
+class P2pNode:
+    """Owns a home, keeps links, and sends and receives messages. Use as ``async with P2pNode(options) as node``.
+
+    ``network`` False runs without any network (also the case without the extra ``mesh``): messages are kept.
+    Raises: LocalError, UnavailableError on entering; StoreError ends it, see :meth:`failed`.
+    """
+
+    def __init__(self, options: Options, *, network: bool = True) -> None:
+        self._options = options
+        self._network = network
+        self._home = Home(options.home)
+        self._signal = asyncio.Event()
+        self._accepting: dict[Uid, asyncio.Future[Accepted]] = {}
+        self._watching: defaultdict[Uid, list[asyncio.Future[None]]] = defaultdict(list)
+        self._session = entropy(SESSION_BYTES)
+        self._epoch = bytes(SESSION_BYTES)
+        self._main: asyncio.Task[None] | None = None
+        self._stop = asyncio.Event()
+        self._endpoint: Any = None
+        self._disk_low = False
+        self.alarms: list[Alarm] = []
+
+    # --- life
+
+    async def __aenter__(self) -> P2pNode:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Take the home and begin. Raises: LocalError, UnavailableError; then nothing is held."""
+        self._home.own()
+        try:
+            self._crypto = SodiumCrypto(entropy)
+            self._book = AddressBook(self._home.identity, self._crypto, entropy)
+            self._store = self._open_store()
+        except BaseException:
+            self._home.disown()
+            raise
+        signer = self._book.signer
+        identity = self._book.identity
+        self._clock = SystemClock(self._store.value(CLOCK_KEY))
+        self._policy = Policy(identity.key, identity.known(), identity.blocked(), self._options.limits)
+        self._node = Node(signer, self._crypto, entropy, self._policy)
+        self._edge = Edge(signer, signer.exchange_private(), self._crypto, entropy)
+        self._driver = Driver(self._node, self._store, self._clock, self._release)
+        self._links = Links(self._book, self._edge, self._crypto, self._driver, self._hello, jitter, self._tell)
+        try:
+            await self._driver.start()
+            await self._open_network()
+        except BaseException:
+            self._driver.close()
+            self._home.disown()
+            raise
+        self._main = asyncio.create_task(self._run())
+        try:
+            await self._call(self._prepare)
+            await self._driver.settle([self._self_changed()])
+            await self._learn_known()
+        except BaseException:
+            await self.close()
+            raise
+
+    def _open_store(self) -> MeshStore:
+        if self._options.ephemeral:
+            return MemoryStore()
+        return SqliteStore.open(self._home.database)
+
+    async def _open_network(self) -> None:
+        if not self._network:
+            return
+        from quicprochat.adapters.iroh import Endpoint  # the extra: everything else works without it
+
+        stored = self._store.value(PORT_KEY)
+        bind = self._options.bind
+        relay = self._options.relay or None
+        wanted = (bind.ip, bind.port) if bind else ("0.0.0.0", int(stored)) if stored else None
+        seed = self._book.identity.seed
+        try:
+            self._endpoint = await Endpoint.bind(seed, bind=wanted, relay_url=relay)
+        except UnavailableError:
+            if bind is not None or wanted is None:
+                raise
+            # Only the port of the last run is taken: any other serves as well, and records tell the peers.
+            self._endpoint = await Endpoint.bind(seed, bind=None, relay_url=relay)
+        self._endpoint.on_address_change(self._addresses_changed)
+
+    def _prepare(self, store: MeshStore) -> None:
+        epoch = store.value(EPOCH_KEY)
+        if epoch is None:
+            epoch = entropy(SESSION_BYTES)
+            store.set_value(EPOCH_KEY, epoch)
+        self._epoch = epoch
+        addresses = self.addresses()
+        if self._options.bind is None and addresses:
+            store.set_value(PORT_KEY, str(addresses[0].port).encode("ascii"))
+
+    async def _learn_known(self) -> None:
+        now = self._driver.now().at
+        records = await self._call(lambda store: store.records(RECORDS_MAX))
+        sightings = {s.key: s for s in await self._call(lambda store: store.sightings(RECORDS_MAX))}
+        known = self._book.identity.known()
+        for stored in records:
+            seen = sightings.get(stored.key)
+            if stored.key in known or (seen is not None and now - seen.at < FORGET_MS):
+                worked = Address.parse(seen.address) if seen is not None and seen.address else None
+                self._links.learn(open_record(stored.data, self._crypto), worked)
+        for contact in self._book.identity.contacts.values():
+            self._dial_contact(contact)
+
+    def _dial_contact(self, contact: Contact) -> None:
+        if contact.blocked:
+            self._links.dialler.forget(contact.key)
+        elif contact.key not in self._links.cards and (contact.addresses or contact.relay):
+            self._links.dialler.know(contact.key, contact.addresses, contact.relay, contact=True)
+
+    async def _run(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                driver = group.create_task(self._driver.run())
+                others: list[asyncio.Task[None]] = [group.create_task(self._watch_disk())]
+                if self._endpoint is not None:
+                    transport: Transport = self._endpoint
+                    others.append(group.create_task(self._links.run(transport)))
+                await self._stop.wait()
+                for task in others:
+                    task.cancel()
+                await asyncio.wait(others)
+                self._driver.finish()
+                await driver
+        finally:
+            self._stop.set()
+            self._tell()
+            for future in (*self._accepting.values(), *(f for found in self._watching.values() for f in found)):
+                future.cancel()
+
+    async def close(self) -> None:
+        """Close the links, finish what is under way, and let go of the home. Any number of calls is one."""
+        self._stop.set()
+        if self._main is not None:
+            await asyncio.wait([self._main])
+            self._main.exception()
+        if self._endpoint is not None:
+            await self._endpoint.close()
+            self._endpoint = None
+        self._driver.close()
+        self._home.disown()
+
+    async def failed(self) -> None:
+        """Wait until the node stops. Raises: the QuicprochatError that stopped it, if one did."""
+        assert self._main is not None
+        await asyncio.wait([self._main])
+        error = self._main.exception()
+        if error is None:
+            return
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error
+
+    async def _watch_disk(self) -> None:
+        while isinstance(self._store, SqliteStore):
+            low = self._store.disk_low(self._options.disk_reserve_bytes)
+            if low != self._disk_low:
+                self._disk_low = low
+                log.warning("the disk is %s", "almost full: no new messages are taken" if low else "roomy again")
+                self._policy_changed()
+            await asyncio.sleep(DISK_CHECK_S)
+
+    # --- effects
+
+    def _release(self, effect: Effect) -> None:
+        match effect:
+            case SendEnvelope():
+                self._send(effect.link, frame(FrameType.ENVELOPE, effect.wire))
+            case SendResults():
+                self._send(effect.link, frame(FrameType.RESULTS, encode_results(effect.results)))
+            case SendRecord():
+                self._send(effect.link, frame(FrameType.RECORD, encode_record(effect.record, effect.age_ms)))
+            case Journaled():
+                self._tell()
+            case StateChanged():
+                for future in self._watching.pop(effect.uid, ()):
+                    if not future.done():
+                        future.set_result(None)
+            case Accepted():
+                accepting = self._accepting.pop(effect.uid, None)
+                if accepting is not None and not accepting.done():
+                    accepting.set_result(effect)
+            case CloseLink():
+                self._links.close_link(effect.link, effect.code, effect.reason, effect.ban_ms)
+            case Reseal():
+                self._reseal(effect)
+            case PrekeysChanged():
+                self._edge.load_prekeys(self._store.prekeys)
+            case RecordMade():
+                pass
+            case Alarm():
+                log.error("%s", effect.text)
+                self.alarms.append(effect)
+                self._tell()
+            case _:
+                assert_never(effect)
+
+    def _send(self, link: int, data: bytes) -> None:
+        found = self._links.link(link)  # type: ignore[arg-type]
+        if found is not None:
+            found.send(data)
+
+    def _reseal(self, effect: Reseal) -> None:
+        try:
+            self._driver.post(self._edge.reseal(effect, self._driver.now()))
+        except LocalError as error:
+            log.warning("a waiting message could not be sealed again: %s", error)
+            self._driver.post(ResealFailed(effect.uid))
+
+    def _tell(self) -> None:
+        """Wake everybody who waits for news."""
+        self._signal.set()
+        self._signal = asyncio.Event()
+
+    # --- our own face
+
+    def _hello(self) -> Hello:
+        age = max(0, self._driver.now().at - self._node.record_made_at)
+        return Hello(self._session, self._epoch, self._node.record.signed, age)
+
+    def _self_changed(self) -> SelfChanged:
+        return SelfChanged(self._book.identity.name, "", self._relay(), self.addresses())
+
+    def _relay(self) -> str:
+        return (self._endpoint.relay() or self._options.relay) if self._endpoint is not None else ""
+
+    def _addresses_changed(self, _: object) -> None:
+        self._driver.post(self._self_changed())
+        self._links.dialler.hurry()
+
+    @property
+    def key(self) -> PeerKey:
+        """Our public key: who we are."""
+        return self._book.identity.key
+
+    @property
+    def name(self) -> str:
+        """What we call ourselves."""
+        return self._book.identity.name
+
+    @property
+    def home(self) -> Home:
+        """The home this node owns."""
+        return self._home
+
+    @property
+    def networked(self) -> bool:
+        """True when links can come about."""
+        return self._endpoint is not None
+
+    def addresses(self) -> tuple[Address, ...]:
+        """Return where we can be dialled."""
+        if self._endpoint is None:
+            return ()
+        return tuple(Address(ip, port) for ip, port in self._endpoint.addresses())
+
+    def fingerprint(self) -> str:
+        """Return our own digits."""
+        return fingerprint(self.key)
+
+    def ticket(self) -> Ticket:
+        """Return what another person needs to find us."""
+        return Ticket(self.key, self.addresses(), self._relay())
+
+    async def rename(self, name: str) -> None:
+        """Change what we call ourselves; peers learn it at once. Raises: LocalError."""
+        self._book.rename(name)
+        await self._driver.settle([self._self_changed()])
+
+    # --- people
+
+    async def resolve(self, peer: str) -> PeerKey:
+        """Return the peer that a name, a key or the beginning of a key means. Raises: LocalError."""
+        return self._book.resolve(peer, await self._heard())
+
+    async def _heard(self) -> set[PeerKey]:
+        def read(store: MeshStore) -> set[PeerKey]:
+            records = {r.key for r in store.records(RECORDS_MAX)}
+            return records | {s.key for s in store.sightings(RECORDS_MAX)}
+
+        return await self._call(read) | self._links.linked()
+
+    async def add(self, text: str, name: str | None = None) -> PeerView:
+        """Add a contact from a ticket, a key or key@ip:port, and dial it. Raises: LocalError."""
+        contact = self._book.add(text, name)
+        await self._call(lambda store: store.accept(contact.key))
+        self._policy_changed()
+        self._dial_contact(contact)
+        return await self.peer(contact.key)
+
+    async def verify(self, peer: str, *, confirmed: bool = False) -> tuple[PeerView, str]:
+        """Return a peer and the digits both sides compare; ``confirmed`` notes that they were equal."""
+        key = await self.resolve(peer)
+        if confirmed:
+            if self._book.contact(key) is None:
+                raise LocalError("only a contact can be marked as verified; add it first")
+            self._book.change(key, lambda c: replace(c, verified=True))
+        return await self.peer(key), pair_fingerprint(self.key, key)
+
+    async def block(self, peer: str, *, blocked: bool = True) -> PeerView:
+        """Refuse a peer's links and messages from now on, or no longer. Raises: LocalError."""
+        key = await self.resolve(peer)
+        if key == self.key:
+            raise LocalError("that is your own key")
+        contact = self._book.change(key, lambda c: replace(c, blocked=blocked))
+        self._policy_changed()
+        self._dial_contact(contact)
+        return await self.peer(key)
+
+    def _policy_changed(self) -> None:
+        identity = self._book.identity
+        self._driver.post(PolicyChanged(identity.known(), identity.blocked(), self._disk_low))
+
+    async def peer(self, key: PeerKey) -> PeerView:
+        """Return what is known of one peer."""
+        found = [view for view in await self.peers({key}) if view.key == key]
+        return found[0]
+
+    async def peers(self, also: Iterable[PeerKey] = ()) -> list[PeerView]:
+        """Return contacts and peers met or heard of, contacts first."""
+
+        def read(store: MeshStore) -> tuple[dict[PeerKey, PeerRecord], dict[PeerKey, Sighting]]:
+            records = {r.key: open_record(r.data, self._crypto) for r in store.records(RECORDS_MAX)}
+            return records, {s.key: s for s in store.sightings(RECORDS_MAX)}
+
+        records, sightings = await self._call(read)
+        linked = self._links.linked()
+        contacts = self._book.identity.contacts
+        keys = {*contacts, *records, *sightings, *linked, *also} - {self.key}
+        views = []
+        for key in keys:
+            contact = contacts.get(key) or Contact(key)
+            record = records.get(key)
+            seen = sightings.get(key)
+            heard = record.addresses if record else ()
+            view = PeerView(
+                key, contact.name or (record.name if record else ""), bool(contact.name), contact.verified,
+                contact.blocked, key in linked, tuple(dict.fromkeys((*contact.addresses, *heard))),
+                record.domain if record else "", seen.wall if seen else WallTime(0),
+            )  # fmt: skip
+            views.append(view)
+        return sorted(views, key=lambda v: (not v.contact, not v.linked, v.name, v.key))
+
+    # --- messages
+
+    async def send(self, to: str | PeerKey, text: str, *, ttl_s: int = TTL_DEFAULT_S, require_fs: bool = False) -> Sent:
+        """Put a message into the outbox; when this returns it survives a power cut.
+
+        Raises: LocalError (unknown peer, too long, outbox or disk full, no forward-secret key), StoreError.
+        """
+        key = await self.resolve(to) if isinstance(to, str) else to
+        if key == self.key:
+            raise LocalError("that is your own key; a message needs somebody else")
+        if not 0 < ttl_s <= TTL_MAX_S:
+            raise LocalError(f"a message lives 1 to {TTL_MAX_S} seconds; {ttl_s} is outside")
+        if key in self._book.identity.blocked():
+            raise LocalError("that peer is blocked; unblock it to write to it", code="policy")
+        prekey = await self._prekey(key)
+        if prekey is None and require_fs:
+            raise LocalError(
+                "no forward-secret key of that peer is known yet; it comes with the first link, or send without "
+                "--require-fs",
+                code="policy",
+            )
+        written = self._edge.write(
+            key, text, prekey, ttl_s, self._driver.now(), claim_time=self._node.claim_time, require_fs=require_fs
+        )
+        accepting: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
+        self._accepting[written.uid] = accepting
+        try:
+            await self._driver.settle([written])
+        finally:
+            self._accepting.pop(written.uid, None)
+        answer = accepting.result()
+        if answer.sent is None:
+            raise LocalError(_REFUSALS[answer.reason], code="full")
+        return answer.sent
+
+    async def _prekey(self, key: PeerKey) -> Prekey | None:
+        card = self._links.cards.get(key)
+        if card is None:
+            stored = await self._call(lambda store: store.record(key))
+            if stored is None:
+                return None
+            card = self._links.open_record(stored.data)
+        return card.prekeys[0] if card.prekeys else None
+
+    async def sent(self, uid: Uid) -> Sent:
+        """Return a sent message as it is now. Raises: LocalError with code ``not_found``."""
+        found = await self._call(lambda store: store.sent(uid))
+        if found is None:
+            raise LocalError(f"no message {uid.hex()} was sent from here", code="not_found")
+        return found
+
+    async def wait(self, uid: Uid, until: State, timeout_s: float | None = None) -> Sent:
+        """Wait until a message is in this state or in one that it cannot leave for it; return it.
+
+        ``until`` is RELAYED or DELIVERED. Raises: TimeoutError; the message goes on waiting all the same.
+        """
+        async with asyncio.timeout(timeout_s):
+            while True:
+                changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._watching[uid].append(changed)
+                try:
+                    sent = await self.sent(uid)
+                    if sent.state not in OPEN_STATES or (until is State.RELAYED and sent.state is State.RELAYED):
+                        return sent
+                    await changed
+                finally:
+                    if changed in self._watching.get(uid, ()):
+                        self._watching[uid].remove(changed)
+                        if not self._watching[uid]:
+                            del self._watching[uid]
+
+    async def cancel(self, uid: Uid) -> Sent:
+        """Stop offering a message; a copy that left before may still arrive. Raises: LocalError."""
+        await self.sent(uid)
+        await self._driver.settle([Withdrawn(uid)])
+        return await self.sent(uid)
+
+    async def find_sent(self, prefix: str) -> Uid:
+        """Return the uid that 32 hexadecimal digits name. Raises: LocalError."""
+        try:
+            uid = Uid(bytes.fromhex(prefix))
+        except ValueError:
+            uid = Uid(b"")
+        if len(uid) != 16:
+            raise LocalError("a message id has 32 hexadecimal digits; send prints it")
+        return uid
+
+    async def trace(self, uid: Uid) -> TraceView:
+        """Return what happened to a sent message. Raises: LocalError."""
+        sent = await self.sent(uid)
+        events, envelopes = await self._call(lambda store: (store.trace(uid), store.envelopes_of(uid)))
+        return TraceView(sent, tuple(events), tuple(envelopes))
+
+    async def inbox(self, *, after: int = 0, peer: PeerKey | None = None, limit: int = 1_000) -> list[Line]:
+        """Return received messages with a cursor above ``after``, oldest first."""
+        return list(await self._call(lambda store: store.journal(after=after, limit=limit, messages=True, peer=peer)))
+
+    async def listen(self) -> AsyncIterator[Line]:
+        """Yield journal lines: first those not read yet, then each as it comes; never ends by itself.
+
+        A line counts as read only when :meth:`read` was told so.
+        """
+        after = 0
+        while not self._stop.is_set():
+            signal = self._signal
+            lines = await self._unread(after)
+            for line in lines:
+                yield line
+                after = line.cursor
+            if not lines:
+                await signal.wait()
+
+    async def _unread(self, after: int) -> Sequence[Line]:
+        return await self._call(lambda store: store.journal(after=after, limit=LISTEN_BATCH, unread=True))
+
+    async def read(self, cursors: Iterable[int]) -> None:
+        """Mark lines as read."""
+        wanted = tuple(cursors)
+        await self._call(lambda store: store.mark_read(wanted))
+
+    async def messages(self) -> AsyncIterator[Line]:
+        """Yield received messages, unread ones first; each counts as read when the next is asked for."""
+        async for line in self.listen():
+            if line.kind is LineKind.MESSAGE:
+                yield line
+            await self.read((line.cursor,))
+
+    # --- views
+
+    def routes(self) -> list[RouteView]:
+        """Return the ways to destinations that exist now."""
+        now = self._links.instant()
+        views = []
+        for peer in sorted(self._links.linked()):
+            found = self._links.describe(peer)
+            if found is not None:
+                rtt = found[0].rtt_ms()
+                views.append(RouteView(peer, peer, max(1, round(rtt or 1)), 1, (now - found[1]) / 1_000, "direct"))
+        return views
+
+    async def store_view(self) -> StoreView:
+        """Return what the store holds and has done."""
+
+        def read(store: MeshStore) -> StoreView:
+            own, carried = store.usage(Scope.OWN), store.usage(Scope.CARRIED)
+            receipts, counters = store.usage(Scope.RECEIPTS), store.counters()
+            return StoreView(
+                own.count + carried.count + receipts.count, own.bytes + carried.bytes + receipts.bytes,
+                store.recipients(), self._options.limits.per_recipient, counters.get("expired", 0),
+                counters.get("delivered", 0), counters.get("duplicates", 0), store.unread(),
+            )  # fmt: skip
+
+        return await self._call(read)
+
+    async def settled(self) -> None:
+        """Wait until everything posted before is durable and its effects are out."""
+        await self._driver.settle([])
+
+    async def _call(self, work: Callable[[MeshStore], T]) -> T:
+        return await self._driver.call(work)

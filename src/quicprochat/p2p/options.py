@@ -1,0 +1,21 @@
+"""How a node is to run; every field is an option of the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from quicprochat.core.address import Address
+from quicprochat.core.gate import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """``bind`` None keeps the port of the last run; ``relay`` is an iroh relay's URL or ""."""
+
+    home: Path
+    bind: Address | None = None
+    relay: str = ""
+    ephemeral: bool = False
+    limits: Limits = field(default_factory=Limits)
+    disk_reserve_bytes: int = 16 << 20

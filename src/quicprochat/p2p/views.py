@@ -1,0 +1,60 @@
+"""What callers get to see: frozen snapshots, never the node's own tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quicprochat.core.address import Address
+from quicprochat.core.ids import EnvelopeId, PeerKey
+from quicprochat.core.store import Sent, TraceEvent
+from quicprochat.core.time import WallTime
+
+
+@dataclass(frozen=True, slots=True)
+class PeerView:
+    """A peer as known here. ``name`` is the contact's name, else what the peer calls itself."""
+
+    key: PeerKey
+    name: str
+    contact: bool
+    verified: bool
+    blocked: bool
+    linked: bool
+    addresses: tuple[Address, ...]
+    domain: str
+    last_seen: WallTime
+
+
+@dataclass(frozen=True, slots=True)
+class RouteView:
+    """A way to a destination. ``metric`` is the link's cost: its round trip in milliseconds, at least 1."""
+
+    destination: PeerKey
+    next_hop: PeerKey
+    metric: int
+    hops: int
+    age_s: float
+    via: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreView:
+    """What the store holds and has done."""
+
+    messages: int
+    bytes: int
+    recipients: int
+    capacity_per_recipient: int
+    expired: int
+    delivered: int
+    duplicates: int
+    unread: int
+
+
+@dataclass(frozen=True, slots=True)
+class TraceView:
+    """A sent message, what happened to it, and every envelope it was sealed into."""
+
+    sent: Sent
+    events: tuple[TraceEvent, ...]
+    envelopes: tuple[EnvelopeId, ...]
