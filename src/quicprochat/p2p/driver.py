@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from enum import Enum
 from typing import Any, Protocol, TypeVar
 
 from quicprochat.core.errors import QuicprochatError, StoreError, UnavailableError
@@ -26,6 +27,15 @@ MARK_EVERY_MS = 60_000
 """The life clock is kept with every write, and this often when there is none."""
 
 
+class Point(Enum):
+    """The moments of a turn between which a power cut makes a difference; tests stop the process at each."""
+
+    GATHERED = "gathered"
+    STEPPED = "stepped"
+    COMMITTED = "committed"
+    RELEASED = "released"
+
+
 class Clock(Protocol):
     """Where the driver's moments come from."""
 
@@ -41,11 +51,19 @@ class Clock(Protocol):
 class Driver:
     """Runs a node over a store; ``release`` carries out effects in order and must not wait."""
 
-    def __init__(self, node: Node, store: MeshStore, clock: Clock, release: Callable[[Effect], None]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        store: MeshStore,
+        clock: Clock,
+        release: Callable[[Effect], None],
+        probe: Callable[[Point], None] | None = None,
+    ) -> None:
         self._node = node
         self._store = store
         self._clock = clock
         self._release = release
+        self._probe = probe or (lambda _: None)
         self._events: list[Event] = []
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._calls: list[tuple[Callable[[MeshStore], Any], asyncio.Future[Any]]] = []
@@ -129,12 +147,16 @@ class Driver:
         events, self._events = self._events[:EVENTS_MAX], self._events[EVENTS_MAX:]
         calls, self._calls = self._calls, []
         now = self._clock.now()
+        self._probe(Point.GATHERED)
         self._store.begin()
         answers = [(done, *_outcome(work, self._store)) for work, done in calls]
         effects = self._node.step(events, self._store, now)
+        self._probe(Point.STEPPED)
         await self._commit(now)
+        self._probe(Point.COMMITTED)
         self._done += len(events)
         self._let_out(effects)
+        self._probe(Point.RELEASED)
         for done, value, error in answers:
             if done.done():
                 continue

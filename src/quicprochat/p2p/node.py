@@ -48,7 +48,7 @@ from quicprochat.core.store import Line, LineKind, MeshStore, Scope, Sent, Sight
 from quicprochat.core.time import WallTime
 from quicprochat.p2p.book import AddressBook
 from quicprochat.p2p.dialler import FORGET_MS
-from quicprochat.p2p.driver import CLOCK_KEY, Driver
+from quicprochat.p2p.driver import CLOCK_KEY, Driver, Point
 from quicprochat.p2p.edge import Edge
 from quicprochat.p2p.links import Links, Transport
 from quicprochat.p2p.options import Options
@@ -72,12 +72,14 @@ _REFUSALS = {
 class P2pNode:
     """Owns a home, keeps links, and sends and receives messages. Use as ``async with P2pNode(options) as node``.
 
-    ``network`` False runs without any network (also the case without the extra ``mesh``): messages are kept.
+    ``network`` False runs without any network (also the case without the extra ``mesh``): messages are kept. ``probe``
+    is told of each point of a turn, for tests that stop the process there.
     Raises: LocalError, UnavailableError on entering; StoreError ends it, see :meth:`failed`.
     """
 
-    def __init__(self, options: Options, *, network: bool = True) -> None:
+    def __init__(self, options: Options, *, network: bool = True, probe: Callable[[Point], None] | None = None) -> None:
         self._options = options
+        self._probe = probe
         self._network = network
         self._home = Home(options.home)
         self._signal = asyncio.Event()
@@ -118,7 +120,7 @@ class P2pNode:
         self._policy = Policy(identity.key, identity.known(), identity.blocked(), self._options.limits)
         self._node = Node(signer, self._crypto, entropy, self._policy)
         self._edge = Edge(signer, signer.exchange_private(), self._crypto, entropy)
-        self._driver = Driver(self._node, self._store, self._clock, self._release)
+        self._driver = Driver(self._node, self._store, self._clock, self._release, self._probe)
         self._links = Links(self._book, self._edge, self._crypto, self._driver, self._hello, jitter, self._tell)
         try:
             await self._driver.start()
@@ -328,6 +330,10 @@ class P2pNode:
     def networked(self) -> bool:
         """True when links can come about."""
         return self._endpoint is not None
+
+    def linked(self) -> frozenset[PeerKey]:
+        """Return the peers with a link at this moment."""
+        return self._links.linked()
 
     def addresses(self) -> tuple[Address, ...]:
         """Return where we can be dialled."""
