@@ -70,8 +70,7 @@ async def send(home: str, friend: str, count: int, latency: int, window: int, ep
     to = Ticket.parse(friend).key
     async with P2pNode(options(home, ephemeral)) as node:
         await node.add(friend, "friend")
-        while to not in node.linked():
-            await asyncio.sleep(0.01)
+        await node.wait_linked(to, 10)
         say(linked=True)
         for _ in range(latency):
             await asyncio.to_thread(sys.stdin.readline)

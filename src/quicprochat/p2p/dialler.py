@@ -19,8 +19,6 @@ AT_ONCE = 4
 FIRST_MS = 500
 CONTACT_LAST_MS = 15_000
 OTHER_LAST_MS = 120_000
-FORGET_MS = 7 * 86_400_000
-"""A stranger not seen for so long is not dialled any more (guess)."""
 
 
 @dataclass(slots=True)

@@ -110,6 +110,7 @@ class Links:
         self._by_peer: dict[PeerKey, _Entry] = {}
         self._by_id: dict[LinkId, _Entry] = {}
         self._bans: dict[PeerKey, Instant] = {}
+        self._wanted: set[PeerKey] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._checks = ThreadPoolExecutor(1, "check")
         self._transport: Transport | None = None
@@ -272,8 +273,20 @@ class Links:
         self._news()
         return True
 
+    def want(self, peer: PeerKey) -> bool:
+        """Dial a peer although it is no contact, because we have mail for it; return whether that is new."""
+        if peer in self._wanted:
+            return False
+        self._wanted.add(peer)
+        return True
+
     def learn(self, record: PeerRecord, worked: Address | None = None) -> None:
-        """Dial this peer, from now on, where its record says; first where it was just reached."""
+        """Dial this peer, from now on, where its record says; first where it was just reached.
+
+        Only contacts, and those we have mail for: a stranger's record must not make us send packets where it likes.
+        """
+        if not self.trusted(record.key) and record.key not in self._wanted:
+            return
         contact = self._book.contact(record.key)
         noted = contact.addresses if contact else ()
         addresses = tuple(dict.fromkeys((*((worked,) if worked else ()), *record.addresses, *noted)))

@@ -43,11 +43,9 @@ from quicprochat.core.memory import MemoryStore
 from quicprochat.core.node import RECORDS_MAX, Node
 from quicprochat.core.receipt import OPEN_STATES, State
 from quicprochat.core.record import PeerRecord, open_record
-from quicprochat.core.seal import Prekey
-from quicprochat.core.store import Line, LineKind, MeshStore, Scope, Sent, Sighting
+from quicprochat.core.store import Line, LineKind, MeshStore, Scope, Sent, Sighting, StoredRecord
 from quicprochat.core.time import WallTime
 from quicprochat.p2p.book import AddressBook
-from quicprochat.p2p.dialler import FORGET_MS
 from quicprochat.p2p.driver import CLOCK_KEY, Driver, Point
 from quicprochat.p2p.edge import Edge
 from quicprochat.p2p.links import Links, Transport
@@ -173,15 +171,19 @@ class P2pNode:
             store.set_value(PORT_KEY, str(addresses[0].port).encode("ascii"))
 
     async def _learn_known(self) -> None:
-        now = self._driver.now().at
-        records = await self._call(lambda store: store.records(RECORDS_MAX))
-        sightings = {s.key: s for s in await self._call(lambda store: store.sightings(RECORDS_MAX))}
-        known = self._book.identity.known()
+        """Dial contacts, and whoever our own messages wait for; others who want us dial us."""
+
+        def read(store: MeshStore) -> tuple[Sequence[StoredRecord], dict[PeerKey, str], set[PeerKey]]:
+            records = store.records(RECORDS_MAX)
+            worked = {s.key: s.address for s in store.sightings(RECORDS_MAX)}
+            return records, worked, {r.key for r in records if store.waiting(r.key, 0, 1)}
+
+        records, worked, waited_for = await self._call(read)
+        for key in waited_for:
+            self._links.want(key)
         for stored in records:
-            seen = sightings.get(stored.key)
-            if stored.key in known or (seen is not None and now - seen.at < FORGET_MS):
-                worked = Address.parse(seen.address) if seen is not None and seen.address else None
-                self._links.learn(open_record(stored.data, self._crypto), worked)
+            address = worked.get(stored.key)
+            self._links.learn(open_record(stored.data, self._crypto), Address.parse(address) if address else None)
         for contact in self._book.identity.contacts.values():
             self._dial_contact(contact)
 
@@ -208,8 +210,12 @@ class P2pNode:
         finally:
             self._stop.set()
             self._tell()
-            for future in (*self._accepting.values(), *(f for found in self._watching.values() for f in found)):
-                future.cancel()
+            # Whoever waits asks the driver again, and hears from it why there is nothing more to come.
+            for waiting in self._watching.values():
+                for future in waiting:
+                    if not future.done():
+                        future.set_result(None)
+            self._watching.clear()
 
     async def close(self) -> None:
         """Close the links, finish what is under way, and let go of the home. Any number of calls is one."""
@@ -335,6 +341,14 @@ class P2pNode:
         """Return the peers with a link at this moment."""
         return self._links.linked()
 
+    async def wait_linked(self, peer: PeerKey, timeout_s: float | None = None) -> None:
+        """Wait until a peer is linked. Raises: TimeoutError."""
+        async with asyncio.timeout(timeout_s):
+            while peer not in self._links.linked():
+                if self._stop.is_set():
+                    raise UnavailableError("the node has stopped", retryable=False)
+                await self._signal.wait()
+
     def addresses(self) -> tuple[Address, ...]:
         """Return where we can be dialled."""
         if self._endpoint is None:
@@ -442,7 +456,8 @@ class P2pNode:
             raise LocalError(f"a message lives 1 to {TTL_MAX_S} seconds; {ttl_s} is outside")
         if key in self._book.identity.blocked():
             raise LocalError("that peer is blocked; unblock it to write to it", code="policy")
-        prekey = await self._prekey(key)
+        card = await self._card(key)
+        prekey = card.prekeys[0] if card and card.prekeys else None
         if prekey is None and require_fs:
             raise LocalError(
                 "no forward-secret key of that peer is known yet; it comes with the first link, or send without "
@@ -463,14 +478,15 @@ class P2pNode:
             raise LocalError(_REFUSALS[answer.reason], code="full")
         return answer.sent
 
-    async def _prekey(self, key: PeerKey) -> Prekey | None:
+    async def _card(self, key: PeerKey) -> PeerRecord | None:
+        """Return a peer's newest record, and see to it that the peer is dialled while we have mail for it."""
         card = self._links.cards.get(key)
         if card is None:
             stored = await self._call(lambda store: store.record(key))
-            if stored is None:
-                return None
-            card = self._links.open_record(stored.data)
-        return card.prekeys[0] if card.prekeys else None
+            card = self._links.open_record(stored.data) if stored is not None else None
+        if key not in self._links.linked() and self._links.want(key) and card is not None:
+            self._links.learn(card)
+        return card
 
     async def sent(self, uid: Uid) -> Sent:
         """Return a sent message as it is now. Raises: LocalError with code ``not_found``."""
