@@ -82,7 +82,7 @@ class P2pNode:
         self._home = Home(options.home)
         self._signal = asyncio.Event()
         self._accepting: dict[Uid, asyncio.Future[Accepted]] = {}
-        self._watching: defaultdict[Uid, list[asyncio.Future[None]]] = defaultdict(list)
+        self._watching: defaultdict[Uid, list[asyncio.Queue[StateChanged | None]]] = defaultdict(list)
         self._session = entropy(SESSION_BYTES)
         self._epoch = bytes(SESSION_BYTES)
         self._main: asyncio.Task[None] | None = None
@@ -188,9 +188,12 @@ class P2pNode:
             self._dial_contact(contact)
 
     def _dial_contact(self, contact: Contact) -> None:
+        card = self._links.cards.get(contact.key)
         if contact.blocked:
             self._links.dialler.forget(contact.key)
-        elif contact.key not in self._links.cards and (contact.addresses or contact.relay):
+        elif card is not None:
+            self._links.learn(card)
+        elif contact.name:
             self._links.dialler.know(contact.key, contact.addresses, contact.relay, contact=True)
 
     async def _run(self) -> None:
@@ -210,12 +213,9 @@ class P2pNode:
         finally:
             self._stop.set()
             self._tell()
-            # Whoever waits asks the driver again, and hears from it why there is nothing more to come.
-            for waiting in self._watching.values():
-                for future in waiting:
-                    if not future.done():
-                        future.set_result(None)
-            self._watching.clear()
+            for watchers in self._watching.values():
+                for watcher in watchers:
+                    watcher.put_nowait(None)
 
     async def close(self) -> None:
         """Close the links, finish what is under way, and let go of the home. Any number of calls is one."""
@@ -262,9 +262,8 @@ class P2pNode:
             case Journaled():
                 self._tell()
             case StateChanged():
-                for future in self._watching.pop(effect.uid, ()):
-                    if not future.done():
-                        future.set_result(None)
+                for watcher in self._watching.get(effect.uid, ()):
+                    watcher.put_nowait(effect)
             case Accepted():
                 accepting = self._accepting.pop(effect.uid, None)
                 if accepting is not None and not accepting.done():
@@ -500,20 +499,21 @@ class P2pNode:
 
         ``until`` is RELAYED or DELIVERED. Raises: TimeoutError; the message goes on waiting all the same.
         """
-        async with asyncio.timeout(timeout_s):
-            while True:
-                changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                self._watching[uid].append(changed)
-                try:
-                    sent = await self.sent(uid)
-                    if sent.state not in OPEN_STATES or (until is State.RELAYED and sent.state is State.RELAYED):
-                        return sent
-                    await changed
-                finally:
-                    if changed in self._watching.get(uid, ()):
-                        self._watching[uid].remove(changed)
-                        if not self._watching[uid]:
-                            del self._watching[uid]
+        changed: asyncio.Queue[StateChanged | None] = asyncio.Queue()
+        self._watching[uid].append(changed)
+        try:
+            async with asyncio.timeout(timeout_s):
+                sent = await self.sent(uid)
+                while sent.state in OPEN_STATES and not (until is State.RELAYED is sent.state):
+                    news = await changed.get()
+                    if news is None:
+                        raise UnavailableError("the node has stopped", retryable=False)
+                    sent = replace(sent, state=news.state, reason=news.reason)
+                return sent
+        finally:
+            self._watching[uid].remove(changed)
+            if not self._watching[uid]:
+                del self._watching[uid]
 
     async def cancel(self, uid: Uid) -> Sent:
         """Stop offering a message; a copy that left before may still arrive. Raises: LocalError."""
