@@ -185,6 +185,7 @@ class PeerLink:
                     self.send(frame(FrameType.PING))
                 case Beat.DEAD:
                     self.end(Goodbye.SILENT, "nothing heard for 10 s")
+                    return
                 case None:
                     pass
 

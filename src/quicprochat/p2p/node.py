@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, TypeVar, assert_never
@@ -83,6 +84,9 @@ class P2pNode:
         self._signal = asyncio.Event()
         self._accepting: dict[Uid, asyncio.Future[Accepted]] = {}
         self._watching: defaultdict[Uid, list[asyncio.Queue[StateChanged | None]]] = defaultdict(list)
+        # The first and the last line that came in this run.
+        self._oldest: int | None = None
+        self._newest: int | None = None
         self._session = entropy(SESSION_BYTES)
         self._epoch = bytes(SESSION_BYTES)
         self._main: asyncio.Task[None] | None = None
@@ -260,6 +264,8 @@ class P2pNode:
             case SendRecord():
                 self._send(effect.link, frame(FrameType.RECORD, encode_record(effect.record, effect.age_ms)))
             case Journaled():
+                self._newest = effect.line.cursor
+                self._oldest = self._oldest or self._newest
                 self._tell()
             case StateChanged():
                 for watcher in self._watching.get(effect.uid, ()):
@@ -332,6 +338,11 @@ class P2pNode:
         return self._home
 
     @property
+    def stopping(self) -> bool:
+        """True from the moment the node begins to stop."""
+        return self._stop.is_set()
+
+    @property
     def networked(self) -> bool:
         """True when links can come about."""
         return self._endpoint is not None
@@ -372,6 +383,10 @@ class P2pNode:
     async def resolve(self, peer: str) -> PeerKey:
         """Return the peer that a name, a key or the beginning of a key means. Raises: LocalError."""
         return self._book.resolve(peer, await self._heard())
+
+    def contact(self, key: PeerKey) -> Contact | None:
+        """Return what our owner noted of a peer."""
+        return self._book.contact(key)
 
     async def _heard(self) -> set[PeerKey]:
         def read(store: MeshStore) -> set[PeerKey]:
@@ -541,23 +556,37 @@ class P2pNode:
         """Return received messages with a cursor above ``after``, oldest first."""
         return list(await self._call(lambda store: store.journal(after=after, limit=limit, messages=True, peer=peer)))
 
-    async def listen(self) -> AsyncIterator[Line]:
-        """Yield journal lines: first those not read yet, then each as it comes; never ends by itself.
+    async def listen(self, timeout_s: float | None = None) -> AsyncGenerator[Line, None]:
+        """Yield journal lines: first those not read yet, then each as it comes, until the time is over.
 
-        A line counts as read only when :meth:`read` was told so.
+        A line counts as read only when :meth:`read` was told so. Several may listen at once: each gets every line that
+        comes from now on, also when another one has read it. Ends early when the node stops.
         """
-        after = 0
+        clock = asyncio.get_running_loop().time
+        deadline = None if timeout_s is None else clock() + timeout_s
+        after, newest = 0, self._newest
         while not self._stop.is_set():
             signal = self._signal
-            lines = await self._unread(after)
+            live = self._oldest - 1 if newest is None and self._oldest is not None else newest
+            unread = live is None or after < live
+            lines = await self._lines(after, unread=unread)
+            if unread and live is not None:
+                lines = [line for line in lines if line.cursor <= live]
             for line in lines:
                 yield line
                 after = line.cursor
-            if not lines:
-                await signal.wait()
+            over = deadline is not None and clock() >= deadline
+            if unread and (lines or live is not None):
+                after = after if lines or live is None else live
+            elif over:
+                return
+            elif not lines:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(deadline):
+                        await signal.wait()
 
-    async def _unread(self, after: int) -> Sequence[Line]:
-        return await self._call(lambda store: store.journal(after=after, limit=LISTEN_BATCH, unread=True))
+    async def _lines(self, after: int, *, unread: bool) -> Sequence[Line]:
+        return await self._call(lambda store: store.journal(after=after, limit=LISTEN_BATCH, unread=unread))
 
     async def read(self, cursors: Iterable[int]) -> None:
         """Mark lines as read."""
