@@ -69,6 +69,9 @@ class SodiumCrypto:
 
     def verify(self, key: bytes, label: Label, message: bytes, signature: bytes) -> bool:
         """Check a signature over ``domain(label) || message``."""
+        if len(key) != 32 or len(signature) != 64:
+            # libsodium takes both by address: a longer signature would push the label out of its place.
+            return False
         try:
             bindings.crypto_sign_open(signature + domain(label) + message, key)
         except (BadSignatureError, ValueError, SodiumRuntimeError):
@@ -96,8 +99,11 @@ class SodiumCrypto:
             raise LocalError("this public key is not a valid Ed25519 key; nothing can be sealed to it") from None
 
     def seal(self, public: bytes, info: bytes, plaintext: bytes) -> bytes:
-        """HPKE base mode, single shot."""
-        return _SUITE.encrypt(plaintext, X25519PublicKey.from_public_bytes(public), info=info)
+        """HPKE base mode, single shot. Raises: LocalError for a key of low order, to which nobody can seal."""
+        try:
+            return _SUITE.encrypt(plaintext, X25519PublicKey.from_public_bytes(public), info=info)
+        except ValueError:
+            raise LocalError("the recipient's key is not a proper one; nothing can be sealed to it") from None
 
     def open(self, private: PrivateKey, info: bytes, sealed: bytes) -> bytes | None:
         """Undo :meth:`seal`; None when it does not open."""

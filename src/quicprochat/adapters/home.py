@@ -27,13 +27,13 @@ class Home:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             info = self.path.stat()
         except FileExistsError:
-            raise LocalError(f"{self.path} is a file; a home is a directory") from None
+            raise LocalError(f"{self.path} is a file; a home is a directory", code="home") from None
         except OSError as error:
             raise UnavailableError(f"the home {self.path} cannot be used: {error.strerror}") from error
         if info.st_uid != os.geteuid():
-            raise LocalError(f"the home {self.path} belongs to another user; choose your own with --home")
+            raise LocalError(f"the home {self.path} belongs to another user; choose your own with --home", code="home")
         if stat.S_IMODE(info.st_mode) & 0o077:
-            raise LocalError(f"the home {self.path} is open to other users; run: chmod 700 {self.path}")
+            raise LocalError(f"the home {self.path} is open to other users; run: chmod 700 {self.path}", code="home")
 
     @property
     def identity(self) -> Path:
@@ -44,17 +44,6 @@ class Home:
     def database(self) -> Path:
         """Messages, ids, records, prekeys."""
         return self.path / "mesh.db"
-
-    def owned(self) -> bool:
-        """Say whether another process owns the home at this moment."""
-        if self._lock is not None:
-            return False
-        try:
-            self.own()
-        except LocalError:
-            return True
-        self.disown()
-        return False
 
     def own(self) -> None:
         """Become the owner, until :meth:`disown` or the end of the process. Raises: LocalError when there is one."""

@@ -25,19 +25,29 @@ def read_keyfile(path: Path) -> bytes | None:
         return None
     except OSError as error:
         if path.is_symlink():
-            raise LocalError(f"the identity file {path} is a link; put the file itself there") from None
+            raise LocalError(f"the identity file {path} is a link; put the file itself there", code="home") from None
         raise UnavailableError(f"the identity file {path} cannot be read: {error.strerror}") from error
-    with os.fdopen(handle, "rb") as file:
-        info = os.fstat(handle)
-        if not stat.S_ISREG(info.st_mode):
-            raise LocalError(f"the identity file {path} is not a plain file")
-        if info.st_uid != os.geteuid():
-            raise LocalError(f"the identity file {path} belongs to another user")
-        if stat.S_IMODE(info.st_mode) & 0o077:
-            raise LocalError(f"the identity file {path} is open to other users; run: chmod 600 {path}")
-        if info.st_size > FILE_MAX_BYTES:
-            raise LocalError(f"the identity file {path} has {info.st_size} bytes; no identity is that large")
-        return file.read(FILE_MAX_BYTES + 1)
+    try:
+        _check(os.fstat(handle), path)
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            return file.read(FILE_MAX_BYTES + 1)
+    finally:
+        os.close(handle)
+
+
+def _check(info: os.stat_result, path: Path) -> None:
+    """Refuse a file that others may have made or read. Raises: LocalError."""
+    if not stat.S_ISREG(info.st_mode):
+        problem = "is not a plain file"
+    elif info.st_uid != os.geteuid():
+        problem = "belongs to another user"
+    elif stat.S_IMODE(info.st_mode) & 0o077:
+        problem = f"is open to other users; run: chmod 600 {path}"
+    elif info.st_size > FILE_MAX_BYTES:
+        problem = f"has {info.st_size} bytes; no identity is that large"
+    else:
+        return
+    raise LocalError(f"the identity file {path} {problem}", code="home")
 
 
 def write_keyfile(path: Path, data: bytes) -> None:

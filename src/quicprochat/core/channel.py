@@ -2,7 +2,7 @@
 
     id      = SHA-256(D("channel-id") | secret)      of the channel's first secret; the destination of every post
     okm     = HKDF-SHA256(secret, salt 32, D("channel-msg") | dst 32 | src 32 | epoch 4, 64 bytes)
-    payload = epoch 4 | salt 32 | com 32 | ChaCha20-Poly1305(key, nonce 0, pad(inner), D("channel-aad") | com | bare core)
+    payload = epoch 4 | salt 32 | com 32 | ChaCha20-Poly1305(key, 0, pad(inner), D("channel-aad") | com | bare core)
               with key = okm[:32] and com = okm[32:]
     inner   = ver 1 | uid 16 | seq 8 | count 1 (0..4) | count * parent id 32
             | domain_len 1 | domain | type 1 | body_len 4 | body
@@ -26,7 +26,7 @@ from quicprochat.core.envelope import PAYLOAD_MAX_BYTES, SUITE_X25519, Header, K
 from quicprochat.core.errors import LocalError, WireError
 from quicprochat.core.ids import ID_BYTES, UID_BYTES, ChannelId, EnvelopeId, Label, Uid, domain, labelled_hash
 from quicprochat.core.seal import DOMAIN_MAX_BYTES, TEXT_MAX_BYTES, pad, unpad
-from quicprochat.core.wire import Reader
+from quicprochat.core.wire import Reader, utf8
 
 POST_VERSION = 1
 TYPE_TEXT = 1
@@ -124,10 +124,7 @@ def channel_id(secret: bytes) -> ChannelId:
 
 def encode_post(post: Post) -> bytes:
     """Return the inner bytes. Raises: LocalError when something in it is too long or no text."""
-    try:
-        body, home = post.text.encode("utf-8"), post.domain.encode("utf-8")
-    except UnicodeEncodeError:
-        raise LocalError("the text holds half a character and cannot be sent") from None
+    body, home = utf8(post.text, "the text"), utf8(post.domain, "the home domain")
     if len(body) > TEXT_MAX_BYTES:
         raise LocalError(f"the text has {len(body)} bytes; a post holds {TEXT_MAX_BYTES}", code="too_long")
     if len(home) > DOMAIN_MAX_BYTES:

@@ -36,8 +36,8 @@ TTL_MAX_S = 14 * 86_400
 HOPS_DEFAULT = 32
 HOPS_MAX = 64
 """A message may cross this many nodes; 7 would cut off almost a third of a real city mesh's pairs."""
-PAYLOAD_MAX_BYTES = 8 + 32 + 131_072 + 16
-"""Prekey id, HPKE encapsulation, the largest padding bucket, tag."""
+PAYLOAD_MAX_BYTES = 4 + 32 + 32 + 131_072 + 16
+"""A channel post in the largest padding: epoch, salt, commitment, text, tag. A direct message needs 28 bytes less."""
 ENVELOPE_MAX_BYTES = HEADER_BYTES + PAYLOAD_MAX_BYTES
 
 

@@ -79,7 +79,8 @@ def check(data: bytes, me: PeerKey, keys: Mapping[bytes, PrivateKey], crypto: Cr
     """Judge received bytes without any state; ``keys`` are ours for opening. Raises: nothing."""
     try:
         envelope = MeshEnvelope.decode(data)
-        receipt = Receipt.decode(envelope.payload) if envelope.kind == Kind.RECEIPT else None
+        readable = envelope.kind == Kind.RECEIPT and understood(envelope)
+        receipt = Receipt.decode(envelope.payload) if readable else None
     except WireError as error:
         return Reject(Fault.MALFORMED, str(error))
     if not crypto.verify(envelope.src, Label.ENVELOPE, envelope.core, envelope.signature):

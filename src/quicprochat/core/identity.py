@@ -7,7 +7,6 @@ database, so this file changes only when a person changes something.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from quicprochat.core.address import Address, decode_addresses, encode_addresses
 from quicprochat.core.errors import LocalError, WireError
 from quicprochat.core.ids import KEY_BYTES, Label, PeerKey, labelled_hash
 from quicprochat.core.record import ADDRESSES_MAX, NAME_MAX_BYTES, RELAY_MAX_BYTES
-from quicprochat.core.wire import Reader
+from quicprochat.core.wire import Reader, utf8
 
 FILE_VERSION = 1
 FILE_MAX_BYTES = 4 * 1024 * 1024
@@ -66,7 +65,7 @@ class Ticket:
     relay: str = ""
 
     def __str__(self) -> str:
-        relay = self.relay.encode("utf-8")
+        relay = utf8(self.relay, "the relay address")
         body = self.key + bytes([len(relay)]) + relay + encode_addresses(self.addresses, ADDRESSES_MAX)
         check = labelled_hash(Label.TICKET, body)[:4]
         return TICKET_PREFIX + base64.b32encode(body + check).decode("ascii").rstrip("=").lower()
@@ -75,6 +74,7 @@ class Ticket:
     def parse(cls, text: str) -> Ticket:
         """Read a ticket; the checksum catches a typing error. Raises: LocalError."""
         try:
+            text = text.lower()
             if not text.startswith(TICKET_PREFIX) or len(text) > TICKET_MAX_CHARS:
                 raise WireError("not a ticket")
             code = text[len(TICKET_PREFIX) :].upper()
@@ -87,9 +87,12 @@ class Ticket:
             relay = reader.text(1, RELAY_MAX_BYTES)
             addresses = decode_addresses(reader, ADDRESSES_MAX)
             reader.end()
-        except (WireError, binascii.Error):
+            ticket = cls(key, addresses, relay)
+            if str(ticket) != text:
+                raise WireError("not how this ticket is written")
+        except (WireError, ValueError):
             raise LocalError("this ticket is damaged: copy the whole of it once more") from None
-        return cls(key, addresses, relay)
+        return ticket
 
 
 def parse_key(text: str) -> PeerKey | None:
@@ -99,8 +102,9 @@ def parse_key(text: str) -> PeerKey | None:
 
 def check_name(name: str) -> str:
     """Return a name fit for a contact or for oneself. Raises: LocalError with what is wrong."""
-    if len(name.encode("utf-8")) > NAME_MAX_BYTES:
-        raise LocalError(f"a name has at most {NAME_MAX_BYTES} bytes; this one has {len(name.encode('utf-8'))}")
+    size = len(utf8(name, "the name"))
+    if size > NAME_MAX_BYTES:
+        raise LocalError(f"a name has at most {NAME_MAX_BYTES} bytes; this one has {size}")
     if not name or name != name.strip() or not name.isprintable():
         raise LocalError("a name is one line of visible characters without spaces at its ends")
     if "@" in name or name.startswith(("/", "#", "-", TICKET_PREFIX)) or _HEX_KEY.fullmatch(name):
@@ -185,20 +189,30 @@ def _read_document(document: Any) -> tuple[bytes, PeerKey, str, dict[PeerKey, Co
     key = parse_key(document["public_key"])
     if len(seed) != KEY_BYTES or key is None:
         raise ValueError("a key has not 64 hexadecimal digits")
-    contacts: dict[PeerKey, Contact] = {}
-    for entry in document["contacts"]:
-        peer = parse_key(entry["public_key"])
-        if peer is None or not isinstance(entry["name"], str):
-            raise ValueError("a contact without key or name")
-        addresses = tuple(Address.parse(text) for text in entry["addresses"])
-        contacts[peer] = Contact(
-            peer,
-            entry["name"],
-            bool(entry["verified"]),
-            bool(entry["blocked"]),
-            addresses,
-            str(entry["relay"]),
-        )
+    contacts = [_read_contact(entry) for entry in document["contacts"]]
     if len(contacts) > CONTACTS_MAX:
         raise ValueError(f"more than {CONTACTS_MAX} contacts")
-    return seed, key, str(document["name"]), contacts
+    return seed, key, _text(document["name"]), {contact.key: contact for contact in contacts}
+
+
+def _read_contact(entry: Any) -> Contact:
+    key = parse_key(entry["public_key"])
+    if key is None:
+        raise ValueError("a contact without a key")
+    addresses = tuple(Address.parse(_text(text)) for text in entry["addresses"])
+    return Contact(
+        key, _text(entry["name"]), _flag(entry["verified"]), _flag(entry["blocked"]), addresses, _text(entry["relay"])
+    )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.40} where a text belongs")
+    utf8(value, "a text")
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r:.40} where true or false belongs")
+    return value

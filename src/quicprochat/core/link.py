@@ -7,7 +7,7 @@
     RESULTS = count 1 | count * (envelope id 32 | verdict 1 | reason 1)
     RECORD  = age_ms 8 | record
     BYE     = code 1 | reason (UTF-8)
-    PING, PONG = empty
+    PING, PONG, BEAT = empty
 
 Who the other end is, the transport has proved: its node key is its mesh key. Types of 0x80 and above may be skipped
 by who does not know them; an unknown type below ends the link.
@@ -52,6 +52,7 @@ class FrameType(IntEnum):
     RESULTS = 0x05
     RECORD = 0x06
     BYE = 0x07
+    BEAT = 0x08
 
 
 class Goodbye(IntEnum):
@@ -166,7 +167,10 @@ def decode_results(body: bytes) -> tuple[Result, ...]:
     """Read a RESULTS frame. Unknown reasons read as NONE, so that new ones can be added. Raises: WireError."""
     reader = Reader(body, "a result list")
     results = []
-    for _ in range(reader.uint(1)):
+    count = reader.uint(1)
+    if not count:
+        raise WireError("a result list without results")
+    for _ in range(count):
         id, verdict, reason = EnvelopeId(reader.take(ID_BYTES)), reader.uint(1), reader.uint(1)
         if verdict not in Verdict._value2member_map_:
             raise WireError(f"a result with the unknown verdict {verdict}")
@@ -203,46 +207,76 @@ def decode_bye(body: bytes) -> tuple[int, str]:
 
 
 HEARTBEAT_MS = 4_000
-HEARTBEAT_STAGGER_MS = 1_000
-"""The side with the higher key waits this much longer, so that one ping and one pong serve both sides."""
-SILENCE_MS = 10_000
-"""Nothing heard for so long, two heartbeats in between: the path is dead. QUIC itself takes 30 s to say so."""
+HEARTBEAT_STAGGER_MS = 500
+"""The side with the higher key waits this much longer, so that in a quiet time one side asks for both."""
+SIGN_MS = 3_000
+"""So long a sign of life may take after a beat; then a ping, and the next sign may take LAST_SIGN_MS."""
+LAST_SIGN_MS = 2_000
+QUIET_MS = 20_000
+"""No frame from the other end for so long: ask its program, since its transport answers even for a hung one."""
+DEAF_MS = 60_000
+"""Packets but no frame for so long: the other program hangs."""
 
 
 class Beat(Enum):
     """What a heartbeat wants done."""
 
+    BEAT = "beat"
+    """Send a BEAT: the transport's acknowledgement of it is the sign of life."""
     PING = "ping"
+    """Send a PING: the other program answers with PONG."""
     DEAD = "dead"
 
 
 class Heartbeat:
-    """Decides from what is heard whether to ask and when to give up; any traffic counts as a sign of life."""
+    """Notices a dead path within 10 s and a hung program within 60 s, with two small packets each 4 s.
 
-    __slots__ = ("_asked", "_heard", "_interval")
+    Frames prove that the other program lives; packets, which QUIC acknowledges by itself, that the path does. The
+    caller counts received packets; a transport that cannot passes 0, and then every beat must be answered.
+    """
 
-    def __init__(self, now: Instant, *, first: bool) -> None:
+    __slots__ = ("_asked", "_counts", "_due", "_heard", "_interval", "_missed", "_sent")
+
+    def __init__(self, now: Instant, *, first: bool, counts: bool = True) -> None:
         self._interval = HEARTBEAT_MS if first else HEARTBEAT_MS + HEARTBEAT_STAGGER_MS
-        self._heard = now
-        self._asked = now
+        self._counts = counts
+        self._asked: int | None = None
+        self._sent = now
+        self._missed = False
+        self.heard(now)
 
     def heard(self, now: Instant) -> None:
-        """Something arrived."""
+        """A frame arrived."""
         self._heard = now
-        self._asked = now
+        self._asked = None
+        self._missed = False
+        self._due = Instant(now + self._interval)
 
     def deadline(self) -> Instant:
-        """Return when :meth:`beat` has something to say next, if nothing is heard before."""
-        return Instant(min(self._asked + self._interval, self._heard + SILENCE_MS))
+        """Return when :meth:`beat` has something to say next, if no frame arrives before."""
+        return self._due
 
-    def beat(self, now: Instant) -> Beat | None:
-        """Return what to do at this moment."""
-        if now >= self._heard + SILENCE_MS:
+    def beat(self, now: Instant, packets: int = 0) -> Beat | None:
+        """Return what to do at this moment; ``packets`` is how many were received on this link so far."""
+        if now < self._due:
+            return None
+        if now >= self._heard + DEAF_MS:
             return Beat.DEAD
-        if now >= self._asked + self._interval:
-            self._asked = now
-            return Beat.PING
-        return None
+        if self._asked is not None and packets > self._asked:
+            # The path lives. The next beat is due four seconds after the last.
+            self._asked = None
+            self._missed = False
+            self._due = Instant(self._sent + HEARTBEAT_MS)
+            if now < self._due:
+                return None
+        if self._asked is not None:
+            if self._missed:
+                return Beat.DEAD
+            self._missed = True
+        self._asked = packets
+        self._sent = now
+        self._due = Instant(now + (LAST_SIGN_MS if self._missed else SIGN_MS))
+        return Beat.PING if self._missed or not self._counts or now >= self._heard + QUIET_MS else Beat.BEAT
 
 
 def keep_new(*, same_session: bool, new_by_lower: bool, old_by_lower: bool) -> bool:

@@ -19,7 +19,7 @@ from quicprochat.core.crypto import Crypto, Signer
 from quicprochat.core.errors import LocalError, WireError
 from quicprochat.core.ids import SIGNATURE_BYTES, Label, PeerKey
 from quicprochat.core.seal import DOMAIN_MAX_BYTES, Prekey
-from quicprochat.core.wire import Reader
+from quicprochat.core.wire import Reader, utf8
 
 RECORD_VERSION = 1
 RECORD_MAX_BYTES = 2_048
@@ -70,7 +70,7 @@ class PeerRecord:
 
 
 def _short(text: str, limit: int, what: str) -> bytes:
-    raw = text.encode("utf-8")
+    raw = utf8(text, what)
     if len(raw) > limit:
         raise LocalError(f"{what} has {len(raw)} bytes; {limit} are allowed", code="too_long")
     return bytes([len(raw)]) + raw
@@ -104,6 +104,8 @@ def open_record(data: bytes, crypto: Crypto) -> PeerRecord:
     reader.end()
     if not crypto.verify(key, Label.RECORD, body, signature):
         raise WireError("a peer record that its owner did not sign")
+    if not crypto.valid_key(key):
+        raise WireError("a peer record of a key that is not a proper one")
     return PeerRecord(
         PeerKey(key), epoch, seq, created, lifetime, features, name, home, relay, prekeys, addresses, data
     )

@@ -26,7 +26,7 @@ from quicprochat.core.crypto import Crypto, PrivateKey, Signer
 from quicprochat.core.envelope import Header, MeshEnvelope
 from quicprochat.core.errors import LocalError, WireError
 from quicprochat.core.ids import SIGNATURE_BYTES, Label, PeerKey, Uid, domain, labelled_hash
-from quicprochat.core.wire import Reader
+from quicprochat.core.wire import Reader, utf8
 
 TEXT_MAX_BYTES = 65_536
 DOMAIN_MAX_BYTES = 255
@@ -100,7 +100,7 @@ def pad(data: bytes) -> bytes:
 def unpad(data: bytes) -> bytes:
     """Undo :func:`pad`, strictly: one plaintext has one padding. Raises: WireError."""
     body = data.rstrip(b"\x00")
-    if not body.endswith(b"\x80") or len(pad(body[:-1])) != len(data):
+    if len(data) > PAD_LAST_BYTES or not body.endswith(b"\x80") or len(pad(body[:-1])) != len(data):
         raise WireError("padding that this protocol does not make")
     return body[:-1]
 
@@ -117,7 +117,7 @@ def _signed(info: bytes, inner: bytes) -> bytes:
 
 def encode_letter(letter: Letter) -> bytes:
     """Return the inner bytes. Raises: LocalError when text or domain is too long."""
-    body, home = letter.text.encode("utf-8"), letter.domain.encode("utf-8")
+    body, home = utf8(letter.text, "the text"), utf8(letter.domain, "the home domain")
     if len(body) > TEXT_MAX_BYTES:
         raise LocalError(
             f"the text has {len(body)} bytes; a message holds {TEXT_MAX_BYTES}: send it in parts",

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from quicprochat.core.errors import WireError
+from quicprochat.core.errors import LocalError, WireError
+
+
+def utf8(text: str, what: str) -> bytes:
+    """Return the bytes of a text of our own. Raises: LocalError for half a character, which a shell makes of bytes."""
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise LocalError(f"{what} has bytes in it that are not UTF-8; write it anew") from None
 
 
 class Reader:

@@ -46,11 +46,11 @@ class AddressBook:
         try:
             seed, key, name, contacts = parse_identity(data)
         except LocalError as error:
-            raise LocalError(f"the identity file {path} cannot be used: {error}") from None
+            raise LocalError(f"the identity file {path} cannot be used: {error}", code="home") from None
         self.signer = Ed25519Signer(seed)
         if self.signer.key != key:
             raise LocalError(
-                f"the identity file {path} cannot be used: its public key does not belong to its secret key"
+                f"the identity file {path} cannot be used: its two keys do not belong together", code="home"
             )
         self.identity = MeshIdentity(seed, key, name, contacts)
 

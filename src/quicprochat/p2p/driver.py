@@ -67,6 +67,7 @@ class Driver:
         self._events: list[Event] = []
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._calls: list[tuple[Callable[[MeshStore], Any], asyncio.Future[Any]]] = []
+        self._answering: list[tuple[Callable[[MeshStore], Any], asyncio.Future[Any]]] = []
         self._posted = 0
         self._done = 0
         self._wake = asyncio.Event()
@@ -146,6 +147,7 @@ class Driver:
         await self._wait()
         events, self._events = self._events[:EVENTS_MAX], self._events[EVENTS_MAX:]
         calls, self._calls = self._calls, []
+        self._answering = calls
         now = self._clock.now()
         self._probe(Point.GATHERED)
         self._store.begin()
@@ -198,7 +200,7 @@ class Driver:
 
     def _stop(self, why: QuicprochatError) -> None:
         self._stopped = self._stopped or why
-        futures = [done for _, done in self._waiters] + [done for _, done in self._calls]
+        futures = [done for _, done in self._waiters] + [done for _, done in (*self._answering, *self._calls)]
         for future in futures:
             if not future.done():
                 future.set_exception(self._stopped)

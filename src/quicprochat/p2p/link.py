@@ -57,6 +57,18 @@ class ByteStream(Protocol):
         ...
 
 
+class LinkConnection(Protocol):
+    """What a link needs of a transport's connection."""
+
+    def close(self, code: int, reason: str) -> None:
+        """End it."""
+        ...
+
+    def packets_in(self) -> int:
+        """Return how many packets were received on it."""
+        ...
+
+
 class LinkOwner(Protocol):
     """What a link asks of its node."""
 
@@ -99,7 +111,7 @@ class PeerLink:
         id: LinkId,
         peer: PeerKey,
         stream: ByteStream,
-        close: Callable[[int, str], None],
+        connection: LinkConnection,
         owner: LinkOwner,
         *,
         dialled: bool,
@@ -112,7 +124,7 @@ class PeerLink:
         self.gone = ""
         """Why the link ended, once it has."""
         self._stream = stream
-        self._close = close
+        self._connection = connection
         self._owner = owner
         self._parser = FrameParser()
         self._out: list[bytes] = []
@@ -137,7 +149,7 @@ class PeerLink:
         """Close the link; the first reason given is the one that counts."""
         if not self._ending.done():
             self.gone = reason
-            self._close(code, reason)
+            self._connection.close(code, reason)
             self._ending.set_result(None)
 
     async def run(self) -> None:
@@ -180,11 +192,13 @@ class PeerLink:
             pause = self._heartbeat.deadline() - self._owner.instant()
             if pause > 0:
                 await asyncio.sleep(pause / 1_000)
-            match self._heartbeat.beat(self._owner.instant()):
+            match self._heartbeat.beat(self._owner.instant(), self._connection.packets_in()):
+                case Beat.BEAT:
+                    self.send(frame(FrameType.BEAT))
                 case Beat.PING:
                     self.send(frame(FrameType.PING))
                 case Beat.DEAD:
-                    self.end(Goodbye.SILENT, "nothing heard for 10 s")
+                    self.end(Goodbye.SILENT, "the other end does not answer any more")
                     return
                 case None:
                     pass
@@ -231,7 +245,7 @@ class PeerLink:
         match kind:
             case FrameType.PING:
                 self.send(frame(FrameType.PONG))
-            case FrameType.PONG:
+            case FrameType.PONG | FrameType.BEAT:
                 pass
             case FrameType.RESULTS:
                 out.append(ResultsArrived(self.id, decode_results(body)))

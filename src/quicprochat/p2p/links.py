@@ -69,6 +69,10 @@ class Connection(Protocol):
         """Return the round trip."""
         ...
 
+    def packets_in(self) -> int:
+        """Return how many packets were received on it."""
+        ...
+
 
 class Transport(Protocol):
     """What the links need of a transport."""
@@ -194,7 +198,7 @@ class Links:
                 return
             stream = await connection.stream(STREAM_S)
             id = LinkId(next(self._ids))
-            link = PeerLink(id, peer, stream, connection.close, self, dialled=connection.dialled)
+            link = PeerLink(id, peer, stream, connection, self, dialled=connection.dialled)
             self._by_id[id] = _Entry(link, connection, self.instant(), ready)
             await link.run()
             log.debug("link %d to %s ended: %s", id, peer.hex()[:8], link.gone)

@@ -134,8 +134,9 @@ class P2pNode:
         self._main = asyncio.create_task(self._run())
         try:
             await self._call(self._prepare)
-            await self._driver.settle([self._self_changed()])
-            await self._learn_known()
+            if self.networked:
+                await self._driver.settle([self._self_changed()])
+                await self._learn_known()
         except BaseException:
             await self.close()
             raise

@@ -1,0 +1,5 @@
+"""The durable form of ``MeshStore``: one SQLite file, one connection, and a reserve for the day the disk is full."""
+
+from quicprochat.adapters.sqlite.store import SqliteStore
+
+__all__ = ["SqliteStore"]

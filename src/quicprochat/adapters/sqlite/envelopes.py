@@ -1,0 +1,140 @@
+"""Envelopes seen and envelopes held, with the quotas they count against."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from functools import lru_cache
+
+from quicprochat.adapters.sqlite.database import Database, Row, checksum, sturdy
+from quicprochat.core.envelope import CORE_BYTES, HEADER_BYTES
+from quicprochat.core.ids import EnvelopeId, Label, PeerKey, labelled_hash
+from quicprochat.core.memory import Quotas, scopes_of
+from quicprochat.core.store import Fate, Held, Scope, Usage
+from quicprochat.core.time import Instant
+
+_TIMES = struct.Struct(">qq")
+_CORE_LENGTH = CORE_BYTES.to_bytes(4, "big")
+# Where the core of an envelope has what is asked of it here (core/envelope.py).
+_KIND = 2
+_SRC = slice(4, 36)
+_DST = slice(36, 68)
+_PAYLOAD_HASH = slice(102, 134)
+
+_COLUMNS = "serial, " + sturdy("via", "#stored_at", "#expires_at", "checksum", "wire")
+_CHARGED = sturdy("via", "dst", "substr(wire, 1, 68)", "#length(wire)")
+_FATES = {int(fate): fate for fate in Fate}
+
+
+def _checksum(wire: bytes, via: bytes, stored_at: int, expires_at: int) -> bytes:
+    """Cover the header, whose core has the payload's hash, and the store's own columns."""
+    return checksum(wire[:HEADER_BYTES], via, _TIMES.pack(stored_at, expires_at))
+
+
+def _intact(row: Row) -> Held | None:
+    """Return the envelope of a row, None when the row is not what was written.
+
+    The id is made anew from the core: the column might be read from a damaged index beside an intact row.
+    """
+    serial, via, stored_at, expires_at, check, wire = row
+    core = wire[:CORE_BYTES]
+    if (
+        _checksum(wire, via, stored_at, expires_at) != check
+        or hashlib.sha256(wire[HEADER_BYTES:]).digest() != core[_PAYLOAD_HASH]
+    ):
+        return None
+    id = EnvelopeId(labelled_hash(Label.ID, _CORE_LENGTH, core))
+    return Held(id, core[_KIND], PeerKey(core[_SRC]), core[_DST], via, wire, stored_at, expires_at, serial)
+
+
+@lru_cache(maxsize=1024)
+def _scopes(via: bytes, kind: int, src: bytes, dst: bytes) -> tuple[tuple[Scope, bytes], ...]:
+    return scopes_of(Held(EnvelopeId(b""), kind, PeerKey(src), dst, via, b"", Instant(0), Instant(0)))
+
+
+class Envelopes(Database):
+    """The dedup table and the outbox; see ``MeshStore``. What is held must be a true envelope: it is checked so."""
+
+    def _load(self) -> None:
+        super()._load()
+        self._quotas = Quotas()
+        self._serial: int = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'held'") or 0
+        for via, dst, core, size in self._rows(f"SELECT {_CHARGED} FROM held"):
+            self._charge(via, dst, core, size, 1)
+
+    def _charge(self, via: bytes, dst: bytes, core: bytes, size: int, sign: int) -> None:
+        if len(core) <= _KIND:
+            return  # damage; what else there was of it never counted
+        for scope, key in _scopes(via, core[_KIND], core[_SRC], dst):
+            self._quotas.add(scope, key, size, sign)
+
+    # --- dedup
+
+    def fate(self, id: EnvelopeId) -> Fate | None:
+        return _FATES.get(self._one("SELECT fate FROM seen WHERE id = ?", (id,)))
+
+    def remember(self, id: EnvelopeId, fate: Fate, forget_at: Instant | None) -> None:
+        self._run("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", (id, int(fate), forget_at))
+
+    def forget(self, now: Instant, limit: int) -> int:
+        return self._run(
+            "DELETE FROM seen WHERE id IN (SELECT id FROM seen WHERE forget_at <= ? ORDER BY forget_at LIMIT ?)",
+            (now, limit),
+        )
+
+    # --- held envelopes
+
+    def hold(self, held: Held) -> int:
+        self._serial += 1
+        check = _checksum(held.wire, held.via, held.stored_at, held.expires_at)
+        self._run(
+            "INSERT INTO held VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (self._serial, held.id, held.dst, held.via, held.stored_at, held.expires_at, check, held.wire),
+        )
+        self._charge(held.via, held.dst, held.wire, len(held.wire), 1)
+        return self._serial
+
+    def held(self, id: EnvelopeId) -> Held | None:
+        found = self._whole("held", self._rows(f"SELECT {_COLUMNS} FROM held WHERE id = ?", (id,)), _intact)
+        return found[0] if found and found[0].id == id else None
+
+    def release(self, id: EnvelopeId) -> None:
+        # Two statements: DELETE with RETURNING puts its row into a temporary table and takes longer.
+        row = self._one(f"SELECT serial, {_CHARGED} FROM held WHERE id = ?", (id,))
+        if row is not None:
+            serial, via, dst, core, size = row
+            self._run("DELETE FROM held WHERE serial = ?", (serial,))
+            self._charge(via, dst, core, size, -1)
+
+    def waiting(self, dst: bytes, after: int, limit: int) -> Sequence[Held]:
+        sql = f"SELECT {_COLUMNS} FROM held WHERE dst = ? AND serial > ? ORDER BY serial LIMIT ?"
+        found: list[Held] = []
+        while len(found) < limit:
+            rows = self._rows(sql, (dst, after, limit - len(found)))
+            if not rows:
+                break
+            after = rows[-1][0]
+            found += [held for held in self._whole("held", rows, _intact) if held.dst == dst]
+        return found
+
+    def expired(self, now: Instant, limit: int) -> Sequence[Held]:
+        # Found by the index, read from the table: a damaged index must not make an intact row look damaged.
+        rows = self._rows(
+            f"SELECT {_COLUMNS} FROM held WHERE serial IN "
+            "(SELECT serial FROM held WHERE expires_at <= ? ORDER BY expires_at, serial LIMIT ?)",
+            (now, limit + len(self._damaged)),
+        )
+        found = self._whole("held", rows, _intact)
+        return sorted(found, key=lambda held: (held.expires_at, held.serial))[:limit]
+
+    def next_expiry(self) -> Instant | None:
+        at: Instant | None = self._one("SELECT min(expires_at) FROM held")
+        return at
+
+    def usage(self, scope: Scope, key: bytes = b"") -> Usage:
+        return self._quotas.usage(scope, key)
+
+    def recipients(self) -> int:
+        count: int = self._one("SELECT count(DISTINCT dst) FROM held")
+        return count

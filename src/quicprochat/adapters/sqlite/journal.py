@@ -1,0 +1,116 @@
+"""The journal: the inbox and the changes of state, in the order in which a reader is told of them."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+
+from quicprochat.adapters.sqlite.database import Row, checksum, sturdy
+from quicprochat.adapters.sqlite.envelopes import Envelopes
+from quicprochat.core.ids import PeerKey
+from quicprochat.core.store import Line, LineKind, Scope
+
+_FIXED = struct.Struct(">qqq")
+_MESSAGE, _RECEIPT = 1, 2
+_KINDS = {_MESSAGE: LineKind.MESSAGE, _RECEIPT: LineKind.RECEIPT}
+_NUMBERS = {kind: number for number, kind in _KINDS.items()}
+
+_COLUMNS = "cursor, " + sturdy(
+    "#kind", "#read", "#request", "peer", "uid", "#at", "#hops", "protection", "domain", "state", "reason", "checksum",
+    "text",
+)  # fmt: skip
+_CHARGED = sturdy("peer", "#octet_length(text)")
+
+
+def _intact(row: Row) -> Line | None:
+    """Return the line of a row, None when the row is not what was written."""
+    (cursor, kind, read, request, peer, uid, at, hops, protection, domain, state, reason, check, text) = row
+    try:
+        if checksum(_FIXED.pack(kind, at, hops), peer, uid, protection, domain, state, reason, text) != check:
+            return None
+        return Line(
+            _KINDS[kind], peer, uid, at, text.decode(), hops, protection.decode(), bool(request), domain.decode(),
+            state.decode(), reason.decode(), bool(read), cursor,
+        )  # fmt: skip
+    except (TypeError, ValueError, KeyError, struct.error):
+        return None
+
+
+class Journal(Envelopes):
+    """Lines, and which messages were ever delivered; see ``MeshStore``. Requests count against the quotas."""
+
+    def _load(self) -> None:
+        super()._load()
+        self._cursor: int = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'line'") or 0
+        for peer, size in self._rows(f"SELECT {_CHARGED} FROM line WHERE request = 1"):
+            self._count_request(peer, size, 1)
+
+    def _count_request(self, peer: bytes, size: int, sign: int) -> None:
+        for key in (b"", peer):
+            self._quotas.add(Scope.REQUESTS, key, size, sign)
+
+    def _append(self, kind: int, line: Line) -> int:
+        self._cursor += 1
+        check = checksum(
+            _FIXED.pack(kind, line.at, line.hops), line.peer, line.uid, line.protection.encode(),
+            line.domain.encode(), line.state.encode(), line.reason.encode(), line.text.encode(),
+        )  # fmt: skip
+        self._run(
+            "INSERT INTO line VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                self._cursor, kind, line.read, line.request, line.peer, line.uid, line.at, line.hops,
+                line.protection, line.domain, line.state, line.reason, check, line.text,
+            ),
+        )  # fmt: skip
+        return self._cursor
+
+    def deliver(self, line: Line) -> int | None:
+        if not self._run(
+            "INSERT INTO delivered VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (line.peer, line.uid, self._cursor + 1)
+        ):
+            return None
+        cursor = self._append(_MESSAGE, line)
+        if line.request:
+            self._count_request(line.peer, line.size, 1)
+        return cursor
+
+    def note(self, line: Line) -> int:
+        return self._append(_NUMBERS[line.kind], line)
+
+    def journal(
+        self, *, after: int, limit: int, unread: bool = False, messages: bool = False, peer: PeerKey | None = None
+    ) -> Sequence[Line]:
+        conditions = ["cursor > :after"]
+        if unread:
+            conditions.append("read = 0")
+        if messages:
+            conditions.append(f"kind = {_MESSAGE}")
+        if peer is not None:
+            conditions.append("peer = :peer")
+        if peer is not None and messages and not unread:
+            # The index of what was delivered finds one author's messages among everybody's.
+            conditions[0] = "cursor IN (SELECT cursor FROM delivered WHERE author = :peer AND cursor > :after)"
+        # Found by an index, read from the table: a damaged index must not make an intact row look damaged.
+        cursors = f"SELECT cursor FROM line WHERE {' AND '.join(conditions)} ORDER BY cursor LIMIT :limit"
+        sql = f"SELECT {_COLUMNS} FROM line WHERE cursor IN ({cursors}) ORDER BY cursor"
+        found: list[Line] = []
+        while len(found) < limit:
+            rows = self._rows(sql, {"after": after, "limit": limit - len(found), "peer": peer})
+            if not rows:
+                break
+            after = rows[-1][0]
+            found += self._whole("line", rows, _intact)
+        return found
+
+    def mark_read(self, cursors: Iterable[int]) -> None:
+        self._run_many("UPDATE line SET read = 1 WHERE cursor = ? AND read = 0", ((cursor,) for cursor in cursors))
+
+    def unread(self) -> int:
+        count: int = self._one(f"SELECT count(*) FROM line WHERE read = 0 AND kind = {_MESSAGE}")
+        return count
+
+    def accept(self, author: PeerKey) -> int:
+        rows = self._take(f"UPDATE line SET request = 0 WHERE peer = ? AND request = 1 RETURNING {_CHARGED}", (author,))
+        for peer, size in rows:
+            self._count_request(peer, size, -1)
+        return len(rows)

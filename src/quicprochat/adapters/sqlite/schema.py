@@ -1,0 +1,125 @@
+"""Which version of the schema a file has, and how it gets to the newest.
+
+Version n is what ``sql/0001.sql`` to ``sql/n.sql`` make when they run in order; a new file runs them all. Each file
+also says the oldest program version that can still use it, so that going back to an older program is refused only
+where it would do harm.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import apsw
+
+from quicprochat.core.errors import StoreError
+
+APPLICATION_ID = 0x51504321
+"""Stands in the file's header and tells our files from other programs' ("QPC!")."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What a program knows: the SQL of every step, and the oldest program that understands the last one."""
+
+    steps: tuple[str, ...]
+    readable_from: int
+
+    @property
+    def version(self) -> int:
+        """The version that the last step makes."""
+        return len(self.steps)
+
+
+def _step(number: int) -> str:
+    return (files(__package__) / "sql" / f"{number:04}.sql").read_text("utf-8")
+
+
+CURRENT = Schema(steps=(_step(1),), readable_from=1)
+
+
+def backup_of(path: Path, version: int) -> Path:
+    """Return where a file's copy from before its upgrade lies."""
+    return path.with_name(f"{path.name}.v{version}.backup")
+
+
+def is_new(db: apsw.Connection, path: Path) -> bool:
+    """Say whether a file is still empty, having read no more than its header and list of tables.
+
+    Raises: StoreError when it belongs to another program; apsw.Error.
+    """
+    application = db.pragma("application_id")
+    if application == APPLICATION_ID:
+        return False
+    if application or db.execute("SELECT count(*) FROM sqlite_schema").get:
+        raise StoreError(f"{path} is a database of another program: name another file; this one was left as it is")
+    return True
+
+
+def prepare(db: apsw.Connection, path: Path, schema: Schema) -> None:
+    """Make the tables of a new file, or bring an older one up to date; each in one transaction.
+
+    Before an upgrade the old file is copied to ``backup_of``. Raises: StoreError, apsw.Error.
+    """
+    if is_new(db, path):
+        with db:
+            db.pragma("application_id", APPLICATION_ID)
+            _run_steps(db, schema, 0)
+        return
+    version, readable_from = db.execute("SELECT version, readable_from FROM meta").get
+    if readable_from > schema.version:
+        raise StoreError(
+            f"{path} was written by a newer quicprochat (schema {version}, usable from schema {readable_from} on; "
+            f"this program knows {schema.version}): install the newer version; the file was left as it is"
+        )
+    if version < schema.version:
+        _back_up(db, path, backup_of(path, version))
+        with db:
+            _run_steps(db, schema, version)
+
+
+def _run_steps(db: apsw.Connection, schema: Schema, done: int) -> None:
+    for step in schema.steps[done:]:
+        db.execute(step)
+    db.execute("INSERT OR REPLACE INTO meta VALUES (1, ?, ?)", (schema.version, schema.readable_from))
+
+
+def _back_up(db: apsw.Connection, path: Path, target: Path) -> None:
+    half = target.with_name(target.name + ".new")
+    try:
+        half.unlink(missing_ok=True)
+        os.close(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        copy = apsw.Connection(str(half))
+        try:
+            with copy.backup("main", db, "main") as backup:
+                backup.step()
+            copy.pragma("journal_mode", "DELETE")
+        finally:
+            copy.close()
+        half.rename(target)
+        sync_directory(target.parent)
+    except (OSError, apsw.Error) as error:
+        with suppress(OSError):
+            half.unlink()
+        raise StoreError(
+            f"{path} must be upgraded, and no backup could be written to {target} first ({error}): make room there"
+        ) from error
+
+
+def remove_backups(path: Path) -> None:
+    """Delete the copies from before upgrades: they still hold what was deleted since."""
+    for found in path.parent.iterdir():
+        if found.name.startswith(f"{path.name}.v") and found.name.endswith((".backup", ".backup.new")):
+            found.unlink(missing_ok=True)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make names in a directory durable. Raises: OSError."""
+    handle = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

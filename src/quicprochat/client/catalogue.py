@@ -1,0 +1,173 @@
+"""The commands there are, as data: the parsers, the help and the manual pages read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+
+class Value(Enum):
+    """What an option takes."""
+
+    FLAG = auto()
+    TEXT = auto()
+    COUNT = auto()
+    CURSOR = auto()
+    SECONDS = auto()
+
+
+class Shape(Enum):
+    """What a command answers with."""
+
+    OBJECT = auto()
+    LIST = auto()
+    """One line with a list, in JSON."""
+    STREAM = auto()
+    """One object a line, in JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option; ``key`` names it in a request."""
+
+    flags: tuple[str, ...]
+    help: str
+    value: Value = Value.TEXT
+    shown: str = ""
+    choices: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return self.flags[-1].lstrip("-").replace("-", "_")
+
+    @property
+    def variable(self) -> str:
+        """The environment variable of a global option."""
+        return f"QPC_{self.key.upper()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """An argument without a flag; ``rest`` takes all that follow, joined by spaces."""
+
+    key: str
+    shown: str
+    required: bool = True
+    rest: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """``mesh``: exists as ``qpc mesh <name>``; ``plain``: exists without that word, and then without the extra.
+
+    ``network`` says whether a call that must run a node of its own needs links.
+    """
+
+    name: str
+    summary: str
+    words: tuple[Word, ...] = ()
+    options: tuple[Option, ...] = ()
+    details: str = ""
+    shape: Shape = Shape.OBJECT
+    plain: bool = False
+    mesh: bool = True
+    network: bool = False
+
+    @property
+    def usage(self) -> str:
+        """The command and its words and options, as one types them."""
+        words = (word.shown if word.required else f"[{word.shown}]" for word in self.words)
+        options = (f"[{o.flags[0]}{' ' + o.shown if o.shown else ''}]" for o in self.options)
+        return " ".join((self.name, *words, *options))
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """A command that is promised and not there."""
+
+    sentence: str
+    plain: bool = False
+
+
+GLOBALS = (
+    Option(("--home",), "directory of your key, contacts and messages (default: quicprochat in the XDG data"
+           " directory)", shown="DIR"),
+    Option(("--bind",), "address and UDP port for links; port 0 is any free one (default: every address, and the"
+           " port of the last run)", shown="IP:PORT"),
+    Option(("--relay",), "iroh relay for peers that cannot reach each other directly", shown="URL"),
+    Option(("--server",), "home server; stored for later: this version uses none", shown="HOST:PORT"),
+    Option(("--network",), "how far you want to be found: lan, community or internet; checked, but without effect"
+           " in this version: nothing leaves your networks", shown="MODE", choices=("lan", "community", "internet")),
+    Option(("--no-discovery",), "neither look for peers nor announce yourself on the local network; this version"
+           " does neither anyway", Value.FLAG),
+    Option(("--quiet",), "listen for peers without announcing yourself; this version does neither anyway", Value.FLAG),
+    Option(("--ephemeral",), "keep messages in memory only; they are gone when the node stops", Value.FLAG),
+    Option(("--json",), "one JSON object a line on standard output; errors as JSON on standard error", Value.FLAG),
+    Option(("-v", "--verbose"), "say more on standard error", Value.FLAG),
+)  # fmt: skip
+
+PEER = Word("peer", "<peer>")
+NAME = Option(("--name",), "what you want to call the peer", shown="N")
+_PEER_HELP = "<peer> is a contact's name, a key, or the beginning of a key, of 8 digits or more."
+
+_ALL = (
+    Command("identity", "show your key, your ticket and your contacts", plain=True, network=True,
+            options=(Option(("--name",), "what you call yourself from now on; peers learn it", shown="N"),),
+            details="The ticket is what another person adds to find you. It holds your key and addresses, no secret."),
+    Command("peers", "list contacts and peers met or heard of", shape=Shape.LIST,
+            options=(Option(("--scan",), "first wait so long for links to come up", Value.SECONDS, "S"),)),
+    Command("add", "add a contact", (Word("contact", "<ticket|key[@ip:port]>"),), (NAME,), plain=True,
+            details="Messages from a contact are no requests any more. Without --name a contact is called by the"
+            " first digits of its key. Compare digits with: qpc mesh verify <peer>."),
+    Command("verify", "show the digits that you and a peer compare", (PEER,), plain=True,
+            options=(Option(("--confirm",), "note that the digits were the same on both sides", Value.FLAG),),
+            details=f"{_PEER_HELP} Read the digits to each other by a way on which you know each other's voice or"
+            " face. The same digits mean that nobody stands between you."),
+    Command("block", "refuse a peer's links and messages", (PEER,), plain=True, details=_PEER_HELP),
+    Command("unblock", "take a peer's links and messages again", (PEER,), plain=True, details=_PEER_HELP),
+    Command("send", "send a message", (PEER, Word("text", "<text>|-", required=False, rest=True)), plain=True,
+            network=True,
+            options=(
+                Option(("--wait",), "wait until the message is in this state", shown="STATE",
+                       choices=("relayed", "delivered")),
+                Option(("--timeout",), "how long --wait waits (default 30)", Value.SECONDS, "S"),
+                Option(("--ttl",), "how long the message may live (default 7 days, at most 14)", Value.COUNT, "S"),
+                Option(("--require-fs",), "rather not send than without a forward-secret key", Value.FLAG),
+            ),
+            details=f"{_PEER_HELP} The words of the text are joined by spaces; - or no text reads standard input"
+            " (one newline at its end is dropped). When the command returns, the message is safe on your disk. Where"
+            " no daemon runs, the command runs a node itself and stays up to 5 seconds for delivery; after that the"
+            " message leaves when a node runs again. Exit code 6: --wait was not met in time; 7: the message was"
+            " refused."),
+    Command("cancel", "stop offering a message", (Word("id", "<id>"),), plain=True,
+            details="A copy that has left may still arrive."),
+    Command("inbox", "show received messages, read or not", shape=Shape.STREAM, plain=True,
+            options=(Option(("--peer",), "only messages from this peer", shown="P"),
+                     Option(("--since",), "only what came after this cursor", Value.CURSOR, "CURSOR"))),
+    Command("listen", "show unread messages, then each as it comes", shape=Shape.STREAM, plain=True, network=True,
+            options=(Option(("--count",), "end after so many messages (news of sent ones are not counted)",
+                            Value.COUNT, "N"),
+                     Option(("--timeout",), "end after so long; with --count unmet the exit code is then 6",
+                            Value.SECONDS, "S")),
+            details="A line counts as read once it was written out; before that, it comes again."),
+    Command("store", "show what is stored and what was done", plain=True),
+    Command("route", "list the ways to other peers", shape=Shape.LIST),
+    Command("trace", "show what happened to a message of yours", (Word("id", "<id>"),), plain=True),
+    Command("requests", "list strangers who wrote to you", shape=Shape.LIST),
+    Command("accept", "make a contact of a stranger who wrote to you", (PEER,), (NAME,), details=_PEER_HELP),
+    Command("daemon", "run your node until it is stopped", plain=True, mesh=False, network=True,
+            details='Prints one line, "ready", your key and your addresses, once it answers. Every other command'
+            " with the same home then talks to it. SIGTERM and SIGINT stop it. If another process owns the home, it"
+            " waits up to 5 seconds for a single command to end, and ends itself (exit code 3) if a daemon or a"
+            " prompt is there."),
+)  # fmt: skip
+
+COMMANDS = {command.name: command for command in _ALL}
+
+NOT_YET = {
+    "server": NotYet("home servers are not in this version yet", plain=True),
+    "register": NotYet("names at a home server are not in this version yet", plain=True),
+    "subscribe": NotYet("channels are not in this version yet"),
+    "broadcast": NotYet("channels are not in this version yet"),
+    "sim": NotYet("the simulator is not in this version yet", plain=True),
+}

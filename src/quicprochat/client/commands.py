@@ -1,0 +1,249 @@
+"""Every command, run against a node: a request's arguments in, JSON objects out.
+
+The same functions answer the home's socket, a call that runs a node of its own, and the prompt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
+from typing import Any
+
+from quicprochat.client.shapes import (
+    Json,
+    identity_object,
+    line_object,
+    peer_object,
+    rfc3339,
+    route_object,
+    sent_object,
+    store_object,
+    trace_object,
+)
+from quicprochat.core.envelope import TTL_DEFAULT_S
+from quicprochat.core.errors import LocalError, UnavailableError
+from quicprochat.core.identity import KEY_PREFIX_MIN
+from quicprochat.core.ids import PeerKey
+from quicprochat.core.receipt import State
+from quicprochat.core.store import Line, LineKind
+from quicprochat.p2p import P2pNode
+
+PAGE = 256
+"""Lines of the inbox read in one transaction: bounds how long a long inbox holds up everybody else."""
+
+Answer = AsyncGenerator[Json, None]
+
+
+class Args:
+    """The arguments of a request, which may come from any program of the same user. Raises: LocalError."""
+
+    def __init__(self, values: object) -> None:
+        if not isinstance(values, dict):
+            raise LocalError("the arguments of a request are an object")
+        self._values: dict[str, Any] = values
+
+    def text(self, key: str) -> str:
+        """Return a text that must be there."""
+        value = self.optional(key)
+        if value is None:
+            raise LocalError(f"the request lacks {key!r}")
+        return value
+
+    def optional(self, key: str) -> str | None:
+        """Return a text, or None."""
+        value = self._values.get(key)
+        if value is not None and not isinstance(value, str):
+            raise LocalError(f"{key!r} is a text")
+        return value
+
+    def number(self, key: str, default: int) -> int:
+        """Return a whole number that is not negative."""
+        value = self._values.get(key, default)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
+            raise LocalError(f"{key!r} is a whole number")
+        return value
+
+    def seconds(self, key: str) -> float | None:
+        """Return a duration, or None."""
+        value = self._values.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e9:
+            raise LocalError(f"{key!r} is a number of seconds")
+        return float(value)
+
+    def flag(self, key: str) -> bool:
+        """Return a switch."""
+        return self._values.get(key) is True
+
+
+def answer(node: P2pNode, command: str, values: object) -> Answer:
+    """Start a command. Raises: LocalError when there is none of this name, or its arguments are wrong."""
+    handler = HANDLERS.get(command)
+    if handler is None:
+        raise LocalError(f"the node that owns this home knows no command {command!r}", code="unsupported")
+    return handler(node, Args(values))
+
+
+# --- ourselves
+
+
+async def identity(node: P2pNode, args: Args) -> Answer:
+    """Show who we are; with a name, first change what we call ourselves."""
+    name = args.optional("name")
+    if name is not None:
+        await node.rename(name)
+    contacts = [peer for peer in await node.peers() if peer.contact]
+    yield identity_object(node.key, node.name, node.fingerprint(), str(node.ticket()), node.addresses(), contacts)
+
+
+async def store(node: P2pNode, args: Args) -> Answer:
+    """Show what the store holds."""
+    yield store_object(await node.store_view())
+
+
+async def route(node: P2pNode, args: Args) -> Answer:
+    """List the ways to other peers."""
+    for found in node.routes():
+        yield route_object(found, node.contact(found.destination))
+
+
+# --- people
+
+
+async def peers(node: P2pNode, args: Args) -> Answer:
+    """List peers, perhaps after giving links some time to come up."""
+    scan = args.seconds("scan")
+    if scan:
+        await asyncio.sleep(scan)
+    for peer in await node.peers():
+        yield peer_object(peer)
+
+
+async def add(node: P2pNode, args: Args) -> Answer:
+    """Add a contact."""
+    yield peer_object(await node.add(args.text("contact"), args.optional("name")))
+
+
+async def verify(node: P2pNode, args: Args) -> Answer:
+    """Show the digits of two keys, or note that they were compared."""
+    peer, digits = await node.verify(args.text("peer"), confirmed=args.flag("confirm"))
+    yield {**peer_object(peer), "fingerprint": digits}
+
+
+async def block(node: P2pNode, args: Args) -> Answer:
+    """Refuse a peer."""
+    yield peer_object(await node.block(args.text("peer")))
+
+
+async def unblock(node: P2pNode, args: Args) -> Answer:
+    """Refuse a peer no longer."""
+    yield peer_object(await node.block(args.text("peer"), blocked=False))
+
+
+async def requests(node: P2pNode, args: Args) -> Answer:
+    """List strangers whose messages are not accepted yet."""
+    names = {peer.key: peer.name for peer in await node.peers()}
+    for key, (count, last) in (await _requests(node)).items():
+        yield {
+            "public_key": key.hex(),
+            "name": names.get(key, ""),
+            "messages": count,
+            "received_at": rfc3339(last.at),
+        }
+
+
+async def accept(node: P2pNode, args: Args) -> Answer:
+    """Make a contact of a stranger who wrote."""
+    wanted = args.text("peer")
+    found = [key for key in await _requests(node) if key.hex().startswith(wanted.lower())]
+    one = len(wanted) >= KEY_PREFIX_MIN and len(found) == 1
+    key = found[0] if one else await node.resolve(wanted)
+    yield peer_object(await node.add(key.hex(), args.optional("name")))
+
+
+async def _requests(node: P2pNode) -> dict[PeerKey, tuple[int, Line]]:
+    """Return the authors of requests, how many each wrote, and the last."""
+    found: dict[PeerKey, tuple[int, Line]] = {}
+    async for line in _pages(node, 0, None):
+        if line.request:
+            found[line.peer] = (found[line.peer][0] + 1 if line.peer in found else 1, line)
+    return found
+
+
+# --- messages
+
+
+async def send(node: P2pNode, args: Args) -> Answer:
+    """Put a message into the outbox."""
+    ttl = args.number("ttl", TTL_DEFAULT_S)
+    text = args.text("text")
+    sent = await node.send(args.text("peer"), text, ttl_s=ttl, require_fs=args.flag("require_fs"))
+    yield sent_object(sent)
+
+
+async def wait(node: P2pNode, args: Args) -> Answer:
+    """Return a message as it is once it is in a state, or after a time; no command of its own, but a part of send."""
+    uid = await node.find_sent(args.text("id"))
+    until = State.RELAYED if args.optional("until") == State.RELAYED.value else State.DELIVERED
+    with suppress(TimeoutError):
+        await node.wait(uid, until, args.seconds("timeout"))
+    yield sent_object(await node.sent(uid))
+
+
+async def cancel(node: P2pNode, args: Args) -> Answer:
+    """Stop offering a message."""
+    yield sent_object(await node.cancel(await node.find_sent(args.text("id"))))
+
+
+async def trace(node: P2pNode, args: Args) -> Answer:
+    """Show what happened to a message."""
+    yield trace_object(await node.trace(await node.find_sent(args.text("id"))))
+
+
+async def inbox(node: P2pNode, args: Args) -> Answer:
+    """Show received messages."""
+    peer = args.optional("peer")
+    key = await node.resolve(peer) if peer is not None else None
+    async for line in _pages(node, args.number("since", 0), key):
+        yield line_object(line, node.key, node.contact(line.peer))
+
+
+async def _pages(node: P2pNode, after: int, peer: PeerKey | None) -> AsyncGenerator[Line, None]:
+    while page := await node.inbox(after=after, peer=peer, limit=PAGE):
+        for line in page:
+            yield line
+        after = page[-1].cursor
+
+
+async def listen(node: P2pNode, args: Args) -> Answer:
+    """Show what is unread, then what comes; whoever asked says which lines were written out.
+
+    ``after`` is the last line that was written out already, for an owner that ended before it could note that.
+    """
+    left, timeout, written = args.number("count", 0), args.seconds("timeout"), args.number("after", 0)
+    counting = left > 0
+    async with aclosing(node.listen(timeout)) as lines:
+        async for line in lines:
+            if line.cursor <= written:
+                await node.read((line.cursor,))
+                continue
+            left -= line.kind is LineKind.MESSAGE
+            yield line_object(line, node.key, node.contact(line.peer))
+            if counting and not left:
+                return
+    if node.stopping:
+        await node.failed()
+        raise UnavailableError("the node has stopped")
+    if counting:
+        raise LocalError(f"{left} of the messages did not come in time", code="timeout")
+
+
+HANDLERS: dict[str, Callable[[P2pNode, Args], Answer]] = {
+    command.__name__: command
+    for command in (
+        identity, store, route, peers, add, verify, block, unblock, requests, accept, send, wait, cancel, trace, inbox,
+        listen,
+    )
+}  # fmt: skip

@@ -1,0 +1,104 @@
+"""Help, made from the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from quicprochat.client.catalogue import COMMANDS, GLOBALS, NOT_YET, Command, Option
+from quicprochat.client.grammar import find_command
+
+_STATES = (
+    ("queued", "safe on your disk, nobody else has it"),
+    ("relayed", "another node has a copy; yours is kept and offered on"),
+    ("delivered", "the recipient's node opened it, stored it, and signed for that"),
+    ("expired", "its time is over and nobody confirmed it; it may have arrived all the same"),
+    ("failed", "the recipient's node refused it or could not open it; the reason is beside it"),
+    ("cancelled", "you withdrew it; a copy that had left may still arrive"),
+)
+_EXITS = (
+    "0 ok, 2 usage, 3 unreachable or I/O, 4 untrusted key, 5 not found, 6 wait timed out, 7 refused by policy or quota,"
+    "\n70 a fault of this program, 130 interrupted"
+)
+
+
+def help_text(about: Sequence[str], *, slash: bool = False) -> str:
+    """Return help on everything, on ``mesh``, or on one command. Raises: LocalError when there is no such command."""
+    words = [word for word in about if not word.startswith("-")]
+    mesh = words[:1] == ["mesh"]
+    name = next(iter(words[1:] if mesh else words), "")
+    if not name:
+        return _overview(slash=slash)
+    if name in COMMANDS and not mesh:
+        mesh = not COMMANDS[name].plain
+    return _command(find_command(name, mesh=mesh, slash=slash), slash=slash)
+
+
+def _overview(*, slash: bool) -> str:
+    start = "/" if slash else "qpc "
+    both = [command for command in COMMANDS.values() if command.plain and command.mesh]
+    only_mesh = [command for command in COMMANDS.values() if not command.plain]
+    rows = [(f"{start}{command.name}", command.summary) for command in both]
+    rows += [(f"{start}mesh {command.name}", command.summary) for command in only_mesh]
+    if slash:
+        rows += [("/help [<command>]", "show this, or how one command is used"), ("/quit", "leave")]
+        return f"{_table(rows)}\n{_not_yet(start)}\n"
+    top = [
+        ("qpc", "open a prompt; from a pipe, read its lines"),
+        ("qpc daemon", COMMANDS["daemon"].summary),
+        ("qpc help <command>", "show how a command is used"),
+    ]
+    return "\n".join(
+        (
+            "Messages between people on community networks, with no server and no account.",
+            "",
+            _table([*top, *rows]),
+            "",
+            f"Commands without the word mesh exist with it too: qpc mesh send = qpc send.\n{_not_yet(start)}",
+            "",
+            "Options, before or after the command; each also as an environment variable, as in QPC_HOME:",
+            _table([_option(option) for option in GLOBALS]),
+            "",
+            "States of a message you sent:",
+            _table(list(_STATES)),
+            "",
+            f"Exit codes: {_EXITS}",
+            "",
+        )
+    )
+
+
+def _command(command: Command, *, slash: bool) -> str:
+    start = "/" if slash else "qpc "
+    forms = [start + command.usage] if command.plain else []
+    forms += [f"{start}mesh {command.usage}"] if command.mesh else []
+    parts = ["\n".join(forms), _wrapped(command.summary[0].upper() + command.summary[1:] + ". " + command.details)]
+    if command.options:
+        parts.append(_table([_option(option) for option in command.options]))
+    if not slash:
+        parts.append("Options of every command: qpc help")
+    return "\n\n".join(parts) + "\n"
+
+
+def _option(option: Option) -> tuple[str, str]:
+    values = f" {{{','.join(option.choices)}}}" if option.choices else f" {option.shown}" if option.shown else ""
+    return ", ".join(option.flags) + values, option.help
+
+
+def _not_yet(start: str) -> str:
+    return "Not there yet: " + ", ".join(f"{start}{'' if c.plain else 'mesh '}{name}" for name, c in NOT_YET.items())
+
+
+def _table(rows: list[tuple[str, str]]) -> str:
+    width = max(len(left) for left, _ in rows if len(left) <= 30) + 4
+    lines = []
+    for left, right in rows:
+        text = _wrapped(right, 100 - width).replace("\n", "\n" + " " * width)
+        gap = f"  {left:<{width - 2}}" if len(left) + 3 < width else f"  {left}\n{' ' * width}"
+        lines.append(gap + text)
+    return "\n".join(lines)
+
+
+def _wrapped(text: str, width: int = 100) -> str:
+    import textwrap
+
+    return textwrap.fill(text.strip(), width, break_on_hyphens=False)

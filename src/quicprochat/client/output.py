@@ -1,0 +1,213 @@
+"""What a person sees. Whatever a peer wrote passes :func:`display` before it reaches a terminal, a log or an error."""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+from datetime import datetime
+from typing import Any
+
+SHOWN_MAX_CHARS = 4_096
+LOG_MAX_CHARS = 65_536
+
+_SPACES = frozenset("\t\v\f\x85\u2028\u2029")
+_MARKS_THAT_SHOW = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd")
+"""Format characters with a shape of their own (Unicode: Prepended_Concatenation_Mark)."""
+_BLANKS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")
+"""Letters and marks that show nothing, and so could tell two equal looking names apart."""
+
+Json = dict[str, Any]
+
+
+def display(text: str, limit: int = SHOWN_MAX_CHARS) -> str:
+    """Return a stranger's text as it may be shown: no control, bidi or invisible characters, normalised, not endless.
+
+    Newlines stay, tabs and other line separators become spaces. What steers a terminal (C0, C1, DEL), turns the writing
+    direction around or cannot be seen is taken out; so are halves of surrogate pairs.
+    """
+    shown = unicodedata.normalize("NFC", "".join(filter(None, map(_shown, text))))
+    if len(shown) > limit:
+        return f"{shown[:limit]}… ({len(shown) - limit} more characters; --json shows all)"
+    return shown
+
+
+def _shown(character: str) -> str:
+    if character.isascii():
+        return character if character.isprintable() or character == "\n" else " " if character in _SPACES else ""
+    if character in _SPACES:
+        return " "
+    if character in _BLANKS or (
+        unicodedata.category(character) in ("Cc", "Cf", "Cs") and character not in _MARKS_THAT_SHOW
+    ):
+        return ""
+    return character
+
+
+def display_line(text: str, limit: int = SHOWN_MAX_CHARS) -> str:
+    """Return a text as :func:`display` does, on one line."""
+    return display(text.replace("\n", " "), limit)
+
+
+class SafeFormatter(logging.Formatter):
+    """Log lines; a peer's words in them cannot steer the terminal that shows them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return display(super().format(record), LOG_MAX_CHARS)
+
+
+def human(command: str, item: Json) -> str:
+    """Return one object of a command's answer as lines for a person, without the last newline."""
+    return _HUMAN[command](item)
+
+
+def empty(command: str) -> str:
+    """Return what to say when a list is empty."""
+    return _EMPTY.get(command, "")
+
+
+def plural(count: int, what: str) -> str:
+    """Return ``1 message``, ``2 messages``."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _peer_name(item: Json, key: str) -> str:
+    """Return a name one can trust to be the owner's own choice, else the key's first digits."""
+    return display_line(item["name"], 64) if item.get("name") else item[key][:16]
+
+
+def _contact_name(item: Json) -> str:
+    return _peer_name(item, "public_key") if item["contact"] else str(item["public_key"][:16])
+
+
+def _time(text: str | None) -> str:
+    """Return a time of day and date here; a clock that cannot be right is not quoted."""
+    if text is None or text < "2026":
+        return "????-??-?? ??:??"
+    return f"{datetime.fromisoformat(text).astimezone():%Y-%m-%d %H:%M}"
+
+
+def _fields(*fields: tuple[str, object]) -> str:
+    width = max(len(name) for name, _ in fields) + 2
+    return "\n".join(f"{name:<{width}}{value}".rstrip() for name, value in fields)
+
+
+def _marks(item: Json) -> str:
+    states = ("linked", "verified", "blocked")
+    return ", ".join(state for state in states if item.get(state))
+
+
+def _identity(item: Json) -> str:
+    lines = [
+        _fields(
+            ("name", display_line(item["name"], 64) or "(none; choose one with --name)"),
+            ("public key", item["public_key"]),
+            ("fingerprint", item["fingerprint"]),
+            ("addresses", " ".join(item["addresses"]) or "(none: no node with links runs)"),
+            ("ticket", item["ticket"]),
+            ("contacts", len(item["peers"])),
+        )
+    ]
+    lines += [
+        f"  {_peer_name(peer, 'public_key'):<16}  {peer['public_key'][:16]}  {_marks(peer)}".rstrip()
+        for peer in item["peers"]
+    ]
+    return "\n".join(lines)
+
+
+def _peer(item: Json) -> str:
+    # A name that a peer gave itself is no more than a claim, and is shown as one.
+    claimed = f"({display_line(item['name'], 64)})" if item["name"] else "-"
+    name = _peer_name(item, "public_key") if item["contact"] else claimed
+    seen = f"last seen {_time(item['last_seen'])}" if item["last_seen"] else "never seen"
+    where = " ".join(item["addresses"])
+    return f"{name:<16}  {item['public_key'][:16]}  {_marks(item) or seen:<24}  {where}".rstrip()
+
+
+def _added(item: Json) -> str:
+    return f"{_peer_name(item, 'public_key')} is a contact now (key {item['public_key'][:16]}…)"
+
+
+def _verified(item: Json) -> str:
+    digits = item["fingerprint"].split(" ")
+    rows = "\n".join("  " + " ".join(digits[n : n + 4]) for n in range(0, len(digits), 4))
+    word = "verified" if item["verified"] else "not verified yet: compare these digits, then say --confirm"
+    return f"{_contact_name(item)}: {word}\n{rows}"
+
+
+def _blocked(item: Json) -> str:
+    return f"{_contact_name(item)} is {'' if item['blocked'] else 'not '}blocked"
+
+
+def _sent(item: Json) -> str:
+    reason = f" ({item['reason']})" if item["reason"] else ""
+    return f"{item['id']}  {item['state']}{reason}  {item['protection']}"
+
+
+def line(item: Json) -> str:
+    """Return a line of the journal. A message's further lines are set in, so that they cannot pass for others."""
+    if item["event"] == "receipt":
+        reason = f" ({display_line(item['reason'], 80)})" if item["reason"] else ""
+        return f"{_time(item['received_at'])}  {item['id']} to {_peer_name(item, 'to')}: {item['state']}{reason}"
+    who = _peer_name(item, "from")
+    author = f"request from {item['from'][:16]}" if item["request"] else who
+    notes = "" if item["protection"] == "forward-secret" else f"  [{display_line(item['protection'], 40)}]"
+    text = display(item["text"]).replace("\n", "\n    | ")
+    return f"{_time(item['received_at'])}  {author}: {text}{notes}"
+
+
+def _store(item: Json) -> str:
+    waiting = f"{plural(item['messages'], 'message')} for {plural(item['recipients'], 'recipient')}"
+    return _fields(
+        ("waiting here", f"{waiting}, {item['bytes']} bytes"),
+        ("room", f"{item['capacity_per_recipient']} messages of others for each recipient"),
+        ("delivered to you", f"{item['delivered']}, of which {item['unread']} unread"),
+        ("came twice", item["duplicates"]),
+        ("expired", item["expired"]),
+    )
+
+
+def _route(item: Json) -> str:
+    hops = plural(item["hops"], "hop")
+    name = _peer_name(item, "destination")
+    return f"{name:<16}  {item['via']:<7} {hops}, cost {item['metric']}, {item['age_s']:.0f} s old"
+
+
+def _trace(item: Json) -> str:
+    lines = [_sent(item)]
+    for event in item["events"]:
+        carrier = f"  {display_line(event['carrier'], 64)}" if event["carrier"] else ""
+        lines.append(f"  {_time(event['at'])}  {display_line(event['state'], 40)}{carrier}")
+    lines += [f"  envelope {id}" for id in item["envelopes"]]
+    return "\n".join(lines)
+
+
+def _request(item: Json) -> str:
+    claimed = f"  calls itself {display_line(item['name'], 64)}" if item["name"] else ""
+    count = plural(item["messages"], "message")
+    return f"{item['public_key'][:16]}  {count}, last {_time(item['received_at'])}{claimed}"
+
+
+_HUMAN = {
+    "identity": _identity,
+    "peers": _peer,
+    "add": _added,
+    "accept": _added,
+    "verify": _verified,
+    "block": _blocked,
+    "unblock": _blocked,
+    "send": _sent,
+    "cancel": _sent,
+    "inbox": line,
+    "listen": line,
+    "store": _store,
+    "route": _route,
+    "trace": _trace,
+    "requests": _request,
+}
+
+_EMPTY = {
+    "peers": "nobody is known yet; add somebody with: qpc mesh add <ticket>",
+    "route": "there is no way to anybody at this moment",
+    "requests": "no stranger is waiting",
+    "inbox": "nothing has come",
+}

@@ -1,0 +1,190 @@
+"""Carry out one request and show its answer: data on standard output, talk on standard error.
+
+Used by one-shot calls and by the prompt alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections import deque
+from contextlib import suppress
+
+from quicprochat.client.catalogue import COMMANDS, Shape
+from quicprochat.client.errors import OK, CallError, code_of, exit_code
+from quicprochat.client.extra import mesh_installed
+from quicprochat.client.grammar import Request
+from quicprochat.client.output import LOG_MAX_CHARS, SHOWN_MAX_CHARS, display, empty, human, plural
+from quicprochat.client.session import Session
+from quicprochat.client.socket import Json
+from quicprochat.client.stdio import Writes
+from quicprochat.core.errors import LocalError, QuicprochatError
+
+LINGER_S = 5.0
+"""How long a call that runs its own node stays for the delivery of what it sent."""
+WAIT_S = 30.0
+DELIVERED = "delivered"
+OPEN = ("queued", "relayed")
+OPEN_MAX = 1_000
+"""Messages of one prompt whose delivery is waited for when it is left; the last ones."""
+LOST = "with --ephemeral nothing outlives the node"
+INSTALL = "pip install 'quicprochat[mesh]'"
+
+
+def say(text: str, limit: int = SHOWN_MAX_CHARS) -> None:
+    """Tell the person something that is no data."""
+    if sys.stderr is not None:
+        with suppress(OSError):  # nobody listens
+            print(display(text, limit), file=sys.stderr, flush=True)
+
+
+def complain(error: QuicprochatError, *, as_json: bool) -> int:
+    """Report an error; return the exit code."""
+    message = display(str(error))
+    if as_json:
+        say(json.dumps({"error": {"code": code_of(error), "message": message}}), LOG_MAX_CHARS)
+    else:
+        say(f"qpc: {message}")
+    return exit_code(error)
+
+
+def need_mesh(request: Request) -> None:
+    """Refuse what needs links in an installation that has none. Raises: LocalError."""
+    if request.mesh and request.command not in ("identity", "server") and not mesh_installed():
+        raise LocalError(f"this needs the mesh: {INSTALL}", code="unsupported")
+
+
+class Performer:
+    """Carries out requests on a session; its answers are JSON, or lines for a person."""
+
+    def __init__(self, session: Session, out: Writes, *, as_json: bool) -> None:
+        self._session = session
+        self._out = out
+        self._json = as_json
+        self._open: deque[str] = deque(maxlen=OPEN_MAX)
+
+    async def perform(self, request: Request) -> int:
+        """Carry out a request; return its exit code. Raises: QuicprochatError, BrokenPipeError."""
+        command = request.command
+        if command == "send":
+            return await self._send(request)
+        if command == "cancel":
+            return await self._cancel(request)
+        shape = COMMANDS[command].shape
+        if shape is Shape.STREAM:
+            await self.stream(command, request.args)
+        elif shape is Shape.LIST:
+            await self._list(command, await self._session.ask_all(command, request.args))
+        else:
+            await self.show(command, await self._session.ask(command, request.args))
+            if command in ("add", "accept") and not self._json:
+                say("to be sure that it is the right person, compare digits: qpc mesh verify <peer>")
+        return OK
+
+    async def show(self, command: str, item: Json) -> None:
+        """Write one object out."""
+        await self._out.write((json.dumps(item) if self._json else human(command, item)) + "\n")
+
+    async def stream(self, command: str, args: Json) -> None:
+        """Write lines out as they come; each counts as read only then."""
+        none = True
+        async with self._session.stream(command, args) as lines:
+            async for line in lines:
+                await self.show(command, line)
+                lines.written(line)
+                none = False
+        if none and not self._json and empty(command):
+            say(empty(command))
+
+    async def _list(self, command: str, items: list[Json]) -> None:
+        if self._json:
+            await self._out.write(json.dumps(items) + "\n")
+            return
+        if items:
+            await self._out.write("".join(human(command, item) + "\n" for item in items))
+        else:
+            say(empty(command))
+        if command == "route" and not self._session.hello.networked:
+            say("no node with links runs on this home; start one with: qpc daemon")
+
+    # --- sending
+
+    async def _send(self, request: Request) -> int:
+        args = dict(request.args)
+        until, timeout = args.pop("wait", None), args.pop("timeout", WAIT_S)
+        sent = await self._session.ask("send", args)
+        try:
+            if until is not None:
+                sent = await self._wait(sent["id"], until, timeout)
+            elif not self._session.hello.stays and mesh_installed():
+                sent = await self._linger(sent["id"])
+        except asyncio.CancelledError:
+            say(f"no longer waiting; the message {sent['id']} is in the outbox")
+            raise
+        await self.show("send", sent)
+        state = sent["state"]
+        if state in (DELIVERED, until):
+            return OK
+        if state not in OPEN:
+            raise _not_delivered(sent)
+        self._open.append(sent["id"])
+        if self._session.loses_messages and not self._session.hello.stays:
+            raise CallError(f"not delivered, and lost now: {LOST}", "timeout")
+        if until is not None:
+            raise CallError(f"not {until} within {timeout:g} s; the message is {state} and offered on", "timeout")
+        self._say_when_it_leaves()
+        return OK
+
+    async def _cancel(self, request: Request) -> int:
+        sent = await self._session.ask("cancel", request.args)
+        await self.show("cancel", sent)
+        if sent["state"] != "cancelled":
+            raise CallError(f"too late: the message is {sent['state']}", "too_late")
+        return OK
+
+    async def _wait(self, id: str, until: str, timeout_s: float) -> Json:
+        return await self._session.ask("wait", {"id": id, "until": until, "timeout": timeout_s})
+
+    async def _linger(self, id: str) -> Json:
+        """Stay for a delivery: not for long, and only until somebody wants to run a node on this home."""
+        waiting = asyncio.create_task(self._wait(id, DELIVERED, LINGER_S))
+        leaving = asyncio.create_task(self._session.leave.wait())
+        try:
+            await asyncio.wait((waiting, leaving), return_when=asyncio.FIRST_COMPLETED)
+            return waiting.result() if waiting.done() else await self._wait(id, DELIVERED, 0)
+        finally:
+            for task in (waiting, leaving):
+                task.cancel()
+            await asyncio.wait((waiting, leaving))
+
+    def _say_when_it_leaves(self) -> None:
+        owner = self._session.hello
+        if not mesh_installed() and not owner.networked:
+            say(f"kept; it leaves when a node with links runs on this home: {INSTALL}, then qpc daemon")
+        elif not owner.stays:
+            say("kept; it leaves when a node runs on this home: qpc daemon")
+        elif not owner.networked:
+            say("kept; the node of this home has no links, so it leaves when one with links runs")
+
+    async def finish(self) -> None:
+        """Before a node of ours ends: stay a little for what was sent and not delivered yet."""
+        if self._session.node is None or not self._open:
+            return
+        if self._session.node.networked:
+            say(f"waiting up to {LINGER_S:g} s for delivery")
+            results = await asyncio.gather(*(self._linger(id) for id in self._open))
+            self._open = deque(sent["id"] for sent in results if sent["state"] in OPEN)
+        if self._open:
+            fate = f"lost: {LOST}" if self._session.loses_messages else "kept until a node runs on this home again"
+            say(f"not delivered: {plural(len(self._open), 'message')}, {fate}")
+
+
+def _not_delivered(sent: Json) -> CallError:
+    match sent["state"]:
+        case "expired":
+            return CallError("its time is over and nobody confirmed it; it may have arrived all the same", "expired")
+        case "cancelled":
+            return CallError("the message was cancelled", "cancelled")
+        case state:
+            return CallError(f"the message {state}: {sent['reason'] or 'no reason given'}", "failed")
