@@ -1,0 +1,101 @@
+"""What a peer wrote reaches a terminal only through ``display``."""
+
+import logging
+import random
+import unicodedata
+
+import pytest
+
+from quicprochat.client.output import SHOWN_MAX_CHARS, SafeFormatter, display, display_line, human, line
+
+BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+ZERO_WIDTH = "\u00ad\u034f\u180e\u200b\u200c\u200d\u2060\u2061\u2062\u2063\u2064\ufeff\U000e0001\U000e0041"
+CONTROLS = "".join(chr(n) for n in (*range(0x20), *range(0x7F, 0xA0)) if chr(n) not in "\n")
+SEPARATORS = "\u2028\u2029"
+
+MESSAGE = {
+    "event": "message", "cursor": 1, "id": "00" * 16, "from": "ab" * 32, "name": "", "to": "cd" * 32, "channel": None,
+    "text": "hi", "hops": 0, "received_at": None, "protection": "forward-secret", "request": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("character", sorted(CONTROLS + BIDI + ZERO_WIDTH + SEPARATORS))
+def test_what_steers_or_hides_is_taken_out(character: str) -> None:
+    assert display(f"a{character}b").replace(" ", "") == "ab"
+
+
+def test_newlines_stay_and_tabs_become_spaces() -> None:
+    assert display("a\tb\r\nc") == "a b\nc"
+    assert display_line("a\tb\r\nc") == "a b c"
+
+
+def test_ordinary_text_of_the_world_stays() -> None:
+    for text in (
+        "Grüße, Jürgen",
+        "שלום",
+        "مرحبا",
+        "नमस्ते",
+        "日本語",
+        "👍🏽",
+        "₤ 5 · 3 ≈ 2",
+        'it\'s "fine" \\o/',
+        "\u06dd",
+    ):
+        assert display(text) == unicodedata.normalize("NFC", text)
+
+
+def test_text_is_composed_even_across_what_was_taken_out() -> None:
+    assert display("e\u0301") == "\u00e9"
+    assert display("e\u200b\u0301") == "\u00e9"
+
+
+def test_half_surrogates_are_taken_out() -> None:
+    assert display("a\ud800b\udcff") == "ab"
+
+
+def test_long_text_is_cut_and_says_so() -> None:
+    shown = display("x" * (SHOWN_MAX_CHARS + 5))
+    assert shown.startswith("x" * SHOWN_MAX_CHARS + "…")
+    assert "5 more characters" in shown
+    assert display("x" * SHOWN_MAX_CHARS) == "x" * SHOWN_MAX_CHARS
+
+
+def test_nothing_random_steers_a_terminal() -> None:
+    seeded = random.Random(1)
+    for _ in range(2_000):
+        text = "".join(chr(seeded.choice((seeded.randrange(0x300), seeded.randrange(0x110000)))) for _ in range(50))
+        shown = display(text)
+        assert not any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in shown.replace("\n", ""))
+        assert not set(shown) & set(BIDI)
+        assert unicodedata.is_normalized("NFC", shown)
+
+
+def test_a_message_cannot_pass_for_another_line() -> None:
+    shown = line({**MESSAGE, "text": "hello\n2026-01-01 12:00  bob: I owe you"})
+    first, second = shown.split("\n")
+    assert first.endswith("abababababababab: hello")
+    assert second.startswith("    | ")
+
+
+def test_a_name_cannot_break_its_line() -> None:
+    assert "\n" not in line({**MESSAGE, "name": "bob\nalice: hi"})
+    stranger = {"public_key": "ab" * 32, "name": "bob", "addresses": [], "linked": False, "contact": False}
+    stranger |= {"verified": False, "blocked": False, "last_seen": None}
+    assert human("peers", stranger).startswith("(bob)")
+
+
+def test_a_request_and_a_weaker_protection_are_said() -> None:
+    shown = line({**MESSAGE, "request": True, "protection": "identity-key"})
+    assert "request from abababababababab" in shown
+    assert "[identity-key]" in shown
+
+
+def test_a_receipt_is_one_line() -> None:
+    receipt = {"event": "receipt", "cursor": 2, "id": "00" * 16, "to": "ab" * 32, "name": "bob", "state": "failed",
+               "reason": "refused", "received_at": "2026-02-03T04:05:06.789Z"}  # fmt: skip
+    assert line(receipt).endswith(f"{'00' * 16} to bob: failed (refused)")
+
+
+def test_log_lines_are_safe_too() -> None:
+    record = logging.LogRecord("quicprochat", logging.WARNING, "x.py", 1, "from %s", ("\x1b[31mred\u202e",), None)
+    assert SafeFormatter("%(message)s").format(record) == "from [31mred"
