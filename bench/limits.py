@@ -16,7 +16,6 @@ from quicprochat.core.envelope import Header, Kind, MeshEnvelope, make
 from quicprochat.core.ids import Label, Uid
 from quicprochat.core.seal import Letter, Prekey, open_sealed, seal
 
-
 TABLE = "CREATE TABLE t(id BLOB PRIMARY KEY, body BLOB)"
 
 

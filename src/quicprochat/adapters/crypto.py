@@ -32,6 +32,12 @@ def _valid_point(key: bytes) -> bool:
     return len(key) == 32 and bindings.crypto_core_ed25519_is_valid_point(key)
 
 
+@lru_cache(maxsize=1_024)
+def _exchange_public(public: bytes) -> X25519PublicKey:
+    # Most messages go to a key that one went to before.
+    return X25519PublicKey.from_public_bytes(public)
+
+
 class Ed25519Signer:
     """Signs for one seed of 32 bytes (RFC 8032 §5.1); the secret never shows in ``repr``."""
 
@@ -101,7 +107,7 @@ class SodiumCrypto:
     def seal(self, public: bytes, info: bytes, plaintext: bytes) -> bytes:
         """HPKE base mode, single shot. Raises: LocalError for a key of low order, to which nobody can seal."""
         try:
-            return _SUITE.encrypt(plaintext, X25519PublicKey.from_public_bytes(public), info=info)
+            return _SUITE.encrypt(plaintext, _exchange_public(public), info=info)
         except ValueError:
             raise LocalError("the recipient's key is not a proper one; nothing can be sealed to it") from None
 

@@ -283,8 +283,8 @@ def _forget_at(envelope: MeshEnvelope, now: Instant) -> Instant:
     return Instant(now + 2 * envelope.ttl_ms + HOUR_MS)
 
 
-def submit(tx: MeshStore, envelope: MeshEnvelope, policy: Policy, now: Now) -> Reason:
-    """Put an envelope of our own into the outbox; Reason.NONE when it is in.
+def submit(tx: MeshStore, envelope: MeshEnvelope, policy: Policy, now: Now) -> Held | Reason:
+    """Put an envelope of our own into the outbox; return it as it is held there, or why it is not.
 
     The second door of the gate, for what needs no judging. Its id needs no dedup entry: what comes back under our own
     name is recognised by its author.
@@ -295,5 +295,5 @@ def submit(tx: MeshStore, envelope: MeshEnvelope, policy: Policy, now: Now) -> R
     if tx.usage(Scope.OWN).bytes + len(wire) > policy.limits.own_bytes:
         return Reason.FULL
     expires = Instant(now.at + envelope.ttl_ms - envelope.age_ms)
-    tx.hold(Held(envelope.id, envelope.kind, envelope.src, envelope.dst, b"", wire, now.at, expires))
-    return Reason.NONE
+    held = Held(envelope.id, envelope.kind, envelope.src, envelope.dst, b"", wire, now.at, expires)
+    return replace(held, serial=tx.hold(held))

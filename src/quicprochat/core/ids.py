@@ -48,9 +48,12 @@ class Label(Enum):
     TICKET = "ticket"
 
 
+_PREFIXES = {label: b"quicprochat-mesh/1/" + label.value.encode("ascii") + b"\x00" for label in Label}
+
+
 def domain(label: Label) -> bytes:
     """Return the prefix that separates one use of a key or hash from every other."""
-    return b"quicprochat-mesh/1/" + label.value.encode("ascii") + b"\x00"
+    return _PREFIXES[label]
 
 
 def labelled_hash(label: Label, *parts: bytes) -> bytes:

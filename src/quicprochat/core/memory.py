@@ -13,8 +13,8 @@ from functools import partial
 from heapq import heappop, heappush
 from typing import Any
 
-from quicprochat.core.envelope import Kind
 from quicprochat.core.ids import EnvelopeId, PeerKey, Uid
+from quicprochat.core.quota import Quotas
 from quicprochat.core.receipt import OPEN_STATES, State
 from quicprochat.core.seal import Protection
 from quicprochat.core.store import (
@@ -33,48 +33,6 @@ from quicprochat.core.store import (
 from quicprochat.core.time import Instant
 
 
-def scopes_of(held: Held) -> tuple[tuple[Scope, bytes], ...]:
-    """Return every quota that an envelope counts against."""
-    if held.own:
-        return ((Scope.OWN, b""),)
-    if held.kind == Kind.RECEIPT:
-        return ((Scope.RECEIPTS, b""),)
-    return (
-        (Scope.CARRIED, b""),
-        (Scope.RECIPIENT, held.dst),
-        (Scope.ORIGIN, held.src),
-        (Scope.LINK, held.via),
-        (Scope.PAIR, held.src + held.dst),
-    )
-
-
-class Quotas:
-    """Running totals per scope; both stores keep one, because a quota is asked for every envelope."""
-
-    __slots__ = ("_used",)
-
-    def __init__(self) -> None:
-        self._used: dict[tuple[Scope, bytes], list[int]] = {}
-
-    def add(self, scope: Scope, key: bytes, size: int, sign: int = 1) -> None:
-        """Count one more (or, with sign -1, one less) of ``size`` bytes."""
-        used = self._used.setdefault((scope, key), [0, 0])
-        used[0] += sign
-        used[1] += sign * size
-        if not used[0]:
-            del self._used[scope, key]
-
-    def change(self, held: Held, sign: int) -> None:
-        """Count an envelope in or out of all its scopes."""
-        for scope, key in scopes_of(held):
-            self.add(scope, key, len(held.wire), sign)
-
-    def usage(self, scope: Scope, key: bytes) -> Usage:
-        """Return a scope's total."""
-        used = self._used.get((scope, key))
-        return Usage(used[0], used[1]) if used else Usage()
-
-
 class MemoryStore:
     """See :class:`quicprochat.core.store.MeshStore`; every write leaves an undo behind for ``rollback``."""
 
@@ -83,6 +41,7 @@ class MemoryStore:
         self._undo: list[Callable[[], object]] = []
         self._values: dict[str, bytes] = {}
         self._counters: Counter[str] = Counter()
+        self._gathered: Counter[str] = Counter()
         self._fates: dict[EnvelopeId, tuple[Fate, Instant | None]] = {}
         self._forget: list[tuple[Instant, EnvelopeId]] = []
         self._held: dict[EnvelopeId, Held] = {}
@@ -112,14 +71,20 @@ class MemoryStore:
         assert not self._undo
 
     def commit(self) -> None:
+        if self._undo:
+            self._counters += self._gathered
+            self._gathered.clear()
         self._undo.clear()
 
     def rollback(self) -> None:
+        if self._undo:
+            self._gathered.clear()
         while self._undo:
             self._undo.pop()()
 
     def close(self) -> None:
         self.rollback()
+        self._gathered.clear()
 
     def _set(self, table: dict[Any, Any], key: Any, value: Any) -> None:
         if key in table:
@@ -142,10 +107,10 @@ class MemoryStore:
         self._set(self._values, key, data)
 
     def count(self, name: str, by: int = 1) -> None:
-        self._set(self._counters, name, self._counters[name] + by)
+        self._gathered[name] += by
 
     def counters(self) -> dict[str, int]:
-        return dict(self._counters)
+        return dict(self._counters + self._gathered)
 
     # --- dedup
 

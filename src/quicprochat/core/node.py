@@ -368,12 +368,10 @@ class Node:
 
     def _written(self, event: Written, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         envelope = event.envelope
-        reason = submit(tx, envelope, self._policy, now)
-        if reason is not Reason.NONE:
-            out.append(Accepted(event.uid, reason))
+        held = submit(tx, envelope, self._policy, now)
+        if isinstance(held, Reason):
+            out.append(Accepted(event.uid, held))
             return
-        held = tx.held(envelope.id)
-        assert held is not None
         to = PeerKey(envelope.dst)
         sent = Sent(
             event.uid, to, event.text, now.wall, held.expires_at, envelope.ttl_s, State.QUEUED, event.protection,
@@ -396,7 +394,7 @@ class Node:
         # The old sealing makes room first, so that a full outbox cannot keep a better one out.
         old = tx.held(sent.envelope_id)
         tx.release(sent.envelope_id)
-        if submit(tx, event.envelope, self._policy, now) is not Reason.NONE:
+        if isinstance(submit(tx, event.envelope, self._policy, now), Reason):
             if old is not None:
                 tx.hold(old)
             return

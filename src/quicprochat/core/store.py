@@ -212,7 +212,11 @@ class MeshStore(Protocol):
         ...
 
     def commit(self) -> None:
-        """Make the transaction durable. Raises: StoreFullError, StoreError; then nothing of it was kept."""
+        """Make the transaction durable.
+
+        Raises: StoreFullError, when nothing of it was kept; StoreError, after which it may or may not turn up at the
+        next start, and the store takes no more.
+        """
         ...
 
     def rollback(self) -> None:
@@ -234,7 +238,7 @@ class MeshStore(Protocol):
         ...
 
     def count(self, name: str, by: int = 1) -> None:
-        """Add to a named counter."""
+        """Add to a named counter; kept with the next transaction that writes anything else."""
         ...
 
     def counters(self) -> dict[str, int]:
@@ -258,7 +262,10 @@ class MeshStore(Protocol):
     # --- held envelopes
 
     def hold(self, held: Held) -> int:
-        """Keep an envelope; return its serial. The id must not be held already."""
+        """Keep an envelope; return its serial. The id must not be held already.
+
+        ``wire`` must be the whole of a true envelope with that id: anything else reads as damaged later.
+        """
         ...
 
     def held(self, id: EnvelopeId) -> Held | None:

@@ -60,6 +60,8 @@ SESSION_BYTES = 16
 EPOCH_KEY = "epoch"
 PORT_KEY = "p2p.port"
 DISK_CHECK_S = 10.0
+RECENT_MAX = 4_096
+"""Messages whose state is known without asking the store."""
 LISTEN_BATCH = 256
 
 _REFUSALS = {
@@ -83,7 +85,8 @@ class P2pNode:
         self._home = Home(options.home)
         self._signal = asyncio.Event()
         self._accepting: dict[Uid, asyncio.Future[Accepted]] = {}
-        self._watching: defaultdict[Uid, list[asyncio.Queue[StateChanged | None]]] = defaultdict(list)
+        self._watching: defaultdict[Uid, list[asyncio.Future[None]]] = defaultdict(list)
+        self._recent: dict[Uid, Sent] = {}
         # The first and the last line that came in this run.
         self._oldest: int | None = None
         self._newest: int | None = None
@@ -119,7 +122,8 @@ class P2pNode:
         signer = self._book.signer
         identity = self._book.identity
         self._clock = SystemClock(self._store.value(CLOCK_KEY))
-        self._policy = Policy(identity.key, identity.known(), identity.blocked(), self._options.limits)
+        self._disk_low = self._make_room()
+        self._policy = Policy(identity.key, identity.known(), identity.blocked(), self._options.limits, self._disk_low)
         self._node = Node(signer, self._crypto, entropy, self._policy)
         self._edge = Edge(signer, signer.exchange_private(), self._crypto, entropy)
         self._driver = Driver(self._node, self._store, self._clock, self._release, self._probe)
@@ -145,6 +149,15 @@ class P2pNode:
         if self._options.ephemeral:
             return MemoryStore()
         return SqliteStore.open(self._home.database)
+
+    def _make_room(self) -> bool:
+        """Say whether the disk is almost full; then the store's reserve is given up, so that deleting works."""
+        store = self._store
+        if not isinstance(store, SqliteStore) or not store.disk_low(self._options.disk_reserve_bytes):
+            return False
+        freed = store.make_room()
+        log.warning("the disk is almost full: no new messages are taken (%d bytes of reserve given up)", freed)
+        return True
 
     async def _open_network(self) -> None:
         if not self._network:
@@ -218,9 +231,9 @@ class P2pNode:
         finally:
             self._stop.set()
             self._tell()
+            self._recent.clear()
             for watchers in self._watching.values():
-                for watcher in watchers:
-                    watcher.put_nowait(None)
+                self._wake(watchers)
 
     async def close(self) -> None:
         """Close the links, finish what is under way, and let go of the home. Any number of calls is one."""
@@ -269,9 +282,12 @@ class P2pNode:
                 self._oldest = self._oldest or self._newest
                 self._tell()
             case StateChanged():
-                for watcher in self._watching.get(effect.uid, ()):
-                    watcher.put_nowait(effect)
+                if (sent := self._recent.get(effect.uid)) is not None:
+                    self._recent[effect.uid] = replace(sent, state=effect.state, reason=effect.reason)
+                self._wake(self._watching.get(effect.uid, ()))
             case Accepted():
+                if effect.sent is not None:
+                    self._remember(effect.sent)
                 accepting = self._accepting.pop(effect.uid, None)
                 if accepting is not None and not accepting.done():
                     accepting.set_result(effect)
@@ -290,12 +306,25 @@ class P2pNode:
             case _:
                 assert_never(effect)
 
+    def _remember(self, sent: Sent) -> None:
+        """Keep a message at hand while somebody is likely to wait for it."""
+        self._recent[sent.uid] = sent
+        if len(self._recent) > RECENT_MAX:
+            del self._recent[next(iter(self._recent))]
+
+    @staticmethod
+    def _wake(watchers: Iterable[asyncio.Future[None]]) -> None:
+        for watcher in watchers:
+            if not watcher.done():
+                watcher.set_result(None)
+
     def _send(self, link: int, data: bytes) -> None:
         found = self._links.link(link)  # type: ignore[arg-type]
         if found is not None:
             found.send(data)
 
     def _reseal(self, effect: Reseal) -> None:
+        self._recent.pop(effect.uid, None)  # its protection is about to change
         try:
             self._driver.post(self._edge.reseal(effect, self._driver.now()))
         except LocalError as error:
@@ -515,21 +544,19 @@ class P2pNode:
 
         ``until`` is RELAYED or DELIVERED. Raises: TimeoutError; the message goes on waiting all the same.
         """
-        changed: asyncio.Queue[StateChanged | None] = asyncio.Queue()
-        self._watching[uid].append(changed)
-        try:
-            async with asyncio.timeout(timeout_s):
-                sent = await self.sent(uid)
-                while sent.state in OPEN_STATES and not (until is State.RELAYED is sent.state):
-                    news = await changed.get()
-                    if news is None:
-                        raise UnavailableError("the node has stopped", retryable=False)
-                    sent = replace(sent, state=news.state, reason=news.reason)
-                return sent
-        finally:
-            self._watching[uid].remove(changed)
-            if not self._watching[uid]:
-                del self._watching[uid]
+        async with asyncio.timeout(timeout_s):
+            while True:
+                sent = self._recent.get(uid) or await self.sent(uid)
+                if sent.state not in OPEN_STATES or until is State.RELAYED is sent.state:
+                    return sent
+                changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._watching[uid].append(changed)
+                try:
+                    await changed
+                finally:
+                    self._watching[uid].remove(changed)
+                    if not self._watching[uid]:
+                        del self._watching[uid]
 
     async def cancel(self, uid: Uid) -> Sent:
         """Stop offering a message; a copy that left before may still arrive. Raises: LocalError."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
@@ -103,6 +104,7 @@ class Database:
         self._closed = False
         self._damaged: set[tuple[str, int | bytes]] = set()
         self._log_pages = 0
+        self._free_inside = 0
         self._scrub = False
         db.set_wal_hook(self._logged)
 
@@ -209,9 +211,12 @@ class Database:
             self._settle()
             raise
         self._writing = False
-        if self._damaged:
-            self._damaged.clear()
-            self._load()
+        # From here on the commit holds, whatever fails: that is told to the next write.
+        with suppress(StoreError):
+            if self._damaged:
+                self._damaged.clear()
+                self._load()
+            self._measure()
         if self._checkpoint_due():
             self._checkpoint()
 
@@ -303,9 +308,17 @@ class Database:
             for sql in _DROP[table]:
                 self._sql.execute(sql, (key,))
 
+    # --- room
+
+    def _measure(self) -> None:
+        """Note how many bytes inside the file are free; kept, because it is asked for while a commit runs."""
+        self._free_inside = self._one("PRAGMA freelist_count") * self._one("PRAGMA page_size")
+
     # --- the log
 
     def _checkpoint_due(self) -> bool:
+        if self._poisoned:
+            return False
         if self._scrub or self._log_pages >= CHECKPOINT_PAGES:
             return True
         return self._log_pages >= TIGHT_PAGES and free_bytes(self._path.parent) < TIGHT_BYTES

@@ -10,7 +10,7 @@ from functools import lru_cache
 from quicprochat.adapters.sqlite.database import Database, Row, checksum, sturdy
 from quicprochat.core.envelope import CORE_BYTES, HEADER_BYTES
 from quicprochat.core.ids import EnvelopeId, Label, PeerKey, labelled_hash
-from quicprochat.core.memory import Quotas, scopes_of
+from quicprochat.core.quota import Quotas, scopes_of
 from quicprochat.core.store import Fate, Held, Scope, Usage
 from quicprochat.core.time import Instant
 

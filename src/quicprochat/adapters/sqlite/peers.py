@@ -85,8 +85,7 @@ class Peers(Database):
         self._run("INSERT OR REPLACE INTO value VALUES (?, ?, ?)", (key, checksum(key.encode(), data), data))
 
     def count(self, name: str, by: int = 1) -> None:
-        if not self._writing:
-            self._start()
+        # Statistics ride with the next real write: a flood of duplicates must not cost an fsync for each batch.
         self._gathered[name] += by
 
     def counters(self) -> dict[str, int]:

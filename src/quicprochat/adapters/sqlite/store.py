@@ -50,6 +50,7 @@ class SqliteStore(Journal, Messages, Peers):
             # What a crash left in the log may hold prekeys that were to be gone.
             store._checkpoint(cut=True)
             store._load()
+            store._measure()
         except apsw.Error as error:
             db.close()
             raise explain(error, path) from error
@@ -68,12 +69,12 @@ class SqliteStore(Journal, Messages, Peers):
         """Say whether new mail should be refused, because less than a reserve can be written before the disk is full.
 
         Free pages inside the file count as room, as long as the log, through which all writing goes, can grow.
+        May be called at any time, also while a commit runs in another thread.
         """
         free = free_bytes(self._path.parent)
         if free >= reserve_bytes:
             return False
-        inside: int = self._one("PRAGMA freelist_count") * self._one("PRAGMA page_size")
-        return free < LOG_LIMIT_BYTES or free + inside < reserve_bytes
+        return free < LOG_LIMIT_BYTES or free + self._free_inside < reserve_bytes
 
     def make_room(self) -> int:
         """Delete the ballast of a full disk, so that deleting works again; return the bytes freed.

@@ -1,0 +1,102 @@
+"""Made-up rows for the store's tests: small, true envelopes and everything that hangs on them."""
+
+from __future__ import annotations
+
+import hashlib
+
+from quicprochat.core.envelope import Header, Kind, MeshEnvelope, make
+from quicprochat.core.ids import EnvelopeId, Label, PeerKey, Uid
+from quicprochat.core.receipt import State
+from quicprochat.core.seal import Protection
+from quicprochat.core.store import Held, Line, LineKind, MeshStore, Sent, Usage
+from quicprochat.core.time import Instant, WallTime
+
+WALL = WallTime(1_800_000_000_000)
+
+
+def key(name: str) -> PeerKey:
+    """A peer's key, the same for the same name."""
+    return PeerKey(hashlib.sha256(b"peer " + name.encode()).digest())
+
+
+def uid(name: str) -> Uid:
+    return Uid(hashlib.sha256(b"uid " + name.encode()).digest()[:16])
+
+
+class _NoSigner:
+    def __init__(self, peer: PeerKey) -> None:
+        self.key = peer
+
+    def sign(self, label: Label, message: bytes) -> bytes:
+        return hashlib.sha512(self.key + label.value.encode() + message).digest()
+
+
+def envelope(name: str, *, src: str = "me", dst: str = "ann", kind: int = Kind.MESSAGE, size: int = 64) -> MeshEnvelope:
+    """An envelope whose id and payload hash hold; its signature is of nobody."""
+    nonce = hashlib.sha256(name.encode()).digest()[:16]
+    payload = (hashlib.sha256(b"payload " + name.encode()).digest() * (size // 32 + 1))[:size]
+    return make(Header(kind, key(src), key(dst), nonce), payload, _NoSigner(key(src)))
+
+
+def held(
+    name: str,
+    *,
+    src: str = "me",
+    dst: str = "ann",
+    via: str = "",
+    kind: int = Kind.MESSAGE,
+    size: int = 64,
+    at: int = 1_000,
+    expires: int = 9_000,
+) -> Held:
+    made = envelope(name, src=src, dst=dst, kind=kind, size=size)
+    link = key(via) if via else b""
+    return Held(made.id, kind, key(src), key(dst), link, made.wire(), Instant(at), Instant(expires))
+
+
+def sent(
+    name: str,
+    *,
+    to: str = "ann",
+    text: str = "hello",
+    state: State = State.QUEUED,
+    protection: Protection = Protection.PREKEY,
+    id: EnvelopeId | None = None,
+) -> Sent:
+    return Sent(
+        uid(name), key(to), text, WALL, Instant(9_000), 3_600, state, protection, id or envelope(name, dst=to).id
+    )  # fmt: skip
+
+
+def message(name: str, *, author: str = "ann", text: str = "hello", request: bool = False, domain: str = "") -> Line:
+    return Line(LineKind.MESSAGE, key(author), uid(name), WALL, text, 3, "forward-secret", request, domain)
+
+
+def receipt(name: str, *, to: str = "ann", state: str = "delivered", reason: str = "") -> Line:
+    return Line(LineKind.RECEIPT, key(to), uid(name), WALL, state=state, reason=reason)
+
+
+def usage(*items: Held | Line) -> Usage:
+    """What a scope must count for these."""
+    return Usage(len(items), sum(len(item.wire) if isinstance(item, Held) else item.size for item in items))
+
+
+def texts(lines: object) -> list[str]:
+    return [line.text for line in lines]  # type: ignore[attr-defined]
+
+
+class Step:
+    """``with Step(store):`` runs a transaction: committed at the end, rolled back when an exception passes."""
+
+    def __init__(self, store: MeshStore) -> None:
+        self._store = store
+
+    def __enter__(self) -> MeshStore:
+        self._store.begin()
+        return self._store
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self._store.commit()
+        else:
+            self._store.rollback()

@@ -1,0 +1,598 @@
+"""What every MeshStore must do: the one in memory and the one on disk, by the same words."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.conformance.rows import WALL, Step, envelope, held, key, message, receipt, sent, texts, uid, usage
+
+from quicprochat.adapters.sqlite import SqliteStore
+from quicprochat.core.envelope import Kind
+from quicprochat.core.ids import EnvelopeId
+from quicprochat.core.memory import MemoryStore
+from quicprochat.core.receipt import State
+from quicprochat.core.seal import Protection
+from quicprochat.core.store import (
+    Fate,
+    LineKind,
+    MeshStore,
+    Scope,
+    Sighting,
+    StoredPrekey,
+    StoredRecord,
+    TraceEvent,
+    Usage,
+)
+from quicprochat.core.time import Instant, WallTime
+
+U64_MAX = 2**64 - 1
+
+
+def at(moment: int) -> Instant:
+    return Instant(moment)
+
+
+class Home:
+    """One place a store lives in: ``again`` is the store as the next start of the program finds it."""
+
+    def __init__(self, make: Callable[[], MeshStore], *, keep: bool) -> None:
+        self._make = make
+        self._keep = keep
+        self.store = make()
+
+    def again(self) -> MeshStore:
+        self.store.close()
+        if not self._keep:
+            self.store = self._make()
+        return self.store
+
+    def now_and_again(self) -> Iterator[MeshStore]:
+        yield self.store
+        yield self.again()
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Home]:
+    if request.param == "memory":
+        found = Home(lambda: MemoryStore(durable=True), keep=True)
+    else:
+        found = Home(lambda: SqliteStore.open(tmp_path / "store.db", ballast_bytes=0), keep=False)
+    yield found
+    found.store.close()
+
+
+def dirty(store: MeshStore) -> bool:
+    return store.dirty
+
+
+@pytest.fixture
+def store(home: Home) -> MeshStore:
+    return home.store
+
+
+def test_it_says_that_it_survives_a_restart(store: MeshStore) -> None:
+    assert store.volatile is False
+    assert MemoryStore().volatile is True
+
+
+# --- transactions
+
+
+def test_a_new_store_is_empty(store: MeshStore) -> None:
+    assert store.value("x") is None
+    assert store.counters() == {}
+    assert store.fate(envelope("a").id) is None
+    assert store.held(envelope("a").id) is None
+    assert store.next_expiry() is None
+    assert store.usage(Scope.OWN) == Usage()
+    assert store.recipients() == 0
+    assert store.sent(uid("a")) is None
+    assert store.sent_of(envelope("a").id) is None
+    assert list(store.trace(uid("a"))) == []
+    assert list(store.journal(after=0, limit=10)) == []
+    assert store.unread() == 0
+    assert list(store.records(10)) == []
+    assert list(store.sightings(10)) == []
+    assert list(store.prekeys()) == []
+
+
+def test_only_a_write_makes_it_dirty(store: MeshStore) -> None:
+    store.begin()
+    assert not dirty(store)
+    store.fate(envelope("a").id)
+    store.usage(Scope.OWN)
+    assert not dirty(store)
+    store.set_value("x", b"1")
+    assert dirty(store)
+    store.commit()
+    assert not dirty(store)
+
+
+def test_a_transaction_reads_what_it_wrote(store: MeshStore) -> None:
+    store.begin()
+    store.hold(held("a"))
+    store.remember(held("a").id, Fate.HELD, at(5))
+    assert store.held(held("a").id) is not None
+    assert store.fate(held("a").id) is Fate.HELD
+    assert store.usage(Scope.OWN) == usage(held("a"))
+    store.rollback()
+
+
+def test_a_commit_may_run_in_another_thread(home: Home) -> None:
+    async def write() -> None:
+        for number in range(20):
+            home.store.begin()
+            home.store.set_value("n", b"%d" % number)
+            home.store.hold(held(f"m{number}"))
+            await asyncio.to_thread(home.store.commit)
+            assert home.store.value("n") == b"%d" % number
+
+    asyncio.run(write())
+    assert len(home.again().waiting(key("ann"), 0, 100)) == 20
+
+
+def write_everything(store: MeshStore) -> None:
+    store.set_value("x", b"1")
+    store.count("c", 2)
+    store.remember(envelope("a").id, Fate.HELD, at(5_000))
+    store.remember(envelope("b").id, Fate.DELIVERED, None)
+    store.hold(held("a"))
+    store.hold(held("b", src="bob", via="bob"))
+    store.hold(held("c", src="bob", via="cat", kind=Kind.RECEIPT))
+    store.put_sent(sent("a"))
+    store.put_sent(sent("d", to="bob", protection=Protection.IDENTITY))
+    store.resealed(uid("d"), envelope("d2").id, Protection.PREKEY)
+    store.set_state(uid("a"), State.RELAYED, "")
+    store.add_trace(uid("a"), TraceEvent(WALL, "relayed", "bob"))
+    store.deliver(message("m"))
+    store.deliver(message("r", author="dan", request=True))
+    store.note(receipt("a"))
+    store.put_record(StoredRecord(key("ann"), 1, 2, b"record", 3, at(4)))
+    store.see(Sighting(key("ann"), WALL, at(7), "192.0.2.1:7000"))
+    store.put_prekey(StoredPrekey(b"12345678", b"s" * 32, at(9)))
+
+
+def change_everything(store: MeshStore) -> None:
+    store.set_value("x", b"2")
+    store.set_value("y", b"2")
+    store.count("c")
+    store.count("e")
+    store.remember(envelope("a").id, Fate.GONE, at(7_000))
+    store.remember(envelope("z").id, Fate.GONE, at(7_000))
+    store.forget(at(8_000), 10)
+    store.release(held("a").id)
+    store.release(held("b").id)
+    store.hold(held("z", src="bob", dst="dan", via="bob"))
+    store.put_sent(sent("z"))
+    store.set_state(uid("a"), State.DELIVERED, "x")
+    store.resealed(uid("a"), envelope("a2").id, Protection.IDENTITY)
+    store.add_trace(uid("a"), TraceEvent(WALL, "delivered", ""))
+    store.deliver(message("z"))
+    store.note(receipt("z"))
+    store.mark_read([1, 2, 3])
+    store.accept(key("dan"))
+    store.put_record(StoredRecord(key("ann"), 2, 0, b"newer", 0, at(40)))
+    store.put_record(StoredRecord(key("bob"), 2, 0, b"other", 0, at(40)))
+    store.see(Sighting(key("ann"), WALL, at(70), ""))
+    store.drop_prekeys(at(100))
+    store.put_prekey(StoredPrekey(b"87654321", b"t" * 32, at(90)))
+
+
+def everything(store: MeshStore) -> dict[str, object]:
+    """All that can be asked of the rows above."""
+    names = "abcdzmr"
+    scopes = [(scope, b"") for scope in Scope] + [
+        (scope, one) for scope in Scope for one in (key("ann"), key("bob"), key("dan"), key("bob") + key("ann"))
+    ]
+    return {
+        "values": [store.value(name) for name in "xyz"],
+        "counters": store.counters(),
+        "fates": [store.fate(envelope(name).id) for name in names],
+        "held": [store.held(held(name).id) for name in names],
+        "waiting": [list(store.waiting(key(name), 0, 100)) for name in ("ann", "bob", "dan")],
+        "expired": list(store.expired(at(10_000), 100)),
+        "next": store.next_expiry(),
+        "usage": [store.usage(*scope) for scope in scopes],
+        "recipients": store.recipients(),
+        "sent": [store.sent(uid(name)) for name in names],
+        "sent_of": [store.sent_of(envelope(name).id) for name in ("a", "a2", "d", "d2", "z")],
+        "open": [list(store.open_with(key("ann"), protection, 10)) for protection in Protection],
+        "envelopes": [list(store.envelopes_of(uid(name))) for name in names],
+        "trace": [list(store.trace(uid(name))) for name in names],
+        "journal": list(store.journal(after=0, limit=100)),
+        "unread": store.unread(),
+        "records": list(store.records(10)),
+        "sightings": list(store.sightings(10)),
+        "prekeys": list(store.prekeys()),
+    }
+
+
+def test_rollback_leaves_no_trace(store: MeshStore) -> None:
+    with Step(store):
+        write_everything(store)
+    before = everything(store)
+    store.begin()
+    change_everything(store)
+    assert dirty(store)
+    store.rollback()
+    assert not dirty(store)
+    assert everything(store) == before
+
+
+def test_a_restart_finds_what_was_committed_and_nothing_else(home: Home) -> None:
+    with Step(home.store):
+        write_everything(home.store)
+    before = everything(home.store)
+    assert everything(home.again()) == before
+    home.store.begin()
+    change_everything(home.store)
+    assert everything(home.again()) == before
+
+
+def test_the_next_transaction_works_after_a_rollback(store: MeshStore) -> None:
+    store.begin()
+    change = held("a")
+    store.hold(change)
+    store.rollback()
+    with Step(store):
+        store.hold(change)
+    assert store.usage(Scope.OWN) == usage(change)
+
+
+# --- values and counters
+
+
+def test_values_are_replaced(home: Home) -> None:
+    with Step(home.store) as tx:
+        tx.set_value("x", b"")
+        tx.set_value("x", b"\x00\xff")
+    assert home.again().value("x") == b"\x00\xff"
+
+
+def test_counters_add_up_over_transactions_and_restarts(home: Home) -> None:
+    for _ in range(3):
+        with Step(home.store) as tx:
+            tx.count("a")
+            tx.count("a", 4)
+            tx.count("b", 2)
+            tx.set_value("a real write", b"carries them")
+    assert home.store.counters() == {"a": 15, "b": 6}
+    assert home.again().counters() == {"a": 15, "b": 6}
+
+
+# --- dedup
+
+
+def test_a_fate_is_replaced_by_a_later_one(store: MeshStore) -> None:
+    id = envelope("a").id
+    with Step(store) as tx:
+        tx.remember(id, Fate.HELD, at(10))
+        tx.remember(id, Fate.GONE, at(20))
+    assert store.fate(id) is Fate.GONE
+    with Step(store) as tx:
+        assert tx.forget(at(15), 10) == 0
+        assert tx.forget(at(20), 10) == 1
+    assert store.fate(id) is None
+
+
+def test_what_was_delivered_to_me_is_never_forgotten(store: MeshStore) -> None:
+    id = envelope("a").id
+    with Step(store) as tx:
+        tx.remember(id, Fate.HELD, at(10))
+        tx.remember(id, Fate.DELIVERED, None)
+        assert tx.forget(at(2**60), 10) == 0
+    assert store.fate(id) is Fate.DELIVERED
+
+
+def test_forgetting_goes_oldest_first_and_keeps_to_its_limit(store: MeshStore) -> None:
+    ids = [EnvelopeId(bytes([number]) * 32) for number in range(5)]
+    with Step(store) as tx:
+        for number, id in enumerate(ids):
+            tx.remember(id, Fate.GONE, at(50 - number))
+    with Step(store) as tx:
+        assert tx.forget(at(100), 2) == 2
+    assert [store.fate(id) for id in ids] == [Fate.GONE, Fate.GONE, Fate.GONE, None, None]
+    with Step(store) as tx:
+        assert tx.forget(at(49), 10) == 2
+    assert store.fate(ids[0]) is Fate.GONE
+
+
+# --- held envelopes
+
+
+def test_a_held_envelope_comes_back_as_it_was(home: Home) -> None:
+    mine = held("a", size=100_000)
+    theirs = held("b", src="bob", via="cat", kind=77, at=5, expires=6)
+    with Step(home.store) as tx:
+        serials = [tx.hold(mine), tx.hold(theirs)]
+    assert 0 < serials[0] < serials[1]
+    for store in home.now_and_again():
+        assert store.held(mine.id) == replace(mine, serial=serials[0])
+        assert store.held(theirs.id) == replace(theirs, serial=serials[1])
+        found = store.held(mine.id)
+        assert found is not None
+        assert found.own
+        assert found.to_send(at(3_000))[-100_000:] == mine.wire[-100_000:]
+
+
+def test_what_waits_for_a_destination_comes_in_order_of_arrival(store: MeshStore) -> None:
+    items = [held(f"m{number}", dst="ann" if number % 2 else "bob") for number in range(10)]
+    with Step(store) as tx:
+        serials = {tx.hold(item): item.id for item in items}
+    waiting = store.waiting(key("ann"), 0, 100)
+    assert [item.id for item in waiting] == [item.id for item in items if item.dst == key("ann")]
+    assert all(serials[item.serial] == item.id for item in waiting)
+    assert [h.serial for h in store.waiting(key("ann"), waiting[1].serial, 2)] == [h.serial for h in waiting[2:4]]
+    assert list(store.waiting(key("ann"), waiting[-1].serial, 2)) == []
+    assert list(store.waiting(key("nobody"), 0, 2)) == []
+
+
+def test_serials_are_not_used_again(store: MeshStore) -> None:
+    with Step(store) as tx:
+        first = tx.hold(held("a"))
+        tx.release(held("a").id)
+    with Step(store) as tx:
+        assert tx.hold(held("a")) > first
+
+
+def test_release_of_what_is_not_held_does_nothing(store: MeshStore) -> None:
+    with Step(store) as tx:
+        tx.release(held("a").id)
+        tx.hold(held("a"))
+        tx.release(held("a").id)
+        tx.release(held("a").id)
+    assert store.held(held("a").id) is None
+    assert store.usage(Scope.OWN) == Usage()
+
+
+def test_expiry_comes_by_time(store: MeshStore) -> None:
+    with Step(store) as tx:
+        for name, expires in (("a", 300), ("b", 100), ("c", 200), ("d", 100)):
+            tx.hold(held(name, expires=expires))
+    ids = [held(name).id for name in "bdca"]
+    assert store.next_expiry() == 100
+    assert list(store.expired(at(99), 10)) == []
+    assert [h.id for h in store.expired(at(200), 10)] == ids[:3]
+    assert [h.id for h in store.expired(at(900), 2)] == ids[:2]
+    with Step(store) as tx:
+        for id in ids[:2]:
+            tx.release(id)
+    assert store.next_expiry() == 200
+    store.begin()
+    store.release(ids[2])
+    assert store.next_expiry() == 300
+    store.rollback()
+    assert store.next_expiry() == 200
+
+
+def test_quotas_count_by_everything_that_a_flood_could_come_from(home: Home) -> None:
+    mine = held("a", size=40)
+    one = held("b", src="bob", dst="ann", via="cat", size=50)
+    two = held("c", src="bob", dst="dan", via="cat", size=60)
+    three = held("d", src="eve", dst="ann", via="bob", size=70)
+    news = held("e", src="bob", dst="ann", via="cat", kind=Kind.RECEIPT, size=80)
+    with Step(home.store) as tx:
+        for item in (mine, one, two, three, news):
+            tx.hold(item)
+    for store in home.now_and_again():
+        assert store.usage(Scope.OWN) == usage(mine)
+        assert store.usage(Scope.CARRIED) == usage(one, two, three)
+        assert store.usage(Scope.RECEIPTS) == usage(news)
+        assert store.usage(Scope.RECIPIENT, key("ann")) == usage(one, three)
+        assert store.usage(Scope.ORIGIN, key("bob")) == usage(one, two)
+        assert store.usage(Scope.LINK, key("cat")) == usage(one, two)
+        assert store.usage(Scope.PAIR, key("bob") + key("dan")) == usage(two)
+        assert store.recipients() == 2
+    with Step(home.store) as tx:
+        for item in (mine, one, two, three, news):
+            tx.release(item.id)
+    assert {home.store.usage(scope, name) for scope in Scope for name in (b"", key("ann"), key("bob"))} == {Usage()}
+
+
+# --- sent messages
+
+
+def test_a_sent_message_comes_back_as_it_was(home: Home) -> None:
+    items = [
+        sent("a", text=""),
+        sent("b", text="\x00 zero, \u202e direction, \U0001f600 beyond, line\nfeed", protection=Protection.IDENTITY),
+        replace(sent("c", text="x" * 65_536), require_fs=True, seals=3, reason="policy", state=State.FAILED),
+    ]
+    with Step(home.store) as tx:
+        for item in items:
+            tx.put_sent(item)
+    for store in home.now_and_again():
+        for item in items:
+            assert store.sent(item.uid) == item
+            assert store.sent_of(item.envelope_id) == item
+            assert list(store.envelopes_of(item.uid)) == [item.envelope_id]
+
+
+def test_a_message_sealed_again_is_found_by_every_envelope(home: Home) -> None:
+    ids = [envelope(f"seal {number}").id for number in range(4)]
+    with Step(home.store) as tx:
+        tx.put_sent(sent("a", id=ids[0], protection=Protection.IDENTITY))
+        for id in ids[1:]:
+            tx.resealed(uid("a"), id, Protection.PREKEY)
+    for store in home.now_and_again():
+        expected = replace(sent("a", id=ids[3]), seals=4)
+        assert [store.sent_of(id) for id in ids] == [expected] * 4
+        assert list(store.envelopes_of(uid("a"))) == ids
+
+
+def test_open_messages_to_a_peer_come_oldest_first(store: MeshStore) -> None:
+    with Step(store) as tx:
+        for name, to, protection, state in (
+            ("a", "ann", Protection.IDENTITY, State.QUEUED),
+            ("b", "ann", Protection.PREKEY, State.QUEUED),
+            ("c", "bob", Protection.IDENTITY, State.QUEUED),
+            ("d", "ann", Protection.IDENTITY, State.DELIVERED),
+            ("e", "ann", Protection.IDENTITY, State.RELAYED),
+            ("f", "ann", Protection.IDENTITY, State.QUEUED),
+        ):
+            tx.put_sent(sent(name, to=to, protection=protection, state=state))
+    found = store.open_with(key("ann"), Protection.IDENTITY, 10)
+    assert [item.uid for item in found] == [uid("a"), uid("e"), uid("f")]
+    assert [item.uid for item in store.open_with(key("ann"), Protection.IDENTITY, 2)] == [uid("a"), uid("e")]
+    with Step(store) as tx:
+        tx.set_state(uid("a"), State.EXPIRED, "nobody confirmed it")
+        tx.set_state(uid("d"), State.QUEUED, "")
+    found = store.open_with(key("ann"), Protection.IDENTITY, 10)
+    assert [item.uid for item in found] == [uid("d"), uid("e"), uid("f")]
+    changed = store.sent(uid("a"))
+    assert changed is not None
+    assert (changed.state, changed.reason) == (State.EXPIRED, "nobody confirmed it")
+
+
+def test_traces_are_kept_apart_and_in_order(home: Home) -> None:
+    events = [TraceEvent(WallTime(WALL - number), f"state {number}", "carrier") for number in range(5)]
+    with Step(home.store) as tx:
+        tx.put_sent(sent("a"))
+        tx.put_sent(sent("b"))
+        for event in events:
+            tx.add_trace(uid("a"), event)
+        tx.add_trace(uid("b"), events[3])
+    for store in home.now_and_again():
+        assert list(store.trace(uid("a"))) == events
+        assert list(store.trace(uid("b"))) == [events[3]]
+
+
+# --- journal
+
+
+def test_a_message_is_delivered_once_by_author_and_uid(home: Home) -> None:
+    with Step(home.store) as tx:
+        cursor = tx.deliver(message("a"))
+        assert cursor is not None
+        assert tx.deliver(message("a", text="other words")) is None
+        assert tx.deliver(message("a", author="bob")) is not None
+    store = home.again()
+    with Step(store) as tx:
+        assert tx.deliver(message("a")) is None
+    assert [line.cursor for line in store.journal(after=0, limit=1)] == [cursor]
+
+
+def test_lines_come_back_as_they_were(home: Home) -> None:
+    lines = [
+        message("a", text=""),
+        message("b", text="\x00 zero, \u202e direction, \U0001f600 beyond, line\nfeed", domain="example.org"),
+        message("c", text="x" * 65_536, request=True),
+        receipt("d", state="failed", reason="too many hops"),
+        replace(receipt("e"), at=WallTime(0)),
+    ]
+    with Step(home.store) as tx:
+        cursors = [tx.note(x) if x.kind is LineKind.RECEIPT else tx.deliver(x) for x in lines]
+    expected = [replace(line, cursor=cursor or 0) for line, cursor in zip(lines, cursors, strict=True)]
+    assert list(home.store.journal(after=0, limit=10)) == expected
+    assert list(home.again().journal(after=0, limit=10)) == expected
+
+
+def test_the_journal_is_read_by_cursor_and_sieved(store: MeshStore) -> None:
+    with Step(store) as tx:
+        tx.deliver(message("1", text="1"))
+        tx.note(replace(receipt("2"), text="2"))
+        tx.deliver(message("3", text="3", author="bob"))
+        tx.deliver(message("4", text="4"))
+        tx.note(replace(receipt("5", to="bob"), text="5"))
+        tx.deliver(message("6", text="6", author="bob", request=True))
+    cursors = [line.cursor for line in store.journal(after=0, limit=10)]
+    assert cursors == sorted(set(cursors))
+    assert min(cursors) > 0
+    with Step(store) as tx:
+        tx.mark_read([cursors[0], cursors[4], 999])
+        tx.mark_read([])
+    assert texts(store.journal(after=0, limit=10)) == list("123456")
+    assert texts(store.journal(after=cursors[1], limit=2)) == list("34")
+    assert texts(store.journal(after=0, limit=10, unread=True)) == list("2346")
+    assert texts(store.journal(after=0, limit=10, messages=True)) == list("1346")
+    assert texts(store.journal(after=0, limit=10, peer=key("bob"))) == list("356")
+    assert texts(store.journal(after=0, limit=10, messages=True, peer=key("bob"))) == list("36")
+    assert texts(store.journal(after=cursors[2], limit=10, messages=True, peer=key("bob"))) == list("6")
+    assert texts(store.journal(after=0, limit=2, messages=True, unread=True)) == list("34")
+    assert texts(store.journal(after=0, limit=2, messages=True, unread=True, peer=key("ann"))) == list("4")
+    assert [line.read for line in store.journal(after=0, limit=10)] == [True, False, False, False, True, False]
+    assert store.unread() == 3
+
+
+def test_cursors_grow_over_restarts(home: Home) -> None:
+    seen = [0]
+    for number in range(4):
+        with Step(home.store) as tx:
+            cursor = tx.note(receipt(f"n{number}"))
+        assert cursor > seen[-1]
+        seen.append(cursor)
+        home.store.begin()
+        home.store.note(receipt("never"))
+        home.store.rollback()
+        home.again()
+
+
+def test_requests_count_until_they_are_accepted(home: Home) -> None:
+    one, two = message("a", author="dan", text="ä" * 10, request=True), message("b", author="dan", request=True)
+    other = message("c", author="eve", request=True)
+    with Step(home.store) as tx:
+        for line in (one, two, other, message("d", author="dan")):
+            tx.deliver(line)
+        tx.deliver(one)
+    for store in home.now_and_again():
+        assert store.usage(Scope.REQUESTS) == usage(one, two, other)
+        assert store.usage(Scope.REQUESTS, key("dan")) == usage(one, two)
+        assert one.size == 20
+    with Step(home.store) as tx:
+        assert tx.accept(key("dan")) == 2
+        assert tx.accept(key("dan")) == 0
+    for store in home.now_and_again():
+        assert store.usage(Scope.REQUESTS) == usage(other)
+        assert store.usage(Scope.REQUESTS, key("dan")) == Usage()
+        assert [line.request for line in store.journal(after=0, limit=10)] == [False, False, True, False]
+
+
+# --- peers
+
+
+def test_records_are_replaced_and_listed_by_arrival(home: Home) -> None:
+    newest = StoredRecord(key("cat"), U64_MAX, U64_MAX, b"x" * 900, U64_MAX, at(30))
+    with Step(home.store) as tx:
+        tx.put_record(StoredRecord(key("ann"), 1, 1, b"old", 0, at(5)))
+        tx.put_record(StoredRecord(key("bob"), 2**63, 2**63 - 1, b"bob", 9, at(20)))
+        tx.put_record(StoredRecord(key("ann"), 1, 2, b"new", 0, at(10)))
+        tx.put_record(newest)
+    for store in home.now_and_again():
+        assert store.record(key("cat")) == newest
+        assert [record.data for record in store.records(10)] == [newest.data, b"bob", b"new"]
+        assert len(store.records(2)) == 2
+        assert store.record(key("dan")) is None
+    with Step(home.store) as tx:
+        tx.drop_record(key("cat"))
+        tx.drop_record(key("nobody"))
+    assert home.store.record(key("cat")) is None
+
+
+def test_sightings_are_replaced_and_listed_by_time(home: Home) -> None:
+    with Step(home.store) as tx:
+        tx.see(Sighting(key("ann"), WALL, at(5), "192.0.2.1:1"))
+        tx.see(Sighting(key("bob"), WallTime(0), at(9), ""))
+        tx.see(Sighting(key("ann"), WALL, at(10), "[2001:db8::1]:7"))
+    for store in home.now_and_again():
+        assert list(store.sightings(10)) == [
+            Sighting(key("ann"), WALL, at(10), "[2001:db8::1]:7"),
+            Sighting(key("bob"), WallTime(0), at(9), ""),
+        ]
+        assert [s.key for s in store.sightings(1)] == [key("ann")]
+
+
+def test_old_prekeys_are_dropped(home: Home) -> None:
+    keys = [StoredPrekey(bytes([number]) * 8, bytes([number]) * 32, at(number)) for number in range(5)]
+    with Step(home.store) as tx:
+        for prekey in keys:
+            tx.put_prekey(prekey)
+    assert list(home.store.prekeys()) == keys[::-1]
+    with Step(home.store) as tx:
+        assert tx.drop_prekeys(at(0)) == 0
+        assert tx.drop_prekeys(at(3)) == 3
+    assert list(home.store.prekeys()) == keys[:2:-1]
+    assert list(home.again().prekeys()) == keys[:2:-1]

@@ -1,0 +1,318 @@
+"""Both stores are driven side by side through the same random steps, rollbacks and restarts: they must answer alike.
+
+Cursors and serials are the store's own to choose, so they are compared by the line and the envelope they name.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tests.conformance.rows import envelope, held, key, message, receipt, sent, uid
+
+from quicprochat.adapters.sqlite import SqliteStore
+from quicprochat.core.envelope import Kind
+from quicprochat.core.ids import EnvelopeId
+from quicprochat.core.memory import MemoryStore
+from quicprochat.core.receipt import State
+from quicprochat.core.seal import Protection
+from quicprochat.core.store import Fate, Held, Line, MeshStore, Scope, Sighting, StoredPrekey, StoredRecord, TraceEvent
+from quicprochat.core.time import Instant, WallTime
+
+PEERS = ("ann", "bob", "cat")
+# Small pools, so that the same things meet again and again.
+ENVELOPES = [
+    held(
+        f"pool {n}",
+        src=PEERS[n % 3],
+        dst=PEERS[n // 3 % 3],
+        via="" if n % 4 == 0 else PEERS[n % 2],
+        kind=Kind.RECEIPT if n % 5 == 1 else Kind.MESSAGE,
+        size=n * 7,
+    )
+    for n in range(12)
+]
+SEALINGS = [envelope(f"sealing {n}").id for n in range(12)]
+IDS = [item.id for item in ENVELOPES] + SEALINGS[:2]
+UIDS = [f"uid {n}" for n in range(6)]
+
+moments = st.integers(0, 30).map(Instant)
+peers = st.sampled_from(PEERS)
+limits = st.integers(1, 8)
+words = st.sampled_from(["", "a", "b", "\x00\u202e\U0001f600"])
+numbers = st.sampled_from([0, 1, 2**63 - 1, 2**63, 2**64 - 1])
+
+
+class Stores(RuleBasedStateMachine):
+    memory: MemoryStore
+    sqlite: SqliteStore
+
+    @initialize()
+    def start(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="qpc-machine-"))
+        self.memory = MemoryStore(durable=True)
+        self.sqlite = self._open()
+        self.begun = False
+        # Pairs of what the two stores call the same line or envelope; the first n are committed.
+        self.cursors: list[tuple[int, int]] = []
+        self.committed = 0
+
+    def _open(self) -> SqliteStore:
+        return SqliteStore.open(self.directory / "store.db", ballast_bytes=0)
+
+    def teardown(self) -> None:
+        if hasattr(self, "sqlite"):
+            self.sqlite.close()
+            shutil.rmtree(self.directory)
+
+    @property
+    def both(self) -> tuple[MeshStore, MeshStore]:
+        return self.memory, self.sqlite
+
+    # --- transactions
+
+    @precondition(lambda self: not self.begun)
+    @rule()
+    def begin(self) -> None:
+        for store in self.both:
+            store.begin()
+        self.begun = True
+
+    @precondition(lambda self: self.begun)
+    @rule()
+    def commit(self) -> None:
+        for store in self.both:
+            store.commit()
+        self.begun = False
+        self.committed = len(self.cursors)
+
+    @precondition(lambda self: self.begun)
+    @rule()
+    def rollback(self) -> None:
+        for store in self.both:
+            store.rollback()
+        self._forget_transaction()
+
+    def _forget_transaction(self) -> None:
+        self.begun = False
+        del self.cursors[self.committed :]
+
+    @rule()
+    def restart(self) -> None:
+        self.memory.close()
+        self.sqlite.close()
+        self.sqlite = self._open()
+        self._forget_transaction()
+
+    # --- writes
+
+    writing = precondition(lambda self: self.begun)
+
+    @writing
+    @rule(name=words, data=st.binary(max_size=4))
+    def set_value(self, name: str, data: bytes) -> None:
+        for store in self.both:
+            store.set_value(name, data)
+
+    @writing
+    @rule(name=words, by=st.integers(1, 3))
+    def count(self, name: str, by: int) -> None:
+        for store in self.both:
+            store.count(name, by)
+
+    @writing
+    @rule(id=st.sampled_from(IDS), fate=st.sampled_from(Fate), forget_at=st.none() | moments)
+    def remember(self, id: EnvelopeId, fate: Fate, forget_at: Instant | None) -> None:
+        for store in self.both:
+            store.remember(id, fate, forget_at)
+
+    @writing
+    @rule(now=moments)
+    def forget(self, now: Instant) -> None:
+        # A limit among ids of one moment leaves open which go, so none is set here.
+        assert self.memory.forget(now, 1_000) == self.sqlite.forget(now, 1_000)
+
+    @writing
+    @rule(item=st.sampled_from(ENVELOPES), expires=moments)
+    def hold(self, item: Held, expires: Instant) -> None:
+        if self.memory.held(item.id) is None:
+            for store in self.both:
+                store.hold(replace(item, expires_at=expires))
+
+    @writing
+    @rule(item=st.sampled_from(ENVELOPES))
+    def release(self, item: Held) -> None:
+        for store in self.both:
+            store.release(item.id)
+
+    @writing
+    @rule(name=st.sampled_from(UIDS), to=peers, text=words, id=st.sampled_from(SEALINGS), state=st.sampled_from(State))
+    def put_sent(self, name: str, to: str, text: str, id: EnvelopeId, state: State) -> None:
+        if self.memory.sent(uid(name)) is None and self.memory.sent_of(id) is None:
+            for store in self.both:
+                store.put_sent(sent(name, to=to, text=text, id=id, state=state))
+
+    @writing
+    @rule(name=st.sampled_from(UIDS), state=st.sampled_from(State), reason=words)
+    def set_state(self, name: str, state: State, reason: str) -> None:
+        if self.memory.sent(uid(name)) is not None:
+            for store in self.both:
+                store.set_state(uid(name), state, reason)
+
+    @writing
+    @rule(name=st.sampled_from(UIDS), id=st.sampled_from(SEALINGS), protection=st.sampled_from(Protection))
+    def resealed(self, name: str, id: EnvelopeId, protection: Protection) -> None:
+        if self.memory.sent(uid(name)) is not None and self.memory.sent_of(id) is None:
+            for store in self.both:
+                store.resealed(uid(name), id, protection)
+
+    @writing
+    @rule(name=st.sampled_from(UIDS), state=words, at=st.integers(-1, 3))
+    def add_trace(self, name: str, state: str, at: int) -> None:
+        if self.memory.sent(uid(name)) is not None:
+            for store in self.both:
+                store.add_trace(uid(name), TraceEvent(WallTime(at), state, "carrier"))
+
+    def _appended(self, memory: int | None, sqlite: int | None) -> None:
+        assert (memory is None) == (sqlite is None)
+        if memory is not None and sqlite is not None:
+            assert all(sqlite > known for _, known in self.cursors)
+            self.cursors.append((memory, sqlite))
+
+    @writing
+    @rule(name=st.sampled_from(UIDS), author=peers, text=words, request=st.booleans(), domain=words)
+    def deliver(self, name: str, author: str, text: str, request: bool, domain: str) -> None:
+        line = message(name, author=author, text=text, request=request, domain=domain)
+        self._appended(self.memory.deliver(line), self.sqlite.deliver(line))
+
+    @writing
+    @rule(name=st.sampled_from(UIDS), to=peers, reason=words)
+    def note(self, name: str, to: str, reason: str) -> None:
+        line = receipt(name, to=to, reason=reason)
+        self._appended(self.memory.note(line), self.sqlite.note(line))
+
+    @writing
+    @rule(data=st.data())
+    def mark_read(self, data: st.DataObject) -> None:
+        chosen = data.draw(st.lists(st.sampled_from(self.cursors))) if self.cursors else []
+        self.memory.mark_read([pair[0] for pair in chosen])
+        self.sqlite.mark_read([pair[1] for pair in chosen])
+
+    @writing
+    @rule(author=peers)
+    def accept(self, author: str) -> None:
+        assert self.memory.accept(key(author)) == self.sqlite.accept(key(author))
+
+    @writing
+    @rule(peer=peers, epoch=numbers, seq=numbers, age=numbers, at=moments, data=st.binary(max_size=3))
+    def put_record(self, peer: str, epoch: int, seq: int, age: int, at: Instant, data: bytes) -> None:
+        for store in self.both:
+            store.put_record(StoredRecord(key(peer), epoch, seq, data, age, at))
+
+    @writing
+    @rule(peer=peers)
+    def drop_record(self, peer: str) -> None:
+        for store in self.both:
+            store.drop_record(key(peer))
+
+    @writing
+    @rule(peer=peers, at=moments, address=words)
+    def see(self, peer: str, at: Instant, address: str) -> None:
+        for store in self.both:
+            store.see(Sighting(key(peer), WallTime(at), at, address))
+
+    @writing
+    @rule(id=st.integers(0, 5), at=moments)
+    def put_prekey(self, id: int, at: Instant) -> None:
+        for store in self.both:
+            store.put_prekey(StoredPrekey(bytes([id]) * 8, bytes([id]) * 32, at))
+
+    @writing
+    @rule(made_before=moments)
+    def drop_prekeys(self, made_before: Instant) -> None:
+        assert self.memory.drop_prekeys(made_before) == self.sqlite.drop_prekeys(made_before)
+
+    # --- reads; most of them after every rule
+
+    @rule(unread=st.booleans(), messages=st.booleans(), peer=st.none() | peers, limit=limits, data=st.data())
+    def journal(self, unread: bool, messages: bool, peer: str | None, limit: int, data: st.DataObject) -> None:
+        after = data.draw(st.sampled_from([(0, 0), *self.cursors]))
+        whose = None if peer is None else key(peer)
+        found = [
+            [
+                self._line(line, which)
+                for line in store.journal(after=after[which], limit=limit, unread=unread, messages=messages, peer=whose)
+            ]
+            for which, store in enumerate(self.both)
+        ]
+        assert found[0] == found[1]
+
+    def _line(self, line: Line, which: int) -> Line:
+        names = [pair[which] for pair in self.cursors]
+        return replace(line, cursor=names.index(line.cursor))
+
+    @rule(dst=peers, limit=limits, after=st.integers(0, 6))
+    def waiting(self, dst: str, limit: int, after: int) -> None:
+        found = []
+        for store in self.both:
+            serials = [0] + [item.serial for item in store.waiting(key(dst), 0, 1_000)]
+            rest = store.waiting(key(dst), serials[min(after, len(serials) - 1)], limit)
+            assert [item.serial for item in rest] == sorted(item.serial for item in rest)
+            found.append([replace(item, serial=0) for item in rest])
+        assert found[0] == found[1]
+
+    @rule(now=moments, limit=limits)
+    def expired(self, now: Instant, limit: int) -> None:
+        found = [[replace(item, serial=0) for item in store.expired(now, limit)] for store in self.both]
+        assert found[0] == found[1]
+
+    @rule(to=peers, protection=st.sampled_from(Protection), limit=limits)
+    def open_with(self, to: str, protection: Protection, limit: int) -> None:
+        found = [list(store.open_with(key(to), protection, limit)) for store in self.both]
+        assert found[0] == found[1]
+
+    @rule(limit=limits)
+    def listings(self, limit: int) -> None:
+        for name in ("records", "sightings"):
+            found = [list(getattr(store, name)(limit)) for store in self.both]
+            assert found[0] == found[1]
+
+    @invariant()
+    def answers_are_alike(self) -> None:
+        if hasattr(self, "sqlite"):
+            first, second = (self._answers(store) for store in self.both)
+            assert first == second
+            # A write that changed nothing may still count as one.
+            assert self.sqlite.dirty or not self.memory.dirty
+
+    def _answers(self, store: MeshStore) -> dict[str, object]:
+        found = [store.held(item.id) for item in ENVELOPES]
+        return {
+            "values": [store.value(name) for name in ("", "a", "b")],
+            "counters": store.counters(),
+            "fates": [store.fate(id) for id in IDS],
+            "held": [item and replace(item, serial=0) for item in found],
+            "usage": [
+                store.usage(scope, name)
+                for scope in Scope
+                for name in (b"", *(key(p) for p in PEERS), *(key(p) + key(q) for p in PEERS for q in PEERS))
+            ],
+            "expiry": store.next_expiry(),
+            "recipients": store.recipients(),
+            "sent": [store.sent(uid(name)) for name in UIDS],
+            "sent_of": [store.sent_of(id) for id in SEALINGS],
+            "envelopes": [list(store.envelopes_of(uid(name))) for name in UIDS],
+            "traces": [list(store.trace(uid(name))) for name in UIDS],
+            "unread": store.unread(),
+            "records": [store.record(key(peer)) for peer in PEERS],
+            "prekeys": list(store.prekeys()),
+        }
+
+
+TestStores = Stores.TestCase
+TestStores.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
