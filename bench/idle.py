@@ -3,7 +3,7 @@
 Two daemons in two network namespaces joined by a veth (needs root). Beside them, in the same run, what the bare Python
 interpreter with the same libraries needs.
 
-    sudo python bench/idle.py [--seconds 60] [--qpc .venv/bin/qpc]
+    sudo python -m bench.idle [--seconds 60] [--qpc .venv/bin/qpc]
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import apsw
 
 from quicprochat.adapters.crypto import Ed25519Signer, SodiumCrypto
+from quicprochat.adapters.system import entropy
 from quicprochat.core.envelope import Header, Kind, MeshEnvelope, make
 from quicprochat.core.ids import Label, Uid
 from quicprochat.core.seal import Letter, Prekey, open_sealed, seal
@@ -33,7 +34,7 @@ def rate(work: Callable[[], object], seconds: float = 0.5) -> float:
 
 def crypto_limits(text: str) -> dict[str, float]:
     """Return rates a core: seal and sign at the author, verify and open at the recipient; and the slower of both."""
-    crypto = SodiumCrypto(os.urandom)
+    crypto = SodiumCrypto(entropy)
     author, reader = Ed25519Signer(os.urandom(32)), Ed25519Signer(os.urandom(32))
     _, private = crypto.new_prekey()
     prekey = Prekey(private.public)

@@ -4,7 +4,7 @@ Every message is sealed, signed, stored with synchronous=FULL on both sides and 
 same run, the limits of the machine: what one core does of the cryptography alone, and what SQLite does of bare synced
 rows. Compare ratios, not numbers: machines are noisy.
 
-    python bench/two_people.py [--count 10000] [--window 512] [--latency 300] [--runs 3] [--peer CMD]
+    python -m bench.two_people [--count 10000] [--window 512] [--latency 300] [--runs 3] [--peer CMD]
 
 ``--peer`` runs another system's benchmark (any command that prints one line of JSON) before and after ours.
 """
@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from limits import crypto_limits, store_limits
+from bench.limits import crypto_limits, store_limits
 
 TEXT = ("The quick brown fox jumps over the lazy dog. " * 7)[:300]
 
@@ -97,10 +97,10 @@ def rss() -> float:
 
 
 def start(role: str, port: int, *args: object) -> subprocess.Popen[str]:
-    command = [sys.executable, __file__, "--role", role, *map(str, args)]
+    command = [sys.executable, "-m", "bench.two_people", "--role", role, *map(str, args)]
     env = {**os.environ, "BENCH_PORT": str(port)}
     if profile := os.environ.get(f"BENCH_PROFILE_{role.upper()}"):
-        command[1:1] = ["-m", "cProfile", "-o", profile]
+        command[1:2] = ["-m", "cProfile", "-o", profile, "-m"]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
 
 
@@ -123,7 +123,7 @@ def run(a: argparse.Namespace) -> dict[str, float]:
         flags = ["--ephemeral"] if a.ephemeral else []
         common = ["--count", a.count, "--latency", a.latency, "--window", a.window, *flags]
         made = subprocess.run(
-            [sys.executable, __file__, "--role", "key", "--home", f"{base}/a"],
+            [sys.executable, "-m", "bench.two_people", "--role", "key", "--home", f"{base}/a"],
             capture_output=True,
             text=True,
             check=True,
@@ -192,9 +192,10 @@ def make_key(home: str) -> None:
     """Make an identity in a home and print its key, so that the recipient can know its author beforehand."""
     from quicprochat.adapters.crypto import SodiumCrypto
     from quicprochat.adapters.home import Home
+    from quicprochat.adapters.system import entropy
     from quicprochat.p2p.book import AddressBook
 
-    print(AddressBook(Home(Path(home)).identity, SodiumCrypto(os.urandom), os.urandom).identity.key.hex())
+    print(AddressBook(Home(Path(home)).identity, SodiumCrypto(entropy), entropy).identity.key.hex())
 
 
 if __name__ == "__main__":

@@ -25,9 +25,7 @@ HOSTS = [
         ("crates", "io"),
     )
 ]
-INDEX_OPTIONS = [
-    stem + separator + "url" for stem in ("index", "extra-index", "default-index") for separator in "-_"
-]
+INDEX_OPTIONS = [stem + separator + "url" for stem in ("index", "extra-index", "default-index") for separator in "-_"]
 INDEX_OPTIONS += ["find" + separator + "links" for separator in "-_"]
 REGISTRY_OR_INDEX = re.compile("|".join(re.escape(text) for text in HOSTS + INDEX_OPTIONS), re.IGNORECASE)
 

@@ -19,6 +19,9 @@ REFRESH_MS = 12 * HOUR_MS
 PREKEY_KEEP_MS = RECORD_LIFETIME_S * 1_000 + TTL_MAX_S * 1_000 + DAY_MS
 """A record may be used until its last day and the message may then travel its whole life: 29 days."""
 
+COUNTER_MAX = 2**63
+"""No honest counter comes near; a thief of the key who sends one must not make ours overflow."""
+
 _VERSION = struct.Struct(">QQ")
 _VERSION_KEY = "record.version"
 
@@ -74,7 +77,8 @@ class OwnCard:
         self.made_at = now.at if due else self.made_at
         if self._silenced or (new == last and not due):
             return False
-        new = replace(new, seq=last.seq + 1, created_ms=now.wall if now.trusted else 0, signed=b"")
+        epoch, seq = (last.epoch, last.seq + 1) if last.seq < COUNTER_MAX else (last.epoch + 1, 0)
+        new = replace(new, epoch=epoch, seq=seq, created_ms=now.wall if now.trusted else 0, signed=b"")
         tx.set_value(_VERSION_KEY, _VERSION.pack(*new.version))
         self.record = replace(new, signed=sign_record(new, self._signer))
         self.made_at = now.at
@@ -89,7 +93,7 @@ class OwnCard:
         """
         if other.version < self.record.version or other.signed == self.record.signed:
             return False
-        if self._jumped:
+        if self._jumped or other.epoch >= COUNTER_MAX:
             self._silenced = True
             out.append(
                 Alarm(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
 
 from quicprochat.core.crypto import Crypto, PrivateKey
-from quicprochat.core.envelope import SUITE_X25519, Kind, MeshEnvelope
+from quicprochat.core.envelope import HEADER_BYTES, SUITE_X25519, TRANSIT, TRANSIT_OFFSET, Kind, MeshEnvelope
 from quicprochat.core.errors import WireError
 from quicprochat.core.ids import Label, PeerKey
 from quicprochat.core.receipt import Receipt, Status
@@ -87,17 +87,22 @@ def check(data: bytes, me: PeerKey, keys: Mapping[bytes, PrivateKey], crypto: Cr
         return Reject(Fault.SIGNATURE, "an envelope that its author did not sign")
     if not crypto.valid_key(envelope.src):
         return Reject(Fault.SIGNATURE, "an envelope from a key that is not a proper one")
-    opened = record = None
+    opened = None
     if envelope.kind == Kind.MESSAGE and envelope.dst == me and understood(envelope):
         opened = open_sealed(envelope, keys, crypto)
-    if receipt is not None and receipt.record:
-        try:
-            record = open_record(receipt.record, crypto)
-        except WireError as error:
-            return Reject(Fault.MALFORMED, str(error))
-        if record.key != envelope.src:
-            return Reject(Fault.MALFORMED, "a receipt that brings somebody else's record")
-    return Checked(envelope, opened, receipt, record)
+    return Checked(envelope, opened, receipt, _record_in(envelope, receipt, me, crypto))
+
+
+def _record_in(envelope: MeshEnvelope, receipt: Receipt | None, me: PeerKey, crypto: Crypto) -> PeerRecord | None:
+    """Return the author's record that a receipt to us brings; one that is not right is left out, because whoever
+    carried the receipt could not know and must not be blamed."""
+    if receipt is None or not receipt.record or envelope.dst != me:
+        return None
+    try:
+        record = open_record(receipt.record, crypto)
+    except WireError:
+        return None
+    return record if record.key == envelope.src else None
 
 
 def understood(envelope: MeshEnvelope) -> bool:
@@ -136,6 +141,8 @@ class Policy:
     blocked: frozenset[PeerKey] = frozenset()
     limits: Limits = field(default_factory=Limits)
     disk_low: bool = False
+    carry: bool = True
+    """Whether mail for others is taken at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,9 +182,9 @@ def admit(tx: MeshStore, checked: Checked, via: PeerKey, policy: Policy, now: No
     if envelope.src in policy.blocked:
         return Admission(Verdict.REFUSED, Reason.POLICY)
     fate = tx.fate(envelope.id)
-    if fate in (Fate.DELIVERED, Fate.UNOPENABLE):
+    if fate is Fate.DELIVERED:
         tx.count("duplicates")
-        return Admission(Verdict.DUPLICATE, status=_status(tx, fate))
+        return Admission(Verdict.DUPLICATE, status=_delivered(tx))
     age = lifetime(envelope, via, now)
     if isinstance(age, Reason):
         return Admission(Verdict.REFUSED, age)
@@ -186,6 +193,8 @@ def admit(tx: MeshStore, checked: Checked, via: PeerKey, policy: Policy, now: No
     if policy.disk_low:
         return Admission(Verdict.DEFERRED, Reason.DISK)
     if envelope.dst != policy.me:
+        if not policy.carry:
+            return Admission(Verdict.REFUSED, Reason.POLICY)
         return _carry(tx, envelope, via, age, fate, policy.limits, now)
     if checked.receipt is not None:
         return Admission(Verdict.STORED)
@@ -194,16 +203,14 @@ def admit(tx: MeshStore, checked: Checked, via: PeerKey, policy: Policy, now: No
     return Admission(Verdict.REFUSED, Reason.UNSUPPORTED)
 
 
-def _status(tx: MeshStore, fate: Fate) -> Status:
-    if fate == Fate.UNOPENABLE:
-        return Status.UNOPENABLE
+def _delivered(tx: MeshStore) -> Status:
     return Status.DELIVERED_VOLATILE if tx.volatile else Status.DELIVERED
 
 
 def _deliver(tx: MeshStore, checked: Checked, policy: Policy, now: Now) -> Admission:
     envelope, opened = checked.envelope, checked.opened
     if opened is None:
-        tx.remember(envelope.id, Fate.UNOPENABLE, _forget_at(envelope, now.at))
+        # Nothing is remembered of it: anybody can make such envelopes, and the next copy gets the same answer.
         tx.count("unopenable")
         return Admission(Verdict.STORED, status=Status.UNOPENABLE)
     letter = opened.letter
@@ -215,13 +222,13 @@ def _deliver(tx: MeshStore, checked: Checked, policy: Policy, now: Now) -> Admis
     if request and _requests_full(tx, line, policy.limits):
         return Admission(Verdict.DEFERRED, Reason.FULL)
     cursor = tx.deliver(line)
-    tx.remember(envelope.id, Fate.DELIVERED, None)
-    status = _status(tx, Fate.DELIVERED)
     if cursor is None:
+        # The uid answers for every sealing of the message; ids kept for good are as many as messages, no more.
         tx.count("duplicates")
-        return Admission(Verdict.DUPLICATE, status=status)
+        return Admission(Verdict.DUPLICATE, status=_delivered(tx))
+    tx.remember(envelope.id, Fate.DELIVERED, None)
     tx.count("delivered")
-    return Admission(Verdict.STORED, status=status, line=replace(line, cursor=cursor))
+    return Admission(Verdict.STORED, status=_delivered(tx), line=replace(line, cursor=cursor))
 
 
 def _requests_full(tx: MeshStore, line: Line, limits: Limits) -> bool:
@@ -245,16 +252,29 @@ def _carry(
     if fate is not None:
         tx.count("duplicates")
         known = tx.held(envelope.id)
-        if known is not None and known.expires_at < held.expires_at:
-            # A liar's nearly expired copy must not stand in for an honest one that lives longer.
-            tx.release(envelope.id)
-            tx.hold(held)
+        if known is not None:
+            _keep_better(tx, known, held)
         return Admission(Verdict.DUPLICATE)
     if _carried_full(tx, held, limits):
         return Admission(Verdict.DEFERRED, Reason.FULL)
     tx.hold(held)
     tx.remember(envelope.id, Fate.HELD, _forget_at(envelope, now.at))
     return Admission(Verdict.STORED)
+
+
+def _keep_better(tx: MeshStore, known: Held, copy: Held) -> None:
+    """Of two copies keep the smaller age and the smaller hop count: a liar's worn-out one must not win."""
+    (hop, _), (other, _) = (
+        TRANSIT.unpack_from(known.wire, TRANSIT_OFFSET),
+        TRANSIT.unpack_from(copy.wire, TRANSIT_OFFSET),
+    )
+    if copy.expires_at <= known.expires_at and other >= hop:
+        return
+    younger = copy if copy.expires_at > known.expires_at else known
+    age = TRANSIT.unpack_from(younger.wire, TRANSIT_OFFSET)[1]
+    wire = younger.wire[:TRANSIT_OFFSET] + TRANSIT.pack(min(hop, other), age) + younger.wire[HEADER_BYTES:]
+    tx.release(known.id)
+    tx.hold(replace(younger, wire=wire))
 
 
 def _carried_full(tx: MeshStore, held: Held, limits: Limits) -> bool:

@@ -74,7 +74,7 @@ class Ticket:
     def parse(cls, text: str) -> Ticket:
         """Read a ticket; the checksum catches a typing error. Raises: LocalError."""
         try:
-            text = text.lower()
+            text = text.lower() if text.isascii() else ""
             if not text.startswith(TICKET_PREFIX) or len(text) > TICKET_MAX_CHARS:
                 raise WireError("not a ticket")
             code = text[len(TICKET_PREFIX) :].upper()

@@ -77,25 +77,35 @@ def frame(kind: FrameType, body: bytes = b"") -> bytes:
 class FrameParser:
     """Cuts a stream of bytes into frames, however they arrive."""
 
-    __slots__ = ("_buffer",)
+    __slots__ = ("_buffer", "_need")
 
     def __init__(self) -> None:
-        self._buffer = b""
+        self._buffer = bytearray()
+        self._need = 0
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """Yield (type, body) of each complete frame. Raises: WireError, after which the link is of no more use."""
-        buffer = self._buffer + data if self._buffer else data
-        position, end = 0, len(buffer)
+        """Yield (type, body) of each complete frame. Raises: WireError, after which the link is of no more use.
+
+        Each call must be iterated to its end before the next.
+        """
+        if self._buffer:
+            self._buffer += data
+            if len(self._buffer) < self._need:
+                return
+            data, self._buffer = bytes(self._buffer), bytearray()
+        position, end, self._need = 0, len(data), _LENGTH.size
         while end - position >= _LENGTH.size:
-            length, kind = _LENGTH.unpack_from(buffer, position)
+            length, kind = _LENGTH.unpack_from(data, position)
             if not 0 < length <= FRAME_MAX_BYTES:
                 raise WireError(f"a frame of {length} bytes; 1 to {FRAME_MAX_BYTES} are allowed")
             after = position + 4 + length
             if after > end:
+                # Not looked at again before all of it is there, so that bytes one by one cost no more than at once.
+                self._need = after - position
                 break
-            yield kind, buffer[position + _LENGTH.size : after]
+            yield kind, data[position + _LENGTH.size : after]
             position = after
-        self._buffer = buffer[position:]
+        self._buffer += data[position:]
 
     @property
     def pending(self) -> int:

@@ -242,7 +242,7 @@ class Node:
         if admission.line is not None:
             out.append(Journaled(admission.line))
         if admission.status is not None:
-            repeated = admission.verdict is Verdict.DUPLICATE
+            repeated = admission.verdict is Verdict.DUPLICATE or admission.status is Status.UNOPENABLE
             if not repeated or neighbour.repeats.take(now.at):
                 self._receipts.setdefault((envelope.src, admission.status), []).append(envelope.id)
         if receipt is not None:
@@ -252,7 +252,8 @@ class Node:
                     self._record(RecordArrived(None, checked.record, envelope.age_ms), tx, now, out)
                     self._reseal_unopened(receipt, checked.record, tx, now, out)
             return
-        if via != envelope.src or admission.verdict in (Verdict.REFUSED, Verdict.DEFERRED):
+        answered_by_receipt = via == envelope.src and admission.status is not None
+        if not answered_by_receipt:
             self._results.setdefault(event.link, []).append(Result(envelope.id, admission.verdict, admission.reason))
 
     def _receipt(

@@ -28,9 +28,7 @@ class Fate(IntEnum):
     """Its bytes are in the store, waiting."""
     DELIVERED = 2
     """It is in this node's inbox; remembered for good, whatever happens to the message."""
-    UNOPENABLE = 3
-    """It was for us and did not open."""
-    GONE = 4
+    GONE = 3
     """It was held and is not any more: passed on, confirmed, expired or withdrawn."""
 
 

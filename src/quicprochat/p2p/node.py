@@ -123,7 +123,9 @@ class P2pNode:
         identity = self._book.identity
         self._clock = SystemClock(self._store.value(CLOCK_KEY))
         self._disk_low = self._make_room()
-        self._policy = Policy(identity.key, identity.known(), identity.blocked(), self._options.limits, self._disk_low)
+        self._policy = Policy(
+            identity.key, identity.known(), identity.blocked(), self._options.limits, self._disk_low, carry=False
+        )
         self._node = Node(signer, self._crypto, entropy, self._policy)
         self._edge = Edge(signer, signer.exchange_private(), self._crypto, entropy)
         self._driver = Driver(self._node, self._store, self._clock, self._release, self._probe)

@@ -1,0 +1,36 @@
+"""Run the benchmarks one after the other, each as a process of its own; name some to run only those.
+
+python -m bench [two_people | ephemeral | idle | flood | micro_store]...
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+RUNS = {
+    "two_people": ("bench.two_people",),
+    "ephemeral": ("bench.two_people", "--ephemeral"),
+    "flood": ("bench.flood",),
+    "idle": ("bench.idle",),
+    "micro_store": ("bench.micro_store",),
+}
+
+
+def main() -> int:
+    wanted = sys.argv[1:] or list(RUNS)
+    unknown = [name for name in wanted if name not in RUNS]
+    if unknown:
+        print(f"there is no benchmark {unknown[0]}; there are: {', '.join(RUNS)}", file=sys.stderr)
+        return 2
+    for name in wanted:
+        if name == "idle" and os.geteuid() != 0:
+            print("idle is left out: it needs root for its network namespaces", file=sys.stderr)
+            continue
+        subprocess.run([sys.executable, "-m", *RUNS[name]], check=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""The gate says of any bytes that they are an envelope, unchanged, or why not, and raises nothing."""
+
+from __future__ import annotations
+
+from fuzz.common import ALICE, BOB, CRYPTO, KEYS, PREKEY, instrumented, run
+
+with instrumented():
+    from quicprochat.core.envelope import PAYLOAD_MAX_BYTES, Header, Kind, make
+    from quicprochat.core.gate import Checked, Reject, check
+    from quicprochat.core.ids import Label
+    from quicprochat.core.seal import PAD_LAST_BYTES, _info, _signed, pad
+
+
+def one_input(data: bytes) -> None:
+    judge(data)
+    judge(resigned(data))
+    if len(data) <= PAYLOAD_MAX_BYTES:
+        for kind in (Kind.MESSAGE, Kind.RECEIPT, Kind.CHANNEL):
+            assert kind == Kind.RECEIPT or isinstance(judge(signed(kind, data)), Checked)
+    if len(data) < PAD_LAST_BYTES - 64:
+        judge(sealed(data))
+
+
+def judge(data: bytes) -> Checked | Reject:
+    answer = check(data, BOB.key, KEYS, CRYPTO)
+    if isinstance(answer, Checked):
+        assert answer.envelope.wire() == data
+        assert answer.opened is None or answer.opened.letter.author == answer.envelope.src
+        assert answer.record is None or answer.record.key == answer.envelope.src
+    return answer
+
+
+def resigned(data: bytes) -> bytes:
+    """The same bytes, as if alice had signed what stands in their core."""
+    core = data[:4] + ALICE.key + data[36:134]
+    return core + ALICE.sign(Label.ENVELOPE, core) + data[198:]
+
+
+def signed(kind: int, payload: bytes) -> bytes:
+    return make(Header(kind, ALICE.key, BOB.key, bytes(16)), payload, ALICE).wire()
+
+
+def sealed(inner: bytes) -> bytes:
+    """Any inner bytes, properly signed by alice and sealed to bob."""
+    header = Header(Kind.MESSAGE, ALICE.key, BOB.key, bytes(16))
+    info = _info(header, PREKEY.id, PREKEY.public)
+    plain = pad(ALICE.sign(Label.DM_INNER, _signed(info, inner)) + inner)
+    return make(header, PREKEY.id + CRYPTO.seal(PREKEY.public, info, plain), ALICE).wire()
+
+
+if __name__ == "__main__":
+    run(one_input)

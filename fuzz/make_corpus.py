@@ -1,0 +1,73 @@
+"""Write fuzz/corpus from docs/test-vectors.json: what each target begins with.
+
+    PYTHONPATH=. python fuzz/make_corpus.py
+
+Files are named by their content, as libFuzzer does; inputs that once failed a target may be added by hand and stay.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+CORPUS = ROOT / "fuzz" / "corpus"
+LONGEST = 2_500
+"""Longer inputs teach a fuzzer nothing and slow it down."""
+
+
+def seeds() -> dict[str, list[bytes]]:
+    """Return the inputs of each target."""
+    vectors: dict[str, Any] = json.loads((ROOT / "docs" / "test-vectors.json").read_text("utf-8"))
+
+    def hexed(name: str, *sections: str) -> list[bytes]:
+        return [bytes.fromhex(case[name]) for section in sections for case in vectors[section]]
+
+    plains = hexed("plain", "messages")
+    inners = [plain.rstrip(b"\0")[64:-1] for plain in plains]
+    frames = hexed("frame", "frames")
+    kinds = {"hello": 1, "results": 5, "record": 6, "bye": 7}
+    wrong = [
+        (1 + len(case["body"]) // 2).to_bytes(4, "big") + bytes([kinds[case["format"]]]) + bytes.fromhex(case["body"])
+        for case in vectors["frames_refused"]
+    ]
+    wires = hexed("wire", "envelopes", "envelopes_refused")
+    posts = [wire[207:] for wire in hexed("wire", "posts", "posts_refused")]
+    post = b"\1" + bytes(24) + b"\1" + bytes(32) + b"\4home\1" + (2).to_bytes(4, "big") + b"hi"
+    tickets = [case["ticket"].encode() for case in (*vectors["tickets"], *vectors["tickets_refused"])]
+    contact = {
+        "public_key": vectors["keys"][1]["key"], "name": "Bob", "verified": True, "blocked": False,
+        "addresses": ["192.0.2.1:7000", "[2001:db8::1]:7000"], "relay": "r",
+    }  # fmt: skip
+    identity = {"version": 1, "secret_key": vectors["keys"][0]["seed"], "public_key": vectors["keys"][0]["key"]}
+    books: list[Any] = [[], [contact], [{}], None]
+    files = [json.dumps({**identity, "name": "me", "contacts": people}) for people in books]
+    return {
+        "envelope": wires + [bytes.fromhex(wire) for wire in vectors["transit"]["wires"]],
+        "letter": plains + inners,
+        "receipt": hexed("payload", "receipts", "receipts_refused"),
+        "record": hexed("record", "records", "records_refused"),
+        "link": [*frames, b"".join(frames[1:4]), *wrong, b"\0\0\0\0\1", b"\xff" * 5],
+        "ticket": [*tickets, b"192.0.2.1:7000", b"[2001:db8::1]:7000", b"Bob", contact["public_key"].encode()],
+        "identity": [text.encode() for text in files] + [files[1].encode()[:-9], b"[" * 2_000],
+        "channel": [*posts, post, post + b"\x80" + bytes(185), b"freifunk", "Gru\u0308ße".encode()],
+        "check": wires + hexed("wire", "receipts", "messages", "messages_unopenable") + inners[:1],
+    }
+
+
+def named() -> dict[Path, bytes]:
+    """Return every file of the corpus and its content."""
+    return {
+        CORPUS / target / hashlib.sha256(data).hexdigest()[:16]: data
+        for target, inputs in seeds().items()
+        for data in inputs
+        if len(data) <= LONGEST
+    }
+
+
+if __name__ == "__main__":
+    for path, data in named().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)

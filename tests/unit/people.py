@@ -1,0 +1,250 @@
+"""People for the unit tests: a node over a store, and what its edge would make, with the simulator's cryptography."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from quicprochat.core.envelope import HOPS_DEFAULT, TTL_DEFAULT_S, Header, Kind, MeshEnvelope, make
+from quicprochat.core.events import (
+    Effect,
+    EnvelopeArrived,
+    Event,
+    LinkId,
+    LinkUp,
+    PolicyChanged,
+    PrekeysChanged,
+    RecordArrived,
+    SelfChanged,
+    SendEnvelope,
+    Written,
+)
+from quicprochat.core.gate import Admission, Checked, Limits, Policy, Reason, Verdict, admit, check
+from quicprochat.core.ids import EnvelopeId, PeerKey, Uid
+from quicprochat.core.memory import MemoryStore
+from quicprochat.core.node import Node
+from quicprochat.core.receipt import Receipt, State, Status
+from quicprochat.core.record import PeerRecord, sign_record
+from quicprochat.core.seal import BOOTSTRAP_ID, Letter, Prekey, Protection, seal
+from quicprochat.core.store import Line
+from quicprochat.core.time import WALL_FLOOR, Instant, Now, WallTime
+from quicprochat.sim.crypto import SimCrypto, SimEntropy, SimPrivate
+
+T0 = 1_000
+"""The life clock when a person is made."""
+WALL = WallTime(WALL_FLOOR + 10_000_000)
+WINDOW = 1_024
+
+
+def at(instant: int, wall: int = 0, *, trusted: bool = False) -> Now:
+    """A moment; without a wall clock unless one is given."""
+    return Now(Instant(instant), WallTime(wall), trusted)
+
+
+def by_clock(instant: int) -> Now:
+    """A moment on a machine whose wall clock is right: wall time WALL at life time 0."""
+    return Now(Instant(instant), WallTime(WALL + instant), True)
+
+
+class Person:
+    """One identity with its node and store; made, started and announced at T0 unless ``start`` is False."""
+
+    def __init__(
+        self,
+        crypto: SimCrypto,
+        name: str,
+        *,
+        limits: Limits | None = None,
+        start: bool = True,
+        durable: bool = True,
+        now: Now | None = None,
+    ) -> None:
+        self.crypto, self.name = crypto, name
+        self.signer = crypto.signer(name.encode())
+        self.key = self.signer.key
+        self.entropy = SimEntropy(b"entropy of " + name.encode())
+        self.store = MemoryStore(durable=durable)
+        self.policy = Policy(self.key, limits=limits or Limits())
+        self.now = now or at(T0)
+        self.keys: dict[bytes, SimPrivate] = {}
+        if start:
+            self.start(self.now)
+
+    @property
+    def record(self) -> PeerRecord:
+        return self.node.record
+
+    @property
+    def prekey(self) -> Prekey:
+        return self.node.record.prekeys[0]
+
+    def start(self, now: Now) -> tuple[Effect, ...]:
+        """Begin a run on the store as it is, and say who we are."""
+        self.now = now
+        self.node = Node(self.signer, self.crypto, self.entropy, self.policy)
+        self.store.begin()
+        out = self.node.start(self.store, now)
+        self.store.commit()
+        self._reload(out)
+        return out + self.step(SelfChanged(self.name, "", "", ()))
+
+    def step(self, *events: Event, now: Now | None = None) -> tuple[Effect, ...]:
+        """One step and its commit; the moment stays where the last step was unless a new one is given."""
+        self.now = now or self.now
+        self.store.begin()
+        out = self.node.step(events, self.store, self.now)
+        self.store.commit()
+        self._reload(out)
+        return out
+
+    def _reload(self, out: tuple[Effect, ...]) -> None:
+        if any(isinstance(effect, PrekeysChanged) for effect in out):
+            self.keys = {p.id: self.crypto.load_prekey(p.secret) for p in self.store.prekeys()}
+            self.keys[BOOTSTRAP_ID] = self.signer.exchange_private()
+
+    # --- what an edge makes
+
+    def envelope(
+        self,
+        to: PeerKey,
+        text: str = "hi",
+        prekey: Prekey | None = None,
+        *,
+        uid: Uid | None = None,
+        kind: int = Kind.MESSAGE,
+        flags: int = 0,
+        ttl_s: int = TTL_DEFAULT_S,
+        created_ms: int = 0,
+        max_hops: int = HOPS_DEFAULT,
+        hop: int = 0,
+        age_ms: int = 0,
+    ) -> MeshEnvelope:
+        """A signed message of this person, as it is after ``hop`` hops and ``age_ms``."""
+        header = Header(kind, self.key, to, self.entropy(16), created_ms, ttl_s, max_hops, flags)
+        letter = Letter(self.key, uid or self.uid(), text)
+        sealed = seal(header, prekey, letter, self.crypto, self.signer)
+        return replace(make(header, sealed, self.signer), hop=hop, age_ms=age_ms)
+
+    def uid(self) -> Uid:
+        return Uid(self.entropy(16))
+
+    def written(
+        self,
+        to: PeerKey,
+        text: str = "hi",
+        prekey: Prekey | None = None,
+        *,
+        require_fs: bool = False,
+        ttl_s: int = TTL_DEFAULT_S,
+        created_ms: int = 0,
+    ) -> Written:
+        """What the node is told of a new message."""
+        uid = self.uid()
+        envelope = self.envelope(to, text, prekey, uid=uid, ttl_s=ttl_s, created_ms=created_ms)
+        return Written(envelope, uid, text, protection(prekey), require_fs)
+
+    def receipt(
+        self,
+        to: PeerKey,
+        *ids: EnvelopeId,
+        status: Status = Status.DELIVERED,
+        record: bytes = b"",
+        ttl_s: int = TTL_DEFAULT_S,
+        age_ms: int = 0,
+        hop: int = 0,
+    ) -> MeshEnvelope:
+        """A receipt signed by this person."""
+        header = Header(Kind.RECEIPT, self.key, to, self.entropy(16), ttl_s=ttl_s)
+        envelope = make(header, Receipt(status, tuple(ids), record).encode(), self.signer)
+        return replace(envelope, age_ms=age_ms, hop=hop)
+
+    def record_of(self, epoch: int, seq: int, prekeys: tuple[Prekey, ...] = (), name: str = "") -> PeerRecord:
+        """A record signed by this person that its node did not make."""
+        record = PeerRecord(self.key, epoch, seq, name=name, prekeys=prekeys)
+        return replace(record, signed=sign_record(record, self.signer))
+
+    # --- what the outside brings
+
+    def check(self, data: MeshEnvelope | bytes) -> Checked:
+        """What our edge makes of received bytes that are good."""
+        checked = check(data if isinstance(data, bytes) else data.wire(), self.key, self.keys, self.crypto)
+        assert isinstance(checked, Checked), checked
+        return checked
+
+    def arrived(self, link: int, data: MeshEnvelope | bytes) -> EnvelopeArrived:
+        """An envelope came over a link."""
+        return EnvelopeArrived(LinkId(link), self.check(data))
+
+    def meet(self, link: int, other: Person, *, window: int = WINDOW, record: bool = True) -> tuple[Effect, ...]:
+        """A link to another person comes up, with the hello's record or (as if it were old news) without."""
+        up = LinkUp(LinkId(link), other.key, window)
+        return self.step(*([RecordArrived(LinkId(link), other.record, 0)] if record else []), up)
+
+    def decide(
+        self,
+        *,
+        contacts: tuple[Person, ...] = (),
+        blocked: tuple[Person, ...] = (),
+        disk_low: bool = False,
+    ) -> tuple[Effect, ...]:
+        """The owner's decisions change."""
+        welcome, refused = frozenset(p.key for p in contacts), frozenset(p.key for p in blocked)
+        return self.step(PolicyChanged(welcome, refused, disk_low))
+
+    # --- what there is to see
+
+    def inbox(self) -> list[Line]:
+        return list(self.store.journal(after=0, limit=1_000_000, messages=True))
+
+    def state(self, uid: Uid) -> State:
+        sent = self.store.sent(uid)
+        assert sent is not None
+        return sent.state
+
+    def trace(self, uid: Uid) -> list[tuple[str, str]]:
+        return [(event.state, event.carrier) for event in self.store.trace(uid)]
+
+
+def protection(prekey: Prekey | None) -> Protection:
+    return Protection.IDENTITY if prekey is None else Protection.PREKEY
+
+
+def people(*names: str, limits: Limits | None = None) -> list[Person]:
+    """Make some people of one world."""
+    crypto = SimCrypto(b"unit tests")
+    return [Person(crypto, name, limits=limits) for name in names]
+
+
+def envelopes(out: tuple[Effect, ...]) -> list[MeshEnvelope]:
+    """The envelopes that a step sends, in order."""
+    return [MeshEnvelope.decode(effect.wire) for effect in out if isinstance(effect, SendEnvelope)]
+
+
+def receipts(out: tuple[Effect, ...]) -> list[Receipt]:
+    """The receipts that a step sends, in order."""
+    return [Receipt.decode(envelope.payload) for envelope in envelopes(out) if envelope.kind == Kind.RECEIPT]
+
+
+def kinds(out: tuple[Effect, ...]) -> list[str]:
+    """The names of a step's effects, in order."""
+    return [type(effect).__name__ for effect in out]
+
+
+# --- the gate alone
+
+
+def let_in(
+    reader: Person, envelope: MeshEnvelope, via: Person, *, now: Now | None = None, policy: Policy | None = None
+) -> Admission:
+    """Both halves of the gate, in a transaction of their own."""
+    reader.store.begin()
+    admission = admit(reader.store, reader.check(envelope), via.key, policy or reader.policy, now or reader.now)
+    reader.store.commit()
+    return admission
+
+
+def refused(reason: Reason) -> Admission:
+    return Admission(Verdict.REFUSED, reason)
+
+
+def deferred(reason: Reason) -> Admission:
+    return Admission(Verdict.DEFERRED, reason)
