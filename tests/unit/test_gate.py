@@ -273,6 +273,21 @@ def test_a_receipt_to_me_is_taken_and_leaves_nothing_in_the_store(circle: list[P
     assert not bob.store.dirty
 
 
+def test_a_receipt_brings_me_its_authors_record_and_nobody_elses(circle: list[Person]) -> None:
+    alice, bob, carol = circle
+    some = EnvelopeId(bytes(32))
+    for brought, to, read in (
+        (alice.record.signed, bob, alice.record),
+        (carol.record.signed, bob, None),
+        (alice.record.signed[:-1], bob, None),
+        (alice.record.signed, carol, None),
+        (b"", bob, None),
+    ):
+        checked = bob.check(alice.receipt(to.key, some, status=Status.UNOPENABLE, record=brought))
+        assert checked.record == read
+        assert checked.receipt is not None
+
+
 # --- the second door
 
 

@@ -96,6 +96,12 @@ def test_who_repeats_itself_without_end_is_not_always_answered(circle: list[Pers
     )
 
 
+def test_a_flood_of_what_does_not_open_is_not_always_answered(circle: list[Person]) -> None:
+    alice, bob, _, _ = circle
+    arrived = [bob.arrived(LINK, alice.envelope(bob.key, prekey=LOST_PREKEY)) for _ in range(2 * REPEAT_BURST)]
+    assert sum(len(bob.step(one)) for one in arrived) == REPEAT_BURST
+
+
 def test_what_does_not_open_is_answered_with_the_keys_for_next_time(circle: list[Person]) -> None:
     alice, bob, _, _ = circle
     envelope = alice.envelope(bob.key, prekey=LOST_PREKEY)
@@ -165,6 +171,13 @@ def test_a_carrier_is_told_what_became_of_what_it_brought(circle: list[Person]) 
         assert bob.step(bob.arrived(2, envelope))[-1] == result(2, envelope, Verdict.DUPLICATE)
 
 
+def test_an_author_is_told_that_a_carrier_has_its_message(circle: list[Person]) -> None:
+    alice, bob, _, zoe = circle
+    envelope = alice.envelope(zoe.key)
+    for verdict in (Verdict.STORED, Verdict.DUPLICATE):
+        assert bob.step(bob.arrived(LINK, envelope)) == (result(LINK, envelope, verdict),)
+
+
 def test_an_author_is_told_why_its_message_is_not_taken(circle: list[Person]) -> None:
     alice, bob, _, _ = circle
     unknown = alice.envelope(bob.key, kind=Kind.CHANNEL)
@@ -185,10 +198,10 @@ def test_results_go_in_frames_of_255(circle: list[Person]) -> None:
 
 
 def holding(circle: list[Person]) -> MeshEnvelope:
-    """Alice's message to Zoe, carried by Bob."""
+    """Alice's message to Zoe, carried by Bob; Alice has gone."""
     alice, bob, _, zoe = circle
     envelope = alice.envelope(zoe.key)
-    bob.step(bob.arrived(LINK, envelope))
+    bob.step(bob.arrived(LINK, envelope), LinkDown(LinkId(LINK)))
     assert bob.store.held(envelope.id) is not None
     return envelope
 
@@ -202,7 +215,7 @@ def test_the_recipients_receipt_cures(circle: list[Person]) -> None:
     assert bob.store.fate(envelope.id) is Fate.GONE
     assert bob.store.usage(Scope.CARRIED) == Usage()
     assert bob.store.usage(Scope.RECEIPTS).count == 1, "and is carried on to the author"
-    bob.step(bob.arrived(LINK, envelope))
+    bob.step(bob.arrived(2, envelope))
     assert bob.store.held(envelope.id) is None, "a late copy stays away"
     bob.store.begin()
     bob.store.forget(Instant(T0 + 28 * DAY_MS), 99)
@@ -239,6 +252,7 @@ def test_a_cure_touches_nothing_of_our_own(circle: list[Person]) -> None:
 
 def test_a_cure_for_what_is_not_here_is_only_carried(circle: list[Person]) -> None:
     alice, bob, _, zoe = circle
+    bob.step(LinkDown(LinkId(LINK)))
     bob.step(bob.arrived(2, zoe.receipt(alice.key, alice.envelope(zoe.key).id, hop=1)))
     assert bob.store.usage(Scope.RECEIPTS).count == 1
 

@@ -274,6 +274,23 @@ def test_other_answers_are_for_the_trace(circle: list[Person], verdict: Verdict,
     assert (alice.state(written.uid), alice.trace(written.uid)) == (State.QUEUED, [(word, "direct")])
 
 
+def test_no_answer_counts_once_a_message_has_come_to_its_end(circle: list[Person]) -> None:
+    alice, bob, carol = circle
+    written = write(alice, bob)
+    held = alice.store.held(written.envelope.id)
+    assert held is not None
+    alice.step(Withdrawn(written.uid))
+    out: list[Effect] = []
+    alice.store.begin()
+    for verdict, reason in ((Verdict.STORED, Reason.NONE), (Verdict.REFUSED, Reason.CLOCK)):
+        result = Result(held.id, verdict, reason)
+        assert Outbox().result(alice.store, result, held, carol.key, alice.now, out) is None
+    receipt = replace(held, id=EnvelopeId(bytes(32)))
+    assert Outbox().result(alice.store, Result(receipt.id, Verdict.STORED), receipt, carol.key, alice.now, out) is None
+    assert not alice.store.dirty
+    assert out == []
+
+
 # --- our own decisions
 
 

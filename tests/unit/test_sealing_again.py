@@ -14,6 +14,7 @@ from quicprochat.core.events import (
     RecordArrived,
     Reseal,
     Resealed,
+    ResealFailed,
     ResultsArrived,
     Tick,
     Withdrawn,
@@ -169,19 +170,35 @@ def test_the_new_sealing_takes_the_place_of_the_old_in_a_full_outbox() -> None:
     assert alice.store.usage(Scope.OWN) == Usage(1, size)
 
 
-def test_a_sealing_that_finds_no_room_leaves_the_old_one_where_it_was(circle: list[Person]) -> None:
-    alice, bob, _ = circle
+def test_a_sealing_that_finds_no_room_leaves_the_old_one_to_be_sent() -> None:
+    size = len(people("alice")[0].envelope(people("bob")[0].key).wire())
+    alice, bob = people("alice", "bob", limits=Limits(own_bytes=size))
     written = write(alice, bob)
-    alice.step(RecordArrived(None, bob.record, 0))
-    before = alice.store.held(written.envelope.id)
-    assert before is not None
-    alice.decide(disk_low=True)
-    assert alice.step(resealed(alice, reseal(written, bob))) == ()
-    after = alice.store.held(written.envelope.id)
-    assert after == replace(before, serial=before.serial + 1)
+    alice.meet(LINK, bob)
+    (first,) = envelopes(alice.step(resealed(alice, replace(reseal(written, bob), text="x" * 2_000))))
+    assert first.id == written.envelope.id
     message = alice.store.sent(written.uid)
     assert message is not None
     assert (message.envelope_id, message.seals) == (written.envelope.id, 1)
+
+
+def test_a_disk_that_is_almost_full_does_not_keep_a_better_sealing_out(circle: list[Person]) -> None:
+    """It takes the room of the old one; otherwise everything sealed before the first link would be stuck."""
+    alice, bob, _ = circle
+    written = write(alice, bob)
+    alice.decide(disk_low=True)
+    alice.meet(LINK, bob)
+    (sent,) = envelopes(alice.step(resealed(alice, reseal(written, bob))))
+    assert sent.id != written.envelope.id
+    assert alice.store.held(written.envelope.id) is None
+
+
+def test_what_could_not_be_sealed_again_is_sent_as_it_was(circle: list[Person]) -> None:
+    alice, bob, _ = circle
+    written = write(alice, bob)
+    alice.meet(LINK, bob)
+    (sent,) = envelopes(alice.step(ResealFailed(written.uid)))
+    assert sent.id == written.envelope.id
 
 
 # --- a clock that was wrong
@@ -230,6 +247,21 @@ def test_who_requires_forward_secrecy_gets_no_identity_key_instead(circle: list[
     assert alice.state(written.uid) is State.QUEUED
 
 
+def test_who_requires_forward_secrecy_gets_another_prekey(circle: list[Person]) -> None:
+    alice, bob, _ = circle
+    alice.meet(LINK, bob)
+    written = alice.written(bob.key, "hi", bob.prekey, require_fs=True)
+    alice.step(written)
+    assert clock_refused(alice, written.envelope.id) == (reseal(written, bob, claim_time=False),)
+
+
+def test_where_no_prekey_is_known_the_identity_key_serves_again(circle: list[Person]) -> None:
+    alice, bob, _ = circle
+    alice.meet(LINK, bob, record=False)
+    written = write(alice, bob)
+    assert clock_refused(alice, written.envelope.id) == (replace(reseal(written, bob, claim_time=False), prekey=None),)
+
+
 # --- a recipient that cannot open
 
 
@@ -270,6 +302,15 @@ def test_a_word_on_a_former_sealing_is_old_news(circle: list[Person]) -> None:
     alice.step(resealed(alice, reseal(written, bob)))
     assert unopenable(alice, bob, written.envelope.id) == ()
     assert len(alice.trace(written.uid)) == 1
+
+
+def test_a_word_on_a_message_that_ended_is_old_news_too(circle: list[Person]) -> None:
+    alice, bob, _ = circle
+    alice.meet(LINK, bob, record=False)
+    written = write(alice, bob, LOST_PREKEY)
+    alice.step(Withdrawn(written.uid))
+    assert unopenable(alice, bob, written.envelope.id) == ()
+    assert alice.trace(written.uid) == [("cancelled", "")]
 
 
 def test_a_receipt_for_a_former_sealing_is_a_receipt_for_the_message(circle: list[Person]) -> None:

@@ -6,13 +6,14 @@ import ctypes
 import os
 import random
 import time
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 from quicprochat.core.time import ClockMark, Instant, Now, WallTime, leapt, plausible, resumed
 
 _TIME_ERROR = 5
 """adjtimex(2): the kernel's clock is not synchronised."""
-_SYNC_CHECK_MS = 60_000
 
 
 def entropy(count: int) -> bytes:
@@ -20,15 +21,20 @@ def entropy(count: int) -> bytes:
     return os.urandom(count)
 
 
+@lru_cache(maxsize=1)
+def _adjtimex() -> Callable[[object], int] | None:
+    try:
+        function: Callable[[object], int] = ctypes.CDLL(None, use_errno=True).adjtimex
+    except (OSError, AttributeError):
+        return None
+    return function
+
+
 def kernel_synchronised() -> bool:
     """Say whether the kernel believes its wall clock to be synchronised (adjtimex(2)); False where it cannot tell."""
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        buffer = ctypes.create_string_buffer(512)  # struct timex, larger than on any platform; modes 0 only reads
-        state: int = libc.adjtimex(buffer)
-    except (OSError, AttributeError):
-        return False
-    return 0 <= state < _TIME_ERROR
+    adjtimex = _adjtimex()
+    # struct timex is smaller than this on every platform; modes 0, its first field, only reads.
+    return adjtimex is not None and 0 <= adjtimex(ctypes.create_string_buffer(512)) < _TIME_ERROR
 
 
 def boot_id() -> bytes:
@@ -55,20 +61,17 @@ class SystemClock:
         self._start_ms = _since_boot_ms()
         self._mark = decode_mark(stored) if stored else None
         self._base = resumed(self._mark, self._boot, self._start_ms)
-        self._synchronised = False
-        self._checked_ms: int | None = None
         self._trusted: tuple[WallTime, Instant] | None = None
 
     def now(self) -> Now:
         """Return this moment."""
         since = _since_boot_ms()
-        if self._checked_ms is None or since - self._checked_ms > _SYNC_CHECK_MS:
-            self._synchronised, self._checked_ms = kernel_synchronised(), since
         wall = WallTime(time.time_ns() // 1_000_000)
-        trusted = self._synchronised and plausible(wall)
+        # Asked each time: whoever sets the clock by hand takes the kernel's word away at that moment.
+        trusted = kernel_synchronised() and plausible(wall)
         at = Instant(self._base + since - self._start_ms)
-        ahead = leapt(self._mark, at, wall, trusted=trusted)
-        if ahead > at:
+        if self._trusted is None:
+            ahead = leapt(self._mark, at, wall, trusted=trusted, boot_id=self._boot)
             self._base = Instant(self._base + ahead - at)
             at = ahead
         if trusted:
@@ -77,24 +80,30 @@ class SystemClock:
 
     def mark(self, now: Now) -> bytes:
         """Return what to store so that the next run takes up where this one is."""
-        wall, at = self._trusted or (
-            (self._mark.trusted_wall, self._mark.trusted_at) if self._mark else (WallTime(0), Instant(0))
-        )
-        return encode_mark(ClockMark(now.at, self._boot, _since_boot_ms(), wall, at))
+        since, last = _since_boot_ms(), self._mark
+        if self._trusted is not None:
+            return encode_mark(ClockMark(now.at, self._boot, since, *self._trusted, self._boot))
+        if last is not None:
+            kept = (last.trusted_wall, last.trusted_at, last.trusted_boot)
+            return encode_mark(ClockMark(now.at, self._boot, since, *kept))
+        return encode_mark(ClockMark(now.at, self._boot, since))
 
 
 def encode_mark(mark: ClockMark) -> bytes:
-    """Return a clock mark as text: five fields with a space between."""
-    fields = (mark.at, mark.boot_id.decode("ascii") or "-", mark.since_boot_ms, mark.trusted_wall, mark.trusted_at)
+    """Return a clock mark as text: six fields with a space between."""
+    boots = [boot.decode("ascii") or "-" for boot in (mark.boot_id, mark.trusted_boot)]
+    fields = (mark.at, boots[0], mark.since_boot_ms, mark.trusted_wall, mark.trusted_at, boots[1])
     return " ".join(str(field) for field in fields).encode("ascii")
 
 
 def decode_mark(data: bytes) -> ClockMark | None:
     """Read a stored clock mark; None for what is none, since a wrong clock is worse than a fresh one."""
     try:
-        at, boot, since, wall, trusted_at = data.decode("ascii").split(" ")
-        name = b"" if boot == "-" else boot.encode("ascii")
-        return ClockMark(Instant(int(at)), name, int(since), WallTime(int(wall)), Instant(int(trusted_at)))
+        at, boot, since, wall, trusted_at, trusted_boot = data.decode("ascii").split(" ")
+        boots = [b"" if name == "-" else name.encode("ascii") for name in (boot, trusted_boot)]
+        return ClockMark(
+            Instant(int(at)), boots[0], int(since), WallTime(int(wall)), Instant(int(trusted_at)), boots[1]
+        )
     except ValueError:
         return None
 

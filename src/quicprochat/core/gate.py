@@ -190,14 +190,15 @@ def admit(tx: MeshStore, checked: Checked, via: PeerKey, policy: Policy, now: No
         return Admission(Verdict.REFUSED, age)
     if envelope.hop > envelope.max_hops:
         return Admission(Verdict.REFUSED, Reason.HOPS)
+    if checked.receipt is not None and envelope.dst == policy.me:
+        # Before the disk is looked at: a receipt lets a message go and makes room.
+        return Admission(Verdict.STORED)
     if policy.disk_low:
         return Admission(Verdict.DEFERRED, Reason.DISK)
     if envelope.dst != policy.me:
         if not policy.carry:
             return Admission(Verdict.REFUSED, Reason.POLICY)
         return _carry(tx, envelope, via, age, fate, policy.limits, now)
-    if checked.receipt is not None:
-        return Admission(Verdict.STORED)
     if envelope.kind == Kind.MESSAGE and understood(envelope):
         return _deliver(tx, checked, policy, now)
     return Admission(Verdict.REFUSED, Reason.UNSUPPORTED)

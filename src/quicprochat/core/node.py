@@ -163,7 +163,7 @@ class Node:
             case Resealed():
                 self._resealed(event, tx, now)
             case ResealFailed():
-                self._outbox.seal_answered(event.uid)
+                self._reseal_failed(event, tx)
             case Withdrawn():
                 self._outbox.withdraw(tx, event.uid, now, out)
             case PolicyChanged():
@@ -395,15 +395,24 @@ class Node:
         # The old sealing makes room first, so that a full outbox cannot keep a better one out.
         old = tx.held(sent.envelope_id)
         tx.release(sent.envelope_id)
-        if isinstance(submit(tx, event.envelope, self._policy, now), Reason):
+        # It takes the room of what it replaces, so a disk that is almost full is no reason against it.
+        if isinstance(submit(tx, event.envelope, replace(self._policy, disk_low=False), now), Reason):
             if old is not None:
                 tx.hold(old)
-            return
-        tx.resealed(event.uid, event.envelope.id, event.protection)
+        else:
+            tx.resealed(event.uid, event.envelope.id, event.protection)
         neighbour = self._by_peer.get(sent.to)
         if neighbour is not None:
             neighbour.lane.answered(sent.envelope_id, now.at)
             neighbour.lane.backlog = True
+
+    def _reseal_failed(self, event: ResealFailed, tx: MeshStore) -> None:
+        self._outbox.seal_answered(event.uid)
+        sent = tx.sent(event.uid)
+        neighbour = self._by_peer.get(sent.to) if sent is not None else None
+        if neighbour is not None:
+            # It was passed over while it was being sealed.
+            neighbour.lane.look_again()
 
     def _publish(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         if self._card.publish(tx, self._wanted, now, out):

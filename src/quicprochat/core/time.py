@@ -42,7 +42,8 @@ class ClockMark:
     """What is persisted of the clocks: the life clock, the boot it was read in, and the last trusted pair.
 
     ``boot_id`` names one boot of the machine, ``since_boot_ms`` counts from it including sleep (CLOCK_BOOTTIME).
-    ``trusted_wall`` is 0 until the wall clock was trusted once; ``trusted_at`` is the life clock at that moment.
+    ``trusted_wall`` is 0 until the wall clock was trusted once; ``trusted_at`` is the life clock
+    at that moment and ``trusted_boot`` the boot it was in.
     """
 
     at: Instant
@@ -50,6 +51,7 @@ class ClockMark:
     since_boot_ms: int
     trusted_wall: WallTime = WallTime(0)
     trusted_at: Instant = Instant(0)
+    trusted_boot: bytes = b""
 
 
 def plausible(wall: int) -> bool:
@@ -65,15 +67,19 @@ def resumed(mark: ClockMark | None, boot_id: bytes, since_boot_ms: int) -> Insta
     """
     if mark is None:
         return Instant(0)
-    outage = since_boot_ms - mark.since_boot_ms if mark.boot_id == boot_id else 0
+    outage = since_boot_ms - mark.since_boot_ms if boot_id and mark.boot_id == boot_id else 0
     return Instant(mark.at + max(0, outage))
 
 
-def leapt(mark: ClockMark | None, at: Instant, wall: WallTime, *, trusted: bool) -> Instant:
+def leapt(mark: ClockMark | None, at: Instant, wall: WallTime, *, trusted: bool, boot_id: bytes = b"") -> Instant:
     """Return the life clock moved forward over an outage that a trusted wall clock now proves.
 
-    Never moves back; a wall clock outside the plausible range proves nothing.
+    Never moves back; a wall clock outside the plausible range proves nothing. Within the boot in which the wall clock
+    was trusted already there is nothing to make up: that boot has measured the time itself, and a time server that is
+    wrong must not age what waits.
     """
     if mark is None or not trusted or not mark.trusted_wall or not plausible(wall):
+        return at
+    if boot_id and mark.trusted_boot == boot_id:
         return at
     return Instant(max(at, mark.trusted_at + (wall - mark.trusted_wall)))

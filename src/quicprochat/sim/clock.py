@@ -5,6 +5,8 @@ Follows what ``adapters/system.py`` does on a real machine, with the same functi
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from quicprochat.core.time import DAY_MS, WALL_FLOOR, ClockMark, Instant, Now, WallTime, leapt, plausible, resumed
 
 WORLD_BEGIN = WallTime(WALL_FLOOR + 300 * DAY_MS)
@@ -26,7 +28,7 @@ class Clock:
         self._booted_at = 0
         self._started_at = 0
         self._base = Instant(0)
-        self._trusted = (WallTime(0), Instant(0))
+        self._trusted: tuple[WallTime, Instant] | None = None
 
     def start(self, time: int, *, rebooted: bool) -> None:
         """Begin a run of the home: take up from what the last commit kept."""
@@ -34,9 +36,9 @@ class Clock:
             self._boots += 1
             self._booted_at = time
         self._started_at = time
-        self._begun_from = mark = self._mark
-        self._base = resumed(mark, self._boot_id, time - self._booted_at)
-        self._trusted = (mark.trusted_wall, mark.trusted_at) if mark else (WallTime(0), Instant(0))
+        self._begun_from = self._mark
+        self._base = resumed(self._mark, self._boot_id, time - self._booted_at)
+        self._trusted = None
 
     @property
     def _boot_id(self) -> bytes:
@@ -47,12 +49,22 @@ class Clock:
         wall = WallTime(WORLD_BEGIN + time + self.skew_ms)
         trusted = self.synchronised and plausible(wall)
         at = Instant(self._base + time - self._started_at)
-        ahead = leapt(self._begun_from, at, wall, trusted=trusted)
-        self._base = Instant(self._base + ahead - at)
+        if self._trusted is None:
+            ahead = leapt(self._begun_from, at, wall, trusted=trusted, boot_id=self._boot_id)
+            self._base = Instant(self._base + ahead - at)
+            at = ahead
         if trusted:
-            self._trusted = (wall, ahead)
-        return Now(ahead, wall, trusted)
+            self._trusted = (wall, at)
+        return Now(at, wall, trusted)
 
     def keep(self, time: int, now: Now) -> None:
         """Keep the moment of a step that was committed."""
-        self._mark = ClockMark(now.at, self._boot_id, time - self._booted_at, *self._trusted)
+        mark, last = ClockMark(now.at, self._boot_id, time - self._booted_at), self._begun_from
+        if self._trusted is not None:
+            wall, at = self._trusted
+            mark = replace(mark, trusted_wall=wall, trusted_at=at, trusted_boot=self._boot_id)
+        elif last is not None:
+            mark = replace(
+                mark, trusted_wall=last.trusted_wall, trusted_at=last.trusted_at, trusted_boot=last.trusted_boot
+            )
+        self._mark = mark

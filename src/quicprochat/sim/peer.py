@@ -161,8 +161,8 @@ class Peer:
         names = " ".join(type(effect).__name__ for effect in effects)
         self.world.note(self.name, f"commits at {now.at}: {names}")
         if effects and self.doom in (Doom.AFTER_COMMIT, Doom.DURING_RELEASE):
-            whole = self.doom is Doom.DURING_RELEASE
-            for effect in effects[: self.world.rng.randrange(len(effects) + 1) if whole else 0]:
+            count = self.world.rng.randrange(len(effects) + 1) if self.doom is Doom.DURING_RELEASE else 0
+            for effect in effects[:count]:
                 self._release(effect)
             self.crash()
             return

@@ -15,11 +15,7 @@ from zlib import crc32
 
 from quicprochat.core.errors import WireError
 from quicprochat.core.gate import Limits
-from quicprochat.core.link import (
-    FrameParser,
-    FrameType,
-    frame,
-)
+from quicprochat.core.link import FrameParser, FrameType, frame
 from quicprochat.sim.clock import Clock
 from quicprochat.sim.crypto import SimCrypto
 from quicprochat.sim.peer import Peer
@@ -67,7 +63,7 @@ class World:
 
 
 class Cable:
-    """A way between two peers; while it is plugged in and both run, they hold a connection over it."""
+    """The one way between two peers; while it is plugged in and both run, they hold a connection over it."""
 
     def __init__(
         self, one: Peer, other: Peer, *, latency_ms: int = 20, jitter_ms: int = 0, bytes_per_s: int = 1_000_000,
