@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from tests.unit.people import T0, Person, at, envelopes, kinds, people
 
+from quicprochat.core import courier
 from quicprochat.core.courier import BATCH, DEFERRED_MS, IN_FLIGHT_BYTES, RETRY_FIRST_MS, RETRY_LAST_MS
 from quicprochat.core.envelope import MeshEnvelope
 from quicprochat.core.events import Effect, EnvelopeRejected, LinkDown, LinkId, ResultsArrived, Tick, Withdrawn
@@ -101,6 +102,16 @@ def test_few_bytes_are_under_way_however_wide_the_window(circle: list[Person]) -
     assert ids(receipt(alice, bob, large[0])) == [large[fit].id]
 
 
+def test_the_byte_that_reaches_the_bound_is_the_last(circle: list[Person], monkeypatch: pytest.MonkeyPatch) -> None:
+    alice, bob, _ = circle
+    size = len(write(alice, bob, 1)[0].wire())
+    for bound in (size + 1, 2 * size):
+        monkeypatch.setattr(courier, "IN_FLIGHT_BYTES", bound)
+        alice, bob = people("alice", "bob")
+        write(alice, bob, 4)
+        assert len(ids(alice.meet(LINK, bob))) == 2
+
+
 @pytest.mark.parametrize("verdict", Verdict)
 def test_every_answer_makes_room(circle: list[Person], verdict: Verdict) -> None:
     alice, bob, _ = circle
@@ -163,6 +174,24 @@ def test_an_answer_shows_that_the_neighbour_is_there_and_ends_the_slowness(circl
     assert [second for second in range(106, 200) if offers(alice, second, waiting[1:])] == [105 + 15, 105 + 45]
 
 
+def test_an_answer_gives_the_rest_their_time_anew(circle: list[Person]) -> None:
+    alice, bob, _ = circle
+    first, second = write(alice, bob, 2)
+    alice.meet(LINK, bob)
+    alice.now = at(T0 + 10_000)
+    receipt(alice, bob, first)
+    assert [n for n in range(10, 60) if offers(alice, n, [second])] == [25, 55]
+
+
+def test_a_new_message_does_not_put_off_the_older_ones(circle: list[Person]) -> None:
+    alice, bob, _ = circle
+    (first,) = write(alice, bob, 1)
+    alice.meet(LINK, bob)
+    alice.now = at(T0 + 10_000)
+    (second,) = write(alice, bob, 1)
+    assert ids(alice.step(Tick(), now=at(T0 + RETRY_FIRST_MS))) == [first.id, second.id]
+
+
 def test_the_clock_of_an_answer_begins_with_the_question(circle: list[Person]) -> None:
     alice, bob, _ = circle
     alice.meet(LINK, bob)
@@ -201,6 +230,24 @@ def test_several_deferred_at_different_times_are_asked_for_together(circle: list
     assert ids(alice.step(Tick(), now=at(T0 + DEFERRED_MS))) == [first.id, second.id]
 
 
+def test_what_was_deferred_waits_its_time_though_others_are_offered_again(circle: list[Person]) -> None:
+    alice, bob, _ = circle
+    first, second = write(alice, bob, 2)
+    alice.meet(LINK, bob)
+    alice.step(results(Verdict.DEFERRED, first.id))
+    offered = [(n, ids(alice.step(Tick(), now=at(T0 + 1_000 * n)))) for n in range(31)]
+    assert [one for one in offered if one[1]] == [(15, [second.id]), (30, [first.id])]
+
+
+def test_what_was_deferred_and_offered_again_is_followed_like_new(circle: list[Person]) -> None:
+    alice, bob, _ = circle
+    (first,) = write(alice, bob, 1)
+    alice.meet(LINK, bob)
+    alice.step(results(Verdict.DEFERRED, first.id))
+    offered = [(n, ids(alice.step(Tick(), now=at(T0 + 1_000 * n)))) for n in range(46)]
+    assert [one for one in offered if one[1]] == [(30, [first.id]), (45, [first.id])]
+
+
 def test_looking_again_does_not_repeat_what_is_under_way(circle: list[Person]) -> None:
     alice, bob, _ = circle
     first, second = write(alice, bob, 2)
@@ -220,6 +267,15 @@ def test_what_is_refused_for_good_is_not_offered_again_on_this_link(circle: list
     assert ids(alice.step(Tick(), now=at(T0 + HOUR_MS))) == []
     alice.step(LinkDown(LinkId(LINK)))
     assert ids(alice.meet(2, bob)) == [refused.id]
+
+
+def test_nor_because_something_new_is_written(circle: list[Person]) -> None:
+    alice, bob, _ = circle
+    alice.meet(LINK, bob, window=1)
+    (refused,) = write(alice, bob, 1)
+    alice.step(results(Verdict.REFUSED, refused.id, reason=Reason.POLICY))
+    some = write(alice, bob, 2)
+    assert ids(receipt(alice, bob, some[0])) == [some[1].id]
 
 
 def test_a_new_link_brings_everything_that_no_receipt_confirmed(circle: list[Person]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 from tests.unit.people import T0, WINDOW, Person, at, by_clock, envelopes, kinds, people
 
+from quicprochat.core import node as node_module
 from quicprochat.core.address import Address
 from quicprochat.core.events import (
     CloseLink,
@@ -66,6 +67,16 @@ def test_what_arrives_over_a_link_that_is_gone_is_left_to_be_sent_again(circle: 
     assert alice.step(LinkDown(LinkId(LINK)), late) == ()
     assert alice.inbox() == []
     assert alice.meet(2, bob) == ()
+
+
+def test_a_link_that_another_took_over_from_says_nothing_more(circle: list[Person]) -> None:
+    alice, bob, _ = circle
+    alice.meet(LINK, bob)
+    late = alice.arrived(LINK, bob.envelope(alice.key))
+    alice.meet(2, bob)
+    assert alice.step(late, *[EnvelopeRejected(LinkId(LINK))] * BAD_MAX) == ()
+    assert alice.inbox() == []
+    assert kinds(alice.step(alice.arrived(2, bob.envelope(alice.key)))) == ["Journaled", "SendEnvelope"]
 
 
 def test_answers_to_a_link_that_goes_in_the_same_batch_are_dropped(circle: list[Person]) -> None:
@@ -128,6 +139,15 @@ def test_each_flood_costs_twice_the_ban_of_the_last(circle: list[Person]) -> Non
     assert bans[-1] == BAN_LAST_MS
     alice.meet(77, bob)
     assert flood(alice, BAD_MAX, link=77) == closed(77, BAN_FIRST_MS), "another peer begins anew"
+
+
+def test_only_so_many_floods_are_remembered(circle: list[Person], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_module, "BANS_MAX", 2)
+    alice, bob, mallory = circle
+    for link, peer in enumerate((mallory, bob, Person(alice.crypto, "eve"), bob, mallory)):
+        alice.meet(link, peer)
+        minutes = BAN_FIRST_MS * (2 if link == 3 else 1)
+        assert flood(alice, BAD_MAX, link=link) == closed(link, minutes), "the one longest ago is forgotten"
 
 
 def test_other_links_do_not_suffer_from_a_flood(circle: list[Person]) -> None:

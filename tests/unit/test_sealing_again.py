@@ -23,7 +23,7 @@ from quicprochat.core.events import (
 from quicprochat.core.gate import Limits, Reason, Verdict
 from quicprochat.core.ids import EnvelopeId
 from quicprochat.core.link import Result
-from quicprochat.core.outbox import SEALS_MAX
+from quicprochat.core.outbox import SEALS_MAX, UPGRADE_BATCH
 from quicprochat.core.receipt import State, Status
 from quicprochat.core.seal import Prekey, Protection
 from quicprochat.core.store import Scope, Usage
@@ -201,6 +201,22 @@ def test_what_could_not_be_sealed_again_is_sent_as_it_was(circle: list[Person]) 
     assert sent.id == written.envelope.id
 
 
+def test_everything_that_waits_is_sealed_better_before_any_of_it_leaves(circle: list[Person]) -> None:
+    """More than one batch of it: what stood beyond the first must not slip out under the identity key."""
+    alice, bob, _ = circle
+    count = 2 * UPGRADE_BATCH + 3
+    uids = [write(alice, bob).uid for _ in range(count)]
+    effects = alice.meet(LINK, bob)
+    sealed = 0
+    while asked := [effect for effect in effects if isinstance(effect, Reseal)]:
+        assert not envelopes(effects)
+        sealed += len(asked)
+        effects = alice.step(*(resealed(alice, one) for one in asked))
+    assert sealed == count
+    ids = {sent.id for sent in envelopes(effects)}
+    assert ids == {message.envelope_id for uid in uids if (message := alice.store.sent(uid)) is not None}
+
+
 # --- a clock that was wrong
 
 
@@ -284,6 +300,16 @@ def test_an_answer_without_a_record_leaves_it_waiting(circle: list[Person]) -> N
     written = write(alice, bob, LOST_PREKEY)
     assert unopenable(alice, bob, written.envelope.id, record=False) == ()
     assert (alice.state(written.uid), alice.trace(written.uid)) == (State.QUEUED, [("unopenable", "direct")])
+
+
+def test_a_record_without_prekeys_is_no_help(circle: list[Person]) -> None:
+    alice, bob, _ = circle
+    alice.meet(LINK, bob, record=False)
+    written = write(alice, bob, LOST_PREKEY)
+    bare = bob.record_of(1, 9).signed
+    receipt = bob.receipt(alice.key, written.envelope.id, status=Status.UNOPENABLE, record=bare)
+    assert alice.step(alice.arrived(LINK, receipt)) == ()
+    assert alice.state(written.uid) is State.QUEUED
 
 
 def test_a_record_from_somebody_else_gives_no_prekey(circle: list[Person]) -> None:

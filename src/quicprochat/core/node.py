@@ -60,7 +60,7 @@ BAN_FIRST_MS = 10 * MINUTE_MS
 BAN_LAST_MS = 24 * HOUR_MS
 BANS_MAX = 4_096
 REPEAT_BURST, REPEAT_PER_S = 256, 64
-"""Receipts sent again for duplicates, per author: a peer that repeats itself must not make us work for it."""
+"""Receipts (of up to 64 ids) sent again for duplicates that come over one link: repeating must not make us work."""
 SWEEP_MS = MINUTE_MS
 SWEEP_BATCH = 512
 
@@ -95,7 +95,9 @@ class Node:
         self._sweep_at = Instant(0)
         self._next_expiry: Instant | None = None
         # Gathered during one step, sent at its end.
+        self._to_upgrade: set[PeerKey] = set()
         self._receipts: dict[tuple[PeerKey, Status], list[EnvelopeId]] = {}
+        self._repeated: dict[tuple[LinkId, PeerKey, Status], list[EnvelopeId]] = {}
         self._results: dict[LinkId, list[Result]] = {}
 
     @property
@@ -135,10 +137,11 @@ class Node:
         out: list[Effect] = []
         for event in events:
             self._apply(event, tx, now, out)
+        self._upgrade_on(tx, now, out)
         self._timers(tx, now, out)
         self._flush_receipts(tx, now, out)
         for neighbour in self._links.values():
-            if neighbour.lane.backlog:
+            if neighbour.lane.backlog and not self._outbox.upgrading(neighbour.peer):
                 neighbour.lane.fill(tx, self._outbox, now.at, out)
         self._flush_results(out)
         self._next_expiry = tx.next_expiry()
@@ -243,7 +246,9 @@ class Node:
             out.append(Journaled(admission.line))
         if admission.status is not None:
             repeated = admission.verdict is Verdict.DUPLICATE or admission.status is Status.UNOPENABLE
-            if not repeated or neighbour.repeats.take(now.at):
+            if repeated:
+                self._repeated.setdefault((event.link, envelope.src, admission.status), []).append(envelope.id)
+            else:
                 self._receipts.setdefault((envelope.src, admission.status), []).append(envelope.id)
         if receipt is not None:
             if admission.verdict is Verdict.STORED:
@@ -392,6 +397,7 @@ class Node:
         sent = tx.sent(event.uid)
         if sent is None or sent.state not in OPEN_STATES:
             return
+        self._to_upgrade.add(sent.to)
         # The old sealing makes room first, so that a full outbox cannot keep a better one out.
         old = tx.held(sent.envelope_id)
         tx.release(sent.envelope_id)
@@ -399,6 +405,7 @@ class Node:
         if isinstance(submit(tx, event.envelope, replace(self._policy, disk_low=False), now), Reason):
             if old is not None:
                 tx.hold(old)
+            self._outbox.give_up(sent.to)
         else:
             tx.resealed(event.uid, event.envelope.id, event.protection)
         neighbour = self._by_peer.get(sent.to)
@@ -406,9 +413,21 @@ class Node:
             neighbour.lane.answered(sent.envelope_id, now.at)
             neighbour.lane.backlog = True
 
+    def _upgrade_on(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        """Ask for the next batch where all of the last one were sealed better; hand over once all are."""
+        for peer in sorted(self._to_upgrade):
+            if self._outbox.upgrade_on(tx, peer, now, out):
+                continue
+            neighbour = self._by_peer.get(peer)
+            if neighbour is not None:
+                neighbour.lane.look_again()
+        self._to_upgrade.clear()
+
     def _reseal_failed(self, event: ResealFailed, tx: MeshStore) -> None:
         self._outbox.seal_answered(event.uid)
         sent = tx.sent(event.uid)
+        if sent is not None:
+            self._outbox.give_up(sent.to)
         neighbour = self._by_peer.get(sent.to) if sent is not None else None
         if neighbour is not None:
             # It was passed over while it was being sealed.
@@ -440,6 +459,12 @@ class Node:
     # --- answers gathered during the step
 
     def _flush_receipts(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        for (link, author, status), ids in self._repeated.items():
+            neighbour = self._links.get(link)
+            for start in range(0, len(ids), RECEIPT_IDS_MAX):
+                if neighbour is not None and neighbour.repeats.take(now.at):
+                    self._receipts.setdefault((author, status), []).extend(ids[start : start + RECEIPT_IDS_MAX])
+        self._repeated.clear()
         for (author, status), ids in self._receipts.items():
             record = self.record.signed if status is Status.UNOPENABLE else b""
             for start in range(0, len(ids), RECEIPT_IDS_MAX):

@@ -33,6 +33,7 @@ class Outbox:
         self.claim_time = True
         """False once a neighbour proved our wall clock wrong: messages then say nothing about when they were made."""
         self._resealing: dict[Uid, EnvelopeId] = {}
+        self._upgrading: dict[PeerKey, tuple[Prekey, set[Uid]]] = {}
 
     def withheld(self, id: EnvelopeId) -> bool:
         """Say whether an envelope must not leave, because its message is being sealed better."""
@@ -137,9 +138,33 @@ class Outbox:
 
     def upgrade(self, tx: MeshStore, peer: PeerKey, prekey: Prekey, now: Now, out: list[Effect]) -> None:
         """A prekey of the peer is known now: what waits sealed to the identity key is sealed to it instead."""
+        if peer in self._upgrading:
+            return
+        asked = set()
         for sent in tx.open_with(peer, Protection.IDENTITY, UPGRADE_BATCH):
             if sent.state is State.QUEUED:
                 self.seal_again(tx, sent, prekey, now, out)
+                asked.add(sent.uid)
+        if asked:
+            self._upgrading[peer] = (prekey, asked)
+
+    def upgrading(self, peer: PeerKey) -> bool:
+        """Say whether messages to a peer are being sealed better; until that is done none may leave."""
+        return peer in self._upgrading
+
+    def upgrade_on(self, tx: MeshStore, peer: PeerKey, now: Now, out: list[Effect]) -> bool:
+        """Go on with the next batch once the last is answered; False when there is nothing left to do."""
+        prekey, asked = self._upgrading.get(peer, (None, set()))
+        if any(uid in self._resealing for uid in asked):
+            return True
+        self.give_up(peer)
+        if prekey is not None:
+            self.upgrade(tx, peer, prekey, now, out)
+        return peer in self._upgrading
+
+    def give_up(self, peer: PeerKey) -> None:
+        """Leave what is not sealed better yet as it is: it could not be."""
+        self._upgrading.pop(peer, None)
 
     def seal_answered(self, uid: Uid) -> None:
         """The edge has sealed again, or could not."""

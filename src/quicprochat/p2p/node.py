@@ -13,6 +13,7 @@ from typing import Any, TypeVar, assert_never
 
 from quicprochat.adapters.crypto import SodiumCrypto
 from quicprochat.adapters.home import Home
+from quicprochat.adapters.sqlite.ballast import BALLAST_BYTES
 from quicprochat.adapters.sqlite.store import SqliteStore
 from quicprochat.adapters.system import SystemClock, entropy, jitter
 from quicprochat.core.address import Address
@@ -157,8 +158,9 @@ class P2pNode:
         store = self._store
         if not isinstance(store, SqliteStore) or not store.disk_low(self._options.disk_reserve_bytes):
             return False
-        freed = store.make_room()
-        log.warning("the disk is almost full: no new messages are taken (%d bytes of reserve given up)", freed)
+        log.warning("the disk is almost full: no new messages are taken")
+        if store.disk_low(BALLAST_BYTES):
+            log.warning("%d bytes of reserve are given up, so that messages can leave", store.make_room())
         return True
 
     async def _open_network(self) -> None:
