@@ -182,6 +182,9 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.world.run(MINUTE_MS)
         self.cable.plug()
         self.world.run(40 * MINUTE_MS)
+        for who in (0, 1):
+            self.write(who, LONG_TTL_S)
+        self.world.run(MINUTE_MS)
         self.witness.check()
         for uid, message in self.messages.items():
             self._check_end(uid, message)

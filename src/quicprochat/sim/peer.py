@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from quicprochat.sim.world import Cable, Link, World
 
 COMMIT_MS = 3
-SEAL_MS = 1
+SEAL_MS = 20
 
 
 class Doom(Enum):
