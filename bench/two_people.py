@@ -49,7 +49,7 @@ async def receive(home: str, friend: str, count: int, latency: int, ephemeral: b
             await node.add(friend, "friend")
         say(ticket=str(node.ticket()))
         delays: list[int] = []
-        async for line in node.messages():
+        async for line in node.listen():
             delays.append(time.monotonic_ns() - int(line.text.split(" ", 1)[0]))
             say(got=len(delays))
             if len(delays) == latency:

@@ -74,6 +74,7 @@ class Driver:
         self._marked_at = 0
         self._stopped: QuicprochatError | None = None
         self._finishing = False
+        self._committing = False
         self._pool = ThreadPoolExecutor(1, "store")
 
     def now(self) -> Now:
@@ -101,6 +102,13 @@ class Driver:
         self._calls.append((work, done))
         self._wake.set()
         return await done
+
+    async def read(self, work: Callable[[MeshStore], T]) -> T:
+        """Run ``work``, which only reads: at once, unless a commit has the store. Raises: StoreError."""
+        if self._committing:
+            return await self.call(work)
+        self._check()
+        return work(self._store)
 
     def _check(self) -> None:
         if self._stopped is not None:
@@ -191,8 +199,10 @@ class Driver:
         if store.volatile or not store.dirty:
             store.commit()
         else:
-            # Shielded: a cancelled driver must not leave a thread at work on the store.
+            # Shielded: a cancelled driver must not leave a thread at work on the store. Then nobody may read any more.
+            self._committing = True
             await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._pool, store.commit))
+            self._committing = False
 
     def _let_out(self, effects: Sequence[Effect]) -> None:
         for effect in effects:

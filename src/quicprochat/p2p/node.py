@@ -618,7 +618,7 @@ class P2pNode:
                         await signal.wait()
 
     async def _lines(self, after: int, *, unread: bool) -> Sequence[Line]:
-        return await self._call(lambda store: store.journal(after=after, limit=LISTEN_BATCH, unread=unread))
+        return await self._driver.read(lambda store: store.journal(after=after, limit=LISTEN_BATCH, unread=unread))
 
     async def read(self, cursors: Iterable[int]) -> None:
         """Mark lines as read."""
