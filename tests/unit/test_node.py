@@ -86,6 +86,14 @@ def test_answers_to_a_link_that_goes_in_the_same_batch_are_dropped(circle: list[
     assert alice.step(unknown, LinkDown(LinkId(LINK))) == ()
 
 
+def test_nothing_goes_to_a_link_that_has_ended(circle: list[Person]) -> None:
+    alice, bob, _ = circle
+    alice.meet(LINK, bob)
+    alice.step(LinkDown(LinkId(LINK)))
+    assert kinds(alice.step(alice.written(bob.key, "hi", bob.prekey))) == ["Accepted"]
+    assert alice.meet(2, bob) != ()
+
+
 def test_the_end_of_an_unknown_link_is_no_news(circle: list[Person]) -> None:
     alice, bob, _ = circle
     alice.meet(LINK, bob)

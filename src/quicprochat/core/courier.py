@@ -28,6 +28,7 @@ class Lane:
         "after",
         "again_at",
         "backlog",
+        "deferred_ms",
         "flying",
         "flying_bytes",
         "link",
@@ -48,6 +49,7 @@ class Lane:
         self.progress_at = now
         self.retry_ms = RETRY_FIRST_MS
         self.again_at: Instant | None = None
+        self.deferred_ms = DEFERRED_MS
 
     def room(self) -> bool:
         """Say whether one more envelope may be handed over now."""
@@ -70,6 +72,12 @@ class Lane:
             self.flying_bytes -= size
             self.progress_at = now
             self.retry_ms = RETRY_FIRST_MS
+
+    def deferred(self, now: Instant) -> None:
+        """The neighbour has no room: look again later, and each time later than the last."""
+        if self.again_at is None:
+            self.again_at = Instant(now + self.deferred_ms)
+            self.deferred_ms = min(2 * self.deferred_ms, RETRY_LAST_MS)
 
     def fill(self, tx: MeshStore, outbox: Outbox, now: Instant, out: list[Effect]) -> None:
         """Hand over what waits for this neighbour, as far as the window goes."""

@@ -15,7 +15,7 @@ from quicprochat.core.crypto import Crypto, PrivateKey
 from quicprochat.core.envelope import HEADER_BYTES, SUITE_X25519, TRANSIT, TRANSIT_OFFSET, Kind, MeshEnvelope
 from quicprochat.core.errors import WireError
 from quicprochat.core.ids import Label, PeerKey
-from quicprochat.core.receipt import Receipt, Status
+from quicprochat.core.receipt import RECEIPT_VERSION, Receipt, Status
 from quicprochat.core.record import PeerRecord, open_record
 from quicprochat.core.seal import Opened, open_sealed
 from quicprochat.core.store import Fate, Held, Line, LineKind, MeshStore, Scope, Usage
@@ -79,7 +79,10 @@ def check(data: bytes, me: PeerKey, keys: Mapping[bytes, PrivateKey], crypto: Cr
     """Judge received bytes without any state; ``keys`` are ours for opening. Raises: nothing."""
     try:
         envelope = MeshEnvelope.decode(data)
-        readable = envelope.kind == Kind.RECEIPT and understood(envelope)
+        # One of a later version is carried unread; its carrier is not to blame.
+        readable = (
+            envelope.kind == Kind.RECEIPT and understood(envelope) and envelope.payload[:1] == bytes([RECEIPT_VERSION])
+        )
         receipt = Receipt.decode(envelope.payload) if readable else None
     except WireError as error:
         return Reject(Fault.MALFORMED, str(error))
@@ -250,11 +253,13 @@ def _carry(
         envelope.id, envelope.kind, envelope.src, envelope.dst, via, envelope.wire(age_ms=age),
         now.at, Instant(now.at + envelope.ttl_ms - age),
     )  # fmt: skip
-    if fate is not None:
+    known = tx.held(envelope.id)
+    if fate is not None or known is not None:
         tx.count("duplicates")
-        known = tx.held(envelope.id)
         if known is not None:
             _keep_better(tx, known, held)
+            # What is held is remembered: a copy kept young must not outlive the memory of its id.
+            tx.remember(envelope.id, Fate.HELD, _forget_at(envelope, now.at))
         return Admission(Verdict.DUPLICATE)
     if _carried_full(tx, held, limits):
         return Admission(Verdict.DEFERRED, Reason.FULL)

@@ -14,7 +14,7 @@ from typing import assert_never
 
 from quicprochat.core.bucket import TokenBucket
 from quicprochat.core.card import OwnCard
-from quicprochat.core.courier import DEFERRED_MS, Lane
+from quicprochat.core.courier import Lane
 from quicprochat.core.crypto import Crypto, Entropy, Signer
 from quicprochat.core.envelope import TTL_MAX_S, Header, Kind, make
 from quicprochat.core.events import (
@@ -48,7 +48,7 @@ from quicprochat.core.link import RESULTS_MAX, Goodbye, Result
 from quicprochat.core.outbox import Outbox
 from quicprochat.core.receipt import OPEN_STATES, RECEIPT_IDS_MAX, Receipt, State, Status
 from quicprochat.core.record import PeerRecord, open_record
-from quicprochat.core.seal import Prekey
+from quicprochat.core.seal import Prekey, Protection
 from quicprochat.core.store import Fate, MeshStore, Scope, Sent, Sighting, StoredRecord
 from quicprochat.core.time import HOUR_MS, MINUTE_MS, Instant, Now
 
@@ -68,12 +68,11 @@ SWEEP_BATCH = 512
 class _Neighbour:
     """What a link is remembered by."""
 
-    __slots__ = ("bad", "lane", "peer", "repeats", "window")
+    __slots__ = ("lane", "peer", "repeats", "window")
 
     def __init__(self, event: LinkUp, now: Instant) -> None:
         self.peer = event.peer
         self.lane = Lane(event.link, event.peer, event.window, now)
-        self.bad: deque[Instant] = deque(maxlen=BAD_MAX)
         self.repeats = TokenBucket(REPEAT_BURST, REPEAT_PER_S, now)
 
 
@@ -92,6 +91,7 @@ class Node:
         self._by_peer: dict[PeerKey, _Neighbour] = {}
         self._records: dict[PeerKey, tuple[int, int]] = {}
         self._bans: dict[PeerKey, int] = {}
+        self._bad: dict[PeerKey, deque[Instant]] = {}
         self._sweep_at = Instant(0)
         self._next_expiry: Instant | None = None
         # Gathered during one step, sent at its end.
@@ -213,9 +213,15 @@ class Node:
         neighbour = self._links.get(event.link)
         if neighbour is None:
             return
-        neighbour.bad.append(now.at)
-        if len(neighbour.bad) < BAD_MAX or neighbour.bad[0] < now.at - BAD_WINDOW_MS:
+        # Counted by peer, not by link: a new connection buys no new patience.
+        bad = self._bad.pop(neighbour.peer, None) or deque(maxlen=BAD_MAX)
+        self._bad[neighbour.peer] = bad
+        if len(self._bad) > BANS_MAX:
+            del self._bad[next(iter(self._bad))]
+        bad.append(now.at)
+        if len(bad) < BAD_MAX or bad[0] < now.at - BAD_WINDOW_MS:
             return
+        del self._bad[neighbour.peer]
         last = self._bans.pop(neighbour.peer, 0)
         ban = min(2 * last, BAN_LAST_MS) if last else BAN_FIRST_MS
         self._bans[neighbour.peer] = ban
@@ -242,6 +248,9 @@ class Node:
         checked, via = event.checked, neighbour.peer
         envelope, receipt = checked.envelope, checked.receipt
         admission = admit(tx, checked, via, self._policy, now)
+        onward = self._by_peer.get(PeerKey(envelope.dst))
+        if onward is not None:
+            onward.lane.backlog = True
         if admission.line is not None:
             out.append(Journaled(admission.line))
         if admission.status is not None:
@@ -308,26 +317,30 @@ class Node:
             return
         lane = neighbour.lane
         for result in event.results:
-            held = tx.held(result.id)
-            if held is None or result.id not in lane.flying:
+            if result.id not in lane.flying:
                 continue
             lane.answered(result.id, now.at)
+            held = tx.held(result.id)
+            if held is None:
+                continue
             if result.verdict is Verdict.DEFERRED:
-                lane.again_at = lane.again_at or Instant(now.at + DEFERRED_MS)
+                lane.deferred(now.at)
             if held.own:
                 sent = self._outbox.result(tx, result, held, neighbour.peer, now, out)
                 if sent is not None:
-                    self._outbox.seal_again(tx, sent, self._prekey_of(sent.to, tx), now, out)
+                    self._outbox.seal_again(tx, sent, self._prekey_of(sent.to, tx, now), now, out)
             elif held.dst == neighbour.peer and result.verdict is not Verdict.DEFERRED:
                 tx.release(result.id)
                 tx.remember(result.id, Fate.GONE, _after_release(now))
 
-    def _prekey_of(self, peer: PeerKey, tx: MeshStore) -> Prekey | None:
+    def _prekey_of(self, peer: PeerKey, tx: MeshStore, now: Now) -> Prekey | None:
         stored = tx.record(peer)
         if stored is None:
             return None
-        prekeys = open_record(stored.data, self._crypto).prekeys
-        return prekeys[0] if prekeys else None
+        record = open_record(stored.data, self._crypto)
+        if stored.age_ms + now.at - stored.stored_at >= record.lifetime_s * 1_000:
+            return None
+        return record.prekeys[0] if record.prekeys else None
 
     def _record(self, event: RecordArrived, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         record = event.record
@@ -385,8 +398,15 @@ class Node:
         )  # fmt: skip
         tx.put_sent(sent)
         out.append(Accepted(event.uid, Reason.NONE, sent))
+        prekey = self._prekey_of(to, tx, now) if event.protection is Protection.IDENTITY else None
+        if prekey is not None:
+            # The record came while the message was being sealed.
+            self._outbox.upgrade(tx, to, prekey, now, out)
         neighbour = self._by_peer.get(to)
         if neighbour is not None:
+            if prekey is not None:
+                neighbour.lane.backlog = True
+                return
             if neighbour.lane.backlog or not neighbour.lane.room():
                 neighbour.lane.backlog = True
             else:
@@ -395,9 +415,12 @@ class Node:
     def _resealed(self, event: Resealed, tx: MeshStore, now: Now) -> None:
         self._outbox.seal_answered(event.uid)
         sent = tx.sent(event.uid)
-        if sent is None or sent.state not in OPEN_STATES:
+        if sent is None:
             return
+        # Also for a message that ended meanwhile: its recipient's others wait for this answer.
         self._to_upgrade.add(sent.to)
+        if sent.state not in OPEN_STATES:
+            return
         # The old sealing makes room first, so that a full outbox cannot keep a better one out.
         old = tx.held(sent.envelope_id)
         tx.release(sent.envelope_id)

@@ -84,7 +84,7 @@ class Outbox:
 
     def _unopenable(self, tx: MeshStore, sent: Sent, carrier: str, now: Now, out: list[Effect]) -> None:
         tx.add_trace(sent.uid, TraceEvent(now.wall, "unopenable", carrier))
-        if sent.seals >= SEALS_MAX or sent.uid in self._resealing:
+        if sent.seals >= SEALS_MAX and sent.uid not in self._resealing:
             self.become(tx, sent, State.FAILED, "unopenable", carrier, now, out)
 
     def result(
@@ -101,7 +101,10 @@ class Outbox:
                 self.become(tx, sent, State.RELAYED, "", carrier, now, out)
             return None
         word = "refused" if result.verdict is Verdict.REFUSED else "deferred"
-        tx.add_trace(sent.uid, TraceEvent(now.wall, f"{word}:{result.reason.name.lower()}", carrier))
+        event = TraceEvent(now.wall, f"{word}:{result.reason.name.lower()}", carrier)
+        last = tx.trace(sent.uid)[-1:]
+        if not last or (last[0].state, last[0].carrier) != (event.state, event.carrier):
+            tx.add_trace(sent.uid, event)
         if result.verdict is Verdict.REFUSED and at_recipient and result.reason in DEFINITIVE:
             self.become(tx, sent, State.FAILED, result.reason.name.lower(), carrier, now, out)
         if result.verdict is Verdict.REFUSED and result.reason is Reason.CLOCK and sent.seals < SEALS_MAX:
@@ -130,7 +133,8 @@ class Outbox:
 
     def seal_again(self, tx: MeshStore, sent: Sent, prekey: Prekey | None, now: Now, out: list[Effect]) -> None:
         """Ask the edge to seal a message again; until it answers, the old sealing stays here."""
-        if sent.uid in self._resealing or (prekey is None and sent.require_fs):
+        weaker = prekey is None and (sent.require_fs or sent.protection is Protection.PREKEY)
+        if sent.uid in self._resealing or weaker:
             return
         self._resealing[sent.uid] = sent.envelope_id
         age = max(0, sent.ttl_s * 1_000 - max(1, sent.expires_at - now.at))
