@@ -25,6 +25,7 @@ from quicprochat.core.events import (
     CloseLink,
     Effect,
     Journaled,
+    LinkId,
     PolicyChanged,
     PrekeysChanged,
     RecordMade,
@@ -322,8 +323,8 @@ class P2pNode:
             if not watcher.done():
                 watcher.set_result(None)
 
-    def _send(self, link: int, data: bytes) -> None:
-        found = self._links.link(link)  # type: ignore[arg-type]
+    def _send(self, link: LinkId, data: bytes) -> None:
+        found = self._links.link(link)
         if found is not None:
             found.send(data)
 
