@@ -11,7 +11,7 @@ from quicprochat.core.events import Reseal, Resealed, ResealFailed, Written
 from quicprochat.core.ids import UID_BYTES, PeerKey, Uid
 from quicprochat.core.seal import BOOTSTRAP_ID, Letter, Prekey, Protection, seal
 from quicprochat.core.store import StoredPrekey
-from quicprochat.core.time import Now
+from quicprochat.core.time import Now, WallTime
 
 NONCE_BYTES = 16
 
@@ -45,12 +45,11 @@ class Edge:
         return Written(envelope, uid, text, _protection(prekey), require_fs)
 
     def reseal(self, request: Reseal, now: Now) -> Resealed | ResealFailed:
-        """Seal a message again under its old uid; its age goes on counting."""
+        """Seal a message again under its old uid; its age goes on, and the time it claims agrees with that."""
         envelope = self._seal(
             request.uid, request.to, request.text, request.prekey, request.ttl_s,
-            now if request.claim_time else Now(now.at),
+            replace(now, wall=WallTime(now.wall - request.age_ms)) if request.claim_time else Now(now.at),
         )  # fmt: skip
-        # What it says of its making must agree with its age, so an old message says nothing.
         if request.age_ms >= request.ttl_s * 1_000:
             return ResealFailed(request.uid)
         return Resealed(request.uid, replace(envelope, age_ms=request.age_ms), _protection(request.prekey))
