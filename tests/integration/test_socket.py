@@ -10,6 +10,7 @@ import socket
 import stat
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,7 @@ class Owner:
             line = Line(LineKind.MESSAGE, PeerKey(bytes(32)), Uid(os.urandom(16)), WallTime(0), text=text)
             cursor = await self.node._call(lambda store, line=line: store.deliver(line))  # type: ignore[misc]
             assert cursor is not None
-            self.node._newest = cursor
-            self.node._oldest = self.node._oldest or cursor
-            self.node._tell()
+            self.node._feed.take(replace(line, cursor=cursor))
 
 
 async def call(home: Path, command: str, args: dict[str, Any]) -> SocketCall:

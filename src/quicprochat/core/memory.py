@@ -268,6 +268,9 @@ class MemoryStore:
                 break
         return found
 
+    def newest_line(self) -> int:
+        return self._cursor
+
     def mark_read(self, cursors: Iterable[int]) -> None:
         for cursor in cursors:
             line = self._lines.get(cursor)

@@ -354,6 +354,10 @@ class MeshStore(Protocol):
         """Return lines with a cursor above ``after`` in order; only unread, only messages, only one peer's."""
         ...
 
+    def newest_line(self) -> int:
+        """Return the cursor of the last line that was ever appended, 0 before the first."""
+        ...
+
     def mark_read(self, cursors: Iterable[int]) -> None:
         """Mark lines as read."""
         ...

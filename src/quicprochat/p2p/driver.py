@@ -25,6 +25,10 @@ EVENTS_MAX = 1_024
 """Events in one transaction: bounds how long one commit, and everybody behind it, can take."""
 MARK_EVERY_MS = 60_000
 """The life clock is kept with every write, and this often when there is none."""
+INLINE_EVENTS = 8
+"""A turn of so few events commits on the spot: handing it to a thread and back costs as much as a quick disk does."""
+SLOW_MS, SLOW_FOR_MS = 10, 10_000
+"""A commit that took so long is a slow disk's; for a while no commit holds the loop up, however small."""
 
 
 class Point(Enum):
@@ -75,6 +79,7 @@ class Driver:
         self._stopped: QuicprochatError | None = None
         self._finishing = False
         self._committing = False
+        self._slow_until = 0
         self._pool = ThreadPoolExecutor(1, "store")
 
     def now(self) -> Now:
@@ -87,13 +92,13 @@ class Driver:
         self._posted += len(events)
         self._wake.set()
 
-    async def settle(self, events: Sequence[Event]) -> None:
-        """Queue events and wait until they are durable and their effects are out. Raises: StoreError."""
+    def settle(self, events: Sequence[Event]) -> asyncio.Future[None]:
+        """Queue events; the future is done when they are durable and their effects are out. Raises: StoreError."""
         self._check()
         self.post(*events)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append((self._posted, done))
-        await done
+        return done
 
     async def call(self, work: Callable[[MeshStore], T]) -> T:
         """Run ``work`` inside the next transaction; return its result once that is durable. Raises: StoreError."""
@@ -162,7 +167,7 @@ class Driver:
         answers = [(done, *_outcome(work, self._store)) for work, done in calls]
         effects = self._node.step(events, self._store, now)
         self._probe(Point.STEPPED)
-        await self._commit(now)
+        await self._commit(now, small=len(events) + len(calls) <= INLINE_EVENTS)
         self._probe(Point.COMMITTED)
         self._done += len(events)
         self._let_out(effects)
@@ -185,19 +190,24 @@ class Driver:
         self._wake.clear()
         now = self._clock.now().at
         pause = max(0, min(self._node.next_deadline(), self._marked_at + MARK_EVERY_MS) - now) / 1_000
+        alarm = asyncio.get_running_loop().call_later(pause, self._wake.set)
         try:
-            async with asyncio.timeout(pause):
-                await self._wake.wait()
-        except TimeoutError:
-            pass
+            await self._wake.wait()
+        finally:
+            alarm.cancel()
 
-    async def _commit(self, now: Now) -> None:
+    async def _commit(self, now: Now, *, small: bool = False) -> None:
         store = self._store
         if store.dirty or now.at >= self._marked_at + MARK_EVERY_MS:
             store.set_value(CLOCK_KEY, self._clock.mark(now))
             self._marked_at = now.at
         if store.volatile or not store.dirty:
             store.commit()
+        elif small and now.at >= self._slow_until:
+            store.commit()
+            ended = self._clock.now().at
+            if ended - now.at >= SLOW_MS:
+                self._slow_until = ended + SLOW_FOR_MS
         else:
             # Shielded: a cancelled driver must not leave a thread at work on the store. Then nobody may read any more.
             self._committing = True

@@ -98,8 +98,8 @@ class LinkOwner(Protocol):
         """Verify a peer record. Raises: WireError."""
         ...
 
-    async def settle(self, events: list[Event]) -> None:
-        """Give events to the node and wait until they are durable."""
+    def settle(self, events: list[Event]) -> asyncio.Future[None]:
+        """Give events to the node; the future is done when they are durable. Raises: StoreError."""
         ...
 
 
@@ -276,12 +276,11 @@ class PeerLink:
     async def _hand_over(self, events: list[Event]) -> None:
         """Give a batch to the node; go on reading while it commits, but only so far ahead."""
         await self._under_way.acquire()
-        task = asyncio.create_task(self._owner.settle(events))
-        task.add_done_callback(self._handed_over)
+        self._owner.settle(events).add_done_callback(self._handed_over)
 
-    def _handed_over(self, task: asyncio.Task[None]) -> None:
+    def _handed_over(self, done: asyncio.Future[None]) -> None:
         self._under_way.release()
-        if not task.cancelled() and task.exception() is not None:
+        if not done.cancelled() and done.exception() is not None:
             # The store failed; the driver reports that itself and ends the node.
             self.end(Goodbye.LEAVING, "this node has stopped")
 

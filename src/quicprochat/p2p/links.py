@@ -318,6 +318,6 @@ class Links:
                 del self.cards[next(key for key in self.cards if key not in self._by_peer)]
         return record
 
-    async def settle(self, events: list[Event]) -> None:
-        """Give events to the node and wait until they are durable."""
-        await self._driver.settle(events)
+    def settle(self, events: list[Event]) -> asyncio.Future[None]:
+        """Give events to the node; the future is done when they are durable. Raises: StoreError."""
+        return self._driver.settle(events)

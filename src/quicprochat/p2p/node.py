@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, TypeVar, assert_never
@@ -51,6 +50,7 @@ from quicprochat.core.time import WallTime
 from quicprochat.p2p.book import AddressBook
 from quicprochat.p2p.driver import CLOCK_KEY, Driver, Point
 from quicprochat.p2p.edge import Edge
+from quicprochat.p2p.feed import Feed
 from quicprochat.p2p.links import Links, Transport
 from quicprochat.p2p.options import Options
 from quicprochat.p2p.views import PeerView, RouteView, StoreView, TraceView
@@ -64,7 +64,6 @@ PORT_KEY = "p2p.port"
 DISK_CHECK_S = 10.0
 RECENT_MAX = 4_096
 """Messages whose state is known without asking the store."""
-LISTEN_BATCH = 256
 
 _REFUSALS = {
     Reason.FULL: "the outbox is full of messages that wait for their recipients; cancel some, or wait",
@@ -85,13 +84,9 @@ class P2pNode:
         self._probe = probe
         self._network = network
         self._home = Home(options.home)
-        self._signal = asyncio.Event()
         self._accepting: dict[Uid, asyncio.Future[Accepted]] = {}
         self._watching: defaultdict[Uid, list[asyncio.Future[None]]] = defaultdict(list)
         self._recent: dict[Uid, Sent] = {}
-        # The first and the last line that came in this run.
-        self._oldest: int | None = None
-        self._newest: int | None = None
         self._session = entropy(SESSION_BYTES)
         self._epoch = bytes(SESSION_BYTES)
         self._main: asyncio.Task[None] | None = None
@@ -131,7 +126,8 @@ class P2pNode:
         self._node = Node(signer, self._crypto, entropy, self._policy)
         self._edge = Edge(signer, signer.exchange_private(), self._crypto, entropy)
         self._driver = Driver(self._node, self._store, self._clock, self._release, self._probe)
-        self._links = Links(self._book, self._edge, self._crypto, self._driver, self._hello, jitter, self._tell)
+        self._feed = Feed(self._driver, self._store.newest_line())
+        self._links = Links(self._book, self._edge, self._crypto, self._driver, self._hello, jitter, self._feed.tell)
         try:
             await self._driver.start()
             await self._open_network()
@@ -235,7 +231,7 @@ class P2pNode:
                 await driver
         finally:
             self._stop.set()
-            self._tell()
+            self._feed.stop()
             self._recent.clear()
             for watchers in self._watching.values():
                 self._wake(watchers)
@@ -243,6 +239,7 @@ class P2pNode:
     async def close(self) -> None:
         """Close the links, finish what is under way, and let go of the home. Any number of calls is one."""
         self._stop.set()
+        self._feed.stop()
         if self._main is not None:
             await asyncio.wait([self._main])
             self._main.exception()
@@ -283,9 +280,7 @@ class P2pNode:
             case SendRecord():
                 self._send(effect.link, frame(FrameType.RECORD, encode_record(effect.record, effect.age_ms)))
             case Journaled():
-                self._newest = effect.line.cursor
-                self._oldest = self._oldest or self._newest
-                self._tell()
+                self._feed.take(effect.line)
             case StateChanged():
                 if (sent := self._recent.get(effect.uid)) is not None:
                     self._recent[effect.uid] = replace(sent, state=effect.state, reason=effect.reason)
@@ -307,7 +302,7 @@ class P2pNode:
             case Alarm():
                 log.error("%s", effect.text)
                 self.alarms.append(effect)
-                self._tell()
+                self._feed.tell()
             case _:
                 assert_never(effect)
 
@@ -335,11 +330,6 @@ class P2pNode:
         except LocalError as error:
             log.warning("a waiting message could not be sealed again: %s", error)
             self._driver.post(ResealFailed(effect.uid))
-
-    def _tell(self) -> None:
-        """Wake everybody who waits for news."""
-        self._signal.set()
-        self._signal = asyncio.Event()
 
     # --- our own face
 
@@ -392,7 +382,7 @@ class P2pNode:
             while peer not in self._links.linked():
                 if self._stop.is_set():
                     raise UnavailableError("the node has stopped", retryable=False)
-                await self._signal.wait()
+                await self._feed.news()
 
     def addresses(self) -> tuple[Address, ...]:
         """Return where we can be dialled."""
@@ -589,37 +579,13 @@ class P2pNode:
         """Return received messages with a cursor above ``after``, oldest first."""
         return list(await self._call(lambda store: store.journal(after=after, limit=limit, messages=True, peer=peer)))
 
-    async def listen(self, timeout_s: float | None = None) -> AsyncGenerator[Line, None]:
+    def listen(self, timeout_s: float | None = None) -> AsyncGenerator[Line, None]:
         """Yield journal lines: first those not read yet, then each as it comes, until the time is over.
 
         A line counts as read only when :meth:`read` was told so. Several may listen at once: each gets every line that
         comes from now on, also when another one has read it. Ends early when the node stops.
         """
-        clock = asyncio.get_running_loop().time
-        deadline = None if timeout_s is None else clock() + timeout_s
-        after, newest = 0, self._newest
-        while not self._stop.is_set():
-            signal = self._signal
-            live = self._oldest - 1 if newest is None and self._oldest is not None else newest
-            unread = live is None or after < live
-            lines = await self._lines(after, unread=unread)
-            if unread and live is not None:
-                lines = [line for line in lines if line.cursor <= live]
-            for line in lines:
-                yield line
-                after = line.cursor
-            over = deadline is not None and clock() >= deadline
-            if unread and (lines or live is not None):
-                after = after if lines or live is None else live
-            elif over:
-                return
-            elif not lines:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout_at(deadline):
-                        await signal.wait()
-
-    async def _lines(self, after: int, *, unread: bool) -> Sequence[Line]:
-        return await self._driver.read(lambda store: store.journal(after=after, limit=LISTEN_BATCH, unread=unread))
+        return self._feed.listen(timeout_s)
 
     async def read(self, cursors: Iterable[int]) -> None:
         """Mark lines as read."""

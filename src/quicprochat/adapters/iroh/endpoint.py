@@ -132,8 +132,8 @@ class Stream:
             pair.send(),
         )
         self._connection = connection
-        self._reading: asyncio.Task[bytes | IrohError] | None = None
-        self._waiting = False
+        self._reading = False
+        self._read_torn = False
         self._ask = _FIRST_READ_BYTES
         self._finished = False
         self._torn = False
@@ -141,28 +141,26 @@ class Stream:
     async def read(self) -> bytes:
         """Return what has arrived, 1 to ``READ_BYTES`` bytes, waiting for some; ``b""`` at the peer's end.
 
-        Cancelling loses nothing: the read goes on underneath, and the next call returns what it got.
-        Raises: UnavailableError when the connection is gone; LocalError when another task is reading.
+        A read that was cancelled may have taken bytes with it (iroh drops what it has not yet handed over), so
+        nothing can be read after it. Raises: UnavailableError when the connection or the stream is gone; LocalError
+        when another task is reading.
         """
-        if self._waiting:
+        if self._reading:
             raise LocalError("another task is reading this stream", code="busy")
-        if self._reading is None:
-            if self._raw is None:
-                raise self._connection._ended()
-            # A task of its own: cancelling iroh's read drops bytes it has taken but not yet handed over.
-            self._reading = asyncio.create_task(_outcome(self._raw[1].read, self._ask))
-        self._waiting = True
+        if self._raw is None:
+            raise self._connection._ended()
+        if self._read_torn:
+            raise UnavailableError(f"the stream from {_short(self._connection.peer)} broke off within a read")
+        self._reading = True
         try:
-            data = await asyncio.shield(self._reading)
-        except asyncio.CancelledError:
-            if self._reading.cancelled():
-                self._reading = None
-            raise
+            data = await self._raw[1].read(self._ask)
+        except asyncio.CancelledError as stop:
+            self._read_torn = True
+            raise stop.with_traceback(None)  # noqa: B904
+        except IrohError as error:
+            raise self._connection._failed(error) from error.with_traceback(None)
         finally:
-            self._waiting = False
-        self._reading = None
-        if isinstance(data, IrohError):
-            raise self._connection._failed(data) from data
+            self._reading = False
         self._ask = min(READ_BYTES, max(_FIRST_READ_BYTES, 4 * len(data)))
         return data
 
@@ -201,9 +199,6 @@ class Stream:
 
     def _release(self) -> None:
         self._raw = None
-        if self._reading is not None and not self._waiting:
-            self._reading.cancel()
-            self._reading = None
 
 
 async def _outcome(call: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T | IrohError:

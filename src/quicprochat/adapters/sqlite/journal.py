@@ -102,6 +102,9 @@ class Journal(Envelopes):
             found += self._whole("line", rows, _intact)
         return found
 
+    def newest_line(self) -> int:
+        return self._cursor
+
     def mark_read(self, cursors: Iterable[int]) -> None:
         self._run_many("UPDATE line SET read = 1 WHERE cursor = ? AND read = 0", ((cursor,) for cursor in cursors))
 
