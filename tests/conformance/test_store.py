@@ -471,9 +471,21 @@ def test_a_message_is_delivered_once_by_author_and_uid(home: Home) -> None:
         assert tx.deliver(message("a", text="other words")) is None
         assert tx.deliver(message("a", author="bob")) is not None
     store = home.again()
+    assert store.delivered(key("ann"), uid("a"))
+    assert store.delivered(key("bob"), uid("a"))
+    assert not store.delivered(key("bob"), uid("b"))
+    assert not store.delivered(key("cat"), uid("a"))
     with Step(store) as tx:
         assert tx.deliver(message("a")) is None
     assert [line.cursor for line in store.journal(after=0, limit=1)] == [cursor]
+
+
+def test_what_was_rolled_back_was_not_delivered(store: MeshStore) -> None:
+    store.begin()
+    store.deliver(message("a"))
+    assert store.delivered(key("ann"), uid("a"))
+    store.rollback()
+    assert not store.delivered(key("ann"), uid("a"))
 
 
 def test_lines_come_back_as_they_were(home: Home) -> None:

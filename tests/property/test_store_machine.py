@@ -308,6 +308,7 @@ class Stores(RuleBasedStateMachine):
             "sent_of": [store.sent_of(id) for id in SEALINGS],
             "envelopes": [list(store.envelopes_of(uid(name))) for name in UIDS],
             "traces": [list(store.trace(uid(name))) for name in UIDS],
+            "delivered": [store.delivered(key(peer), uid(name)) for peer in PEERS for name in UIDS],
             "unread": store.unread(),
             "records": [store.record(key(peer)) for peer in PEERS],
             "prekeys": list(store.prekeys()),

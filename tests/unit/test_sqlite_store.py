@@ -134,6 +134,7 @@ def test_the_tables_answer_the_hot_questions_by_index(store: SqliteStore) -> Non
         store.add_trace(uid("a"), TraceEvent(WALL, "relayed", ""))
         store.trace(uid("a"))
         store.deliver(message("a"))
+        store.delivered(key("ann"), uid("a"))
         store.note(receipt("a"))
         store.journal(after=0, limit=5)
         store.journal(after=0, limit=5, unread=True)

@@ -185,7 +185,8 @@ def admit(tx: MeshStore, checked: Checked, via: PeerKey, policy: Policy, now: No
     if envelope.src in policy.blocked:
         return Admission(Verdict.REFUSED, Reason.POLICY)
     fate = tx.fate(envelope.id)
-    if fate is Fate.DELIVERED:
+    if fate is Fate.DELIVERED or _delivered_before(tx, checked):
+        # Before anything is refused or put off: its author must learn that it arrived.
         tx.count("duplicates")
         return Admission(Verdict.DUPLICATE, status=_delivered(tx))
     age = lifetime(envelope, via, now)
@@ -207,6 +208,17 @@ def admit(tx: MeshStore, checked: Checked, via: PeerKey, policy: Policy, now: No
     return Admission(Verdict.REFUSED, Reason.UNSUPPORTED)
 
 
+def _delivered_before(tx: MeshStore, checked: Checked) -> bool:
+    """Say whether a message is in the inbox already, under this sealing or another.
+
+    The uid answers for every sealing; ids kept for good are as many as messages, no more.
+    """
+    if checked.opened is None:
+        return False
+    letter = checked.opened.letter
+    return tx.delivered(letter.author, letter.uid)
+
+
 def _delivered(tx: MeshStore) -> Status:
     return Status.DELIVERED_VOLATILE if tx.volatile else Status.DELIVERED
 
@@ -226,10 +238,7 @@ def _deliver(tx: MeshStore, checked: Checked, policy: Policy, now: Now) -> Admis
     if request and _requests_full(tx, line, policy.limits):
         return Admission(Verdict.DEFERRED, Reason.FULL)
     cursor = tx.deliver(line)
-    if cursor is None:
-        # The uid answers for every sealing of the message; ids kept for good are as many as messages, no more.
-        tx.count("duplicates")
-        return Admission(Verdict.DUPLICATE, status=_delivered(tx))
+    assert cursor is not None, "admit has asked"
     tx.remember(envelope.id, Fate.DELIVERED, None)
     tx.count("delivered")
     return Admission(Verdict.STORED, status=_delivered(tx), line=replace(line, cursor=cursor))

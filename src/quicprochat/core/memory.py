@@ -239,6 +239,9 @@ class MemoryStore:
             self._count_request(line, 1)
         return self._append(line)
 
+    def delivered(self, author: PeerKey, uid: Uid) -> bool:
+        return (author, uid) in self._delivered
+
     def _count_request(self, line: Line, sign: int) -> None:
         for key in (b"", line.peer):
             self._quotas.add(Scope.REQUESTS, key, line.size, sign)

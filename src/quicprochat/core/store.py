@@ -338,6 +338,10 @@ class MeshStore(Protocol):
         """Put a message into the inbox; return its cursor, or None when (author, uid) was delivered before."""
         ...
 
+    def delivered(self, author: PeerKey, uid: Uid) -> bool:
+        """Say whether a message was ever delivered; true for good, also after it was deleted."""
+        ...
+
     def note(self, line: Line) -> int:
         """Append a RECEIPT line; return its cursor."""
         ...
