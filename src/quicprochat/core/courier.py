@@ -7,14 +7,15 @@ from quicprochat.core.events import Effect, LinkId, SendEnvelope
 from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.outbox import Outbox
 from quicprochat.core.store import Held, MeshStore
-from quicprochat.core.time import Instant
+from quicprochat.core.time import HOUR_MS, Instant
 
 IN_FLIGHT_BYTES = 512 * 1024
 """Bytes handed over and not yet answered, per link; the rest waits in the store, not in memory."""
 RETRY_FIRST_MS = 15_000
 RETRY_LAST_MS = 300_000
 DEFERRED_MS = 30_000
-"""How long to wait before offering again what a neighbour had no room for."""
+DEFERRED_LAST_MS = HOUR_MS
+"""How long to wait before offering again what a neighbour had no room for: at first, and after many times in vain."""
 BATCH = 256
 
 
@@ -28,6 +29,7 @@ class Lane:
         "after",
         "again_at",
         "backlog",
+        "deferred_at",
         "deferred_ms",
         "flying",
         "flying_bytes",
@@ -49,6 +51,7 @@ class Lane:
         self.progress_at = now
         self.retry_ms = RETRY_FIRST_MS
         self.again_at: Instant | None = None
+        self.deferred_at = now
         self.deferred_ms = DEFERRED_MS
 
     def room(self) -> bool:
@@ -74,10 +77,17 @@ class Lane:
             self.retry_ms = RETRY_FIRST_MS
 
     def deferred(self, now: Instant) -> None:
-        """The neighbour has no room: look again later, and each time later than the last."""
-        if self.again_at is None:
-            self.again_at = Instant(now + self.deferred_ms)
-            self.deferred_ms = min(2 * self.deferred_ms, RETRY_LAST_MS)
+        """The neighbour has no room: look again later, and each time later than the last.
+
+        When it took everything for a while, it has room again, and the waiting begins anew.
+        """
+        if self.again_at is not None:
+            return
+        if now > self.deferred_at + 2 * self.deferred_ms:
+            self.deferred_ms = DEFERRED_MS
+        self.deferred_at = now
+        self.again_at = Instant(now + self.deferred_ms)
+        self.deferred_ms = min(2 * self.deferred_ms, DEFERRED_LAST_MS)
 
     def fill(self, tx: MeshStore, outbox: Outbox, now: Instant, out: list[Effect]) -> None:
         """Hand over what waits for this neighbour, as far as the window goes."""
