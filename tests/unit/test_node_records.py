@@ -67,6 +67,31 @@ def test_two_records_with_one_number_are_an_alarm_and_the_first_stays(circle: li
     assert alice.store.record(bob.key).data == bob.record_of(1, 9, name="one").signed  # type: ignore[union-attr]
 
 
+def conflict(alice: Person, who: Person) -> list[Effect]:
+    """Let somebody contradict itself; return the alarms."""
+    out = hear(alice, who.record_of(1, 9, name="one")) + hear(alice, who.record_of(1, 9, name="two"))
+    return [effect for effect in out if isinstance(effect, Alarm)]
+
+
+def test_who_contradicts_itself_again_and_again_is_told_of_once_in_a_run(circle: list[Person]) -> None:
+    alice, bob, _ = circle
+    assert [len(conflict(alice, bob)) for _ in range(3)] == [1, 0, 0]
+    assert alice.store.counters()["record_conflicts"] == 3
+    alice.start(at(T0))
+    assert len(conflict(alice, bob)) == 1
+
+
+def test_made_up_peers_raise_few_alarms_and_hide_none_about_a_contact(circle: list[Person]) -> None:
+    alice, bob, carol = circle
+    alice.decide(contacts=(bob,))
+    strangers = [Person(alice.crypto, f"stranger {n}") for n in range(2 * node_module.ALARM_BURST)]
+    assert sum(len(conflict(alice, stranger)) for stranger in strangers) == node_module.ALARM_BURST
+    assert conflict(alice, carol) == []
+    assert len(conflict(alice, bob)) == 1
+    alice.now = at(T0 + HOUR_MS)
+    assert len(conflict(alice, carol)) == 1, "later there is room for another"
+
+
 def test_a_record_dies_at_its_age_even_where_there_is_no_clock(circle: list[Person]) -> None:
     alice, bob, _ = circle
     hear(alice, bob.record, age_ms=LIFETIME_MS)

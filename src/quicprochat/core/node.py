@@ -59,6 +59,8 @@ BAD_WINDOW_MS = MINUTE_MS
 BAN_FIRST_MS = 10 * MINUTE_MS
 BAN_LAST_MS = 24 * HOUR_MS
 BANS_MAX = 4_096
+ALARM_BURST, ALARM_PER_S = 16, 1 / 600
+"""Alarms about records of strangers: anybody can make up peers that contradict themselves. Contacts are not counted."""
 REPEAT_BURST, REPEAT_PER_S = 256, 64
 """Receipts (of up to 64 ids) sent again for duplicates that come over one link: repeating must not make us work."""
 SWEEP_MS = MINUTE_MS
@@ -90,6 +92,8 @@ class Node:
         self._links: dict[LinkId, _Neighbour] = {}
         self._by_peer: dict[PeerKey, _Neighbour] = {}
         self._records: dict[PeerKey, tuple[int, int]] = {}
+        self._conflicts: set[PeerKey] = set()
+        self._alarms = TokenBucket(ALARM_BURST, ALARM_PER_S, Instant(0))
         self._bans: dict[PeerKey, int] = {}
         self._bad: dict[PeerKey, deque[Instant]] = {}
         self._sweep_at = Instant(0)
@@ -354,13 +358,7 @@ class Node:
         if known is not None and record.version <= known:
             stored = tx.record(record.key)
             if stored is not None and record.version == known and stored.data != record.signed:
-                out.append(
-                    Alarm(
-                        "record_conflict",
-                        "two different records of one peer have the same number",
-                        record.key,
-                    )
-                )
+                self._conflict(record.key, tx, now, out)
             elif stored is not None and record.version < known and event.link is not None:
                 # Its owner, or a neighbour, is behind: show the newer one.
                 out.append(SendRecord(event.link, stored.data, stored.age_ms + max(0, now.at - stored.stored_at)))
@@ -373,6 +371,14 @@ class Node:
             self._records[record.key] = record.version
         if record.prekeys:
             self._outbox.upgrade(tx, record.key, record.prekeys[0], now, out)
+
+    def _conflict(self, peer: PeerKey, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        """Raise the alarm that a peer contradicts itself: once in a run, however often it does."""
+        tx.count("record_conflicts")
+        if peer in self._conflicts or (peer not in self._policy.contacts and not self._alarms.take(now.at)):
+            return
+        self._conflicts.add(peer)
+        out.append(Alarm("record_conflict", "two different records of one peer have the same number", peer))
 
     def _make_room_for_record(self, tx: MeshStore) -> None:
         if len(self._records) < RECORDS_MAX:
