@@ -381,7 +381,8 @@ def test_quotas_count_by_everything_that_a_flood_could_come_from(home: Home) -> 
     for store in home.now_and_again():
         assert store.usage(Scope.OWN) == usage(mine)
         assert store.usage(Scope.CARRIED) == usage(one, two, three)
-        assert store.usage(Scope.RECEIPTS) == usage(news)
+        assert store.usage(Scope.RECEIPTS) == store.usage(Scope.RECEIPTS, key("cat")) == usage(news)
+        assert store.usage(Scope.RECEIPTS, key("bob")) == Usage()
         assert store.usage(Scope.RECIPIENT, key("ann")) == usage(one, three)
         assert store.usage(Scope.ORIGIN, key("bob")) == usage(one, two)
         assert store.usage(Scope.LINK, key("cat")) == usage(one, two)

@@ -128,7 +128,7 @@ class Limits:
     per_pair: int = 100
     """Others' mail from one author to one recipient."""
     share: float = 0.25
-    """Part of ``carried_bytes`` that one origin, or one link, may fill."""
+    """Part of ``carried_bytes`` that one origin, or one link, may fill, and of ``receipt_bytes`` one link."""
     requests: int = 10_000
     """Messages of strangers waiting to be accepted."""
     requests_bytes: int = 32 << 20
@@ -302,7 +302,9 @@ def _carried_full(tx: MeshStore, held: Held, limits: Limits) -> bool:
         )
 
     if held.kind == Kind.RECEIPT:
-        return over(Scope.RECEIPTS, b"", bytes_max=limits.receipt_bytes)
+        return over(Scope.RECEIPTS, b"", bytes_max=limits.receipt_bytes) or over(
+            Scope.RECEIPTS, held.via, bytes_max=limits.receipt_bytes * limits.share
+        )
     part = limits.carried_bytes * limits.share
     return (
         over(Scope.CARRIED, b"", bytes_max=limits.carried_bytes)

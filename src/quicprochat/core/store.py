@@ -71,7 +71,7 @@ class Scope(Enum):
     CARRIED = "carried"
     """Everybody else's mail, receipts apart; key empty."""
     RECEIPTS = "receipts"
-    """Everybody else's receipts; key empty."""
+    """Everybody else's receipts; key empty for all, or the peer of the link they came over."""
     RECIPIENT = "recipient"
     """Others' mail for one recipient; key = recipient."""
     ORIGIN = "origin"
