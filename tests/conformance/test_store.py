@@ -200,7 +200,7 @@ def everything(store: MeshStore) -> dict[str, object]:
         "recipients": store.recipients(),
         "sent": [store.sent(uid(name)) for name in names],
         "sent_of": [store.sent_of(envelope(name).id) for name in ("a", "a2", "d", "d2", "z")],
-        "open": [list(store.open_with(key("ann"), protection, 10)) for protection in Protection],
+        "open": [list(store.queued_with(key("ann"), protection, 10)) for protection in Protection],
         "envelopes": [list(store.envelopes_of(uid(name))) for name in names],
         "trace": [list(store.trace(uid(name))) for name in names],
         "journal": list(store.journal(after=0, limit=100)),
@@ -425,7 +425,7 @@ def test_a_message_sealed_again_is_found_by_every_envelope(home: Home) -> None:
         assert list(store.envelopes_of(uid("a"))) == ids
 
 
-def test_open_messages_to_a_peer_come_oldest_first(store: MeshStore) -> None:
+def test_queued_messages_to_a_peer_come_oldest_first(store: MeshStore) -> None:
     with Step(store) as tx:
         for name, to, protection, state in (
             ("a", "ann", Protection.IDENTITY, State.QUEUED),
@@ -434,16 +434,17 @@ def test_open_messages_to_a_peer_come_oldest_first(store: MeshStore) -> None:
             ("d", "ann", Protection.IDENTITY, State.DELIVERED),
             ("e", "ann", Protection.IDENTITY, State.RELAYED),
             ("f", "ann", Protection.IDENTITY, State.QUEUED),
+            ("g", "ann", Protection.IDENTITY, State.QUEUED),
         ):
             tx.put_sent(sent(name, to=to, protection=protection, state=state))
-    found = store.open_with(key("ann"), Protection.IDENTITY, 10)
-    assert [item.uid for item in found] == [uid("a"), uid("e"), uid("f")]
-    assert [item.uid for item in store.open_with(key("ann"), Protection.IDENTITY, 2)] == [uid("a"), uid("e")]
+    found = store.queued_with(key("ann"), Protection.IDENTITY, 10)
+    assert [item.uid for item in found] == [uid("a"), uid("f"), uid("g")]
+    assert [item.uid for item in store.queued_with(key("ann"), Protection.IDENTITY, 2)] == [uid("a"), uid("f")]
     with Step(store) as tx:
         tx.set_state(uid("a"), State.EXPIRED, "nobody confirmed it")
         tx.set_state(uid("d"), State.QUEUED, "")
-    found = store.open_with(key("ann"), Protection.IDENTITY, 10)
-    assert [item.uid for item in found] == [uid("d"), uid("e"), uid("f")]
+    found = store.queued_with(key("ann"), Protection.IDENTITY, 10)
+    assert [item.uid for item in found] == [uid("d"), uid("f"), uid("g")]
     changed = store.sent(uid("a"))
     assert changed is not None
     assert (changed.state, changed.reason) == (State.EXPIRED, "nobody confirmed it")

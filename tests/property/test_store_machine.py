@@ -272,8 +272,8 @@ class Stores(RuleBasedStateMachine):
         assert found[0] == found[1]
 
     @rule(to=peers, protection=st.sampled_from(Protection), limit=limits)
-    def open_with(self, to: str, protection: Protection, limit: int) -> None:
-        found = [list(store.open_with(key(to), protection, limit)) for store in self.both]
+    def queued_with(self, to: str, protection: Protection, limit: int) -> None:
+        found = [list(store.queued_with(key(to), protection, limit)) for store in self.both]
         assert found[0] == found[1]
 
     @rule(limit=limits)

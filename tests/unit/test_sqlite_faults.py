@@ -434,7 +434,7 @@ def test_damaged_messages_records_and_prekeys_are_left_out(path: Path) -> None:
     store = SqliteStore.open(path)
     assert store.sent(uid("bad")) is None
     assert store.sent_of(envelope("bad").id) is None
-    assert [item.uid for item in store.open_with(key("ann"), Protection.PREKEY, 1)] == [uid("good")]
+    assert [item.uid for item in store.queued_with(key("ann"), Protection.PREKEY, 1)] == [uid("good")]
     assert [item.data for item in store.records(1)] == [b"the good record"]
     assert store.record(key("ann")) is None
     assert [item.id for item in store.prekeys()] == [b"goodgood"]
@@ -495,7 +495,7 @@ def read_all(path: Path, wires: dict[bytes, bytes], texts: set[str]) -> str:
         handed_on += store.expired(Instant(10_000), 1_000)
         assert all(wires[item.id] == item.wire for item in handed_on)
         shown = [line.text for line in store.journal(after=0, limit=1_000)]
-        shown += [item.text for item in store.open_with(key("ann"), Protection.PREKEY, 1_000)]
+        shown += [item.text for item in store.queued_with(key("ann"), Protection.PREKEY, 1_000)]
         assert set(shown) <= texts
         assert all(record.data == b"record" * 30 for record in store.records(1_000))
         for number in range(0, 240, 7):

@@ -129,7 +129,7 @@ def test_the_tables_answer_the_hot_questions_by_index(store: SqliteStore) -> Non
         store.sent_of(envelope("none").id)
         store.set_state(uid("a"), State.RELAYED, "")
         store.resealed(uid("a"), envelope("b").id, Protection.PREKEY)
-        store.open_with(key("ann"), Protection.PREKEY, 5)
+        store.queued_with(key("ann"), Protection.PREKEY, 5)
         store.envelopes_of(uid("a"))
         store.add_trace(uid("a"), TraceEvent(WALL, "relayed", ""))
         store.trace(uid("a"))

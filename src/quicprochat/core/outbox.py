@@ -153,10 +153,9 @@ class Outbox:
         if peer in self._upgrading:
             return
         asked = set()
-        for sent in tx.open_with(peer, Protection.IDENTITY, UPGRADE_BATCH):
-            if sent.state is State.QUEUED:
-                self.seal_again(tx, sent, prekey, now, out)
-                asked.add(sent.uid)
+        for sent in tx.queued_with(peer, Protection.IDENTITY, UPGRADE_BATCH):
+            self.seal_again(tx, sent, prekey, now, out)
+            asked.add(sent.uid)
         if asked:
             self._upgrading[peer] = (prekey, asked)
 

@@ -316,8 +316,8 @@ class MeshStore(Protocol):
         """Note that a message was sealed again: new current id, old ids stay mapped, ``seals`` grows."""
         ...
 
-    def open_with(self, to: PeerKey, protection: Protection, limit: int) -> Sequence[Sent]:
-        """Return messages to a peer in an open state that were sealed this way, oldest first."""
+    def queued_with(self, to: PeerKey, protection: Protection, limit: int) -> Sequence[Sent]:
+        """Return messages to a peer that were sealed this way and are QUEUED, oldest first."""
         ...
 
     def envelopes_of(self, uid: Uid) -> Sequence[EnvelopeId]:
