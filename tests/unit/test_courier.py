@@ -395,3 +395,32 @@ def test_receipts_go_at_once_and_are_not_waited_for() -> None:
     assert envelopes(out) == [*(replace(one, hop=1) for one in receipts), message]
     assert alice.store.usage(Scope.RECEIPTS) == Usage()
     assert alice.store.usage(Scope.OWN).count == 1
+
+
+@pytest.mark.parametrize("batch", [3, BATCH])
+def test_many_receipts_go_at_a_pace_and_messages_pass_them(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    """More than a neighbour reads would end its link as too slow, and the receipts with it."""
+    alice, bob, carol = people("alice", "bob", "carol", limits=Limits(share=1))
+    alice.meet(8, bob)
+    news = [bob.receipt(carol.key, EnvelopeId(bytes([n]) * 32)) for n in range(20)]
+    size = len(news[0].wire())
+    monkeypatch.setattr(courier, "IN_FLIGHT_BYTES", 4 * size)
+    monkeypatch.setattr(courier, "RECEIPT_BYTES_PER_S", size)
+    monkeypatch.setattr(courier, "BATCH", batch)
+    alice.step(*(alice.arrived(8, one) for one in news[:12]))
+    (message,) = write(alice, carol, 1)
+    alice.step(*(alice.arrived(8, one) for one in news[12:]))
+    assert ids(alice.meet(LINK, carol)) == idsof([*news[:4], message])
+    assert alice.store.usage(Scope.RECEIPTS).count == 16
+    late = bob.receipt(carol.key, EnvelopeId(bytes([99]) * 32))
+    assert ids(alice.step(alice.arrived(8, late))) == [], "it comes after the others"
+    receipt(alice, carol, message)
+    came: list[EnvelopeId] = []
+    while alice.node.next_deadline() < T0 + 60_000:
+        now = at(max(alice.now.at, alice.node.next_deadline()))
+        before = alice.store.usage(Scope.RECEIPTS).count
+        came += ids(alice.step(Tick(), now=now))
+        assert before - alice.store.usage(Scope.RECEIPTS).count <= 4
+        assert len(came) <= (now.at - T0) / 1_000 + 1
+    assert came == idsof([*news[4:], late])
+    assert alice.store.usage(Scope.RECEIPTS) == Usage()
