@@ -586,6 +586,35 @@ def test_records_are_replaced_and_listed_by_arrival(home: Home) -> None:
     assert home.store.record(key("cat")) is None
 
 
+@pytest.mark.parametrize(
+    ("kept", "offered"),
+    [
+        ((1, 9), (1, 8)),
+        ((2, 0), (1, 9)),
+        ((1, 9), (1, 9)),
+        ((1, 2**63), (1, 2**63 - 1)),
+        ((2**63, 0), (2**63 - 1, U64_MAX)),
+        ((U64_MAX, 0), (0, U64_MAX)),
+    ],
+)
+def test_no_older_record_takes_the_place_of_a_newer(
+    home: Home, kept: tuple[int, int], offered: tuple[int, int]
+) -> None:
+    newer, older = (StoredRecord(key("ann"), *version, b"%d %d" % version, 0, at(5)) for version in (kept, offered))
+    with Step(home.store) as tx:
+        assert tx.put_record(newer)
+    store = home.again()
+    store.begin()
+    assert not store.put_record(replace(older, data=b"older", stored_at=at(9)))
+    assert not dirty(store)
+    store.commit()
+    assert store.record(key("ann")) == newer
+    with Step(store) as tx:
+        tx.drop_record(key("ann"))
+        assert tx.put_record(older), "what was dropped is forgotten"
+    assert store.record(key("ann")) == older
+
+
 def test_sightings_are_replaced_and_listed_by_time(home: Home) -> None:
     with Step(home.store) as tx:
         tx.see(Sighting(key("ann"), WALL, at(5), "192.0.2.1:1"))

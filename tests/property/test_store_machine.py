@@ -211,8 +211,8 @@ class Stores(RuleBasedStateMachine):
     @writing
     @rule(peer=peers, epoch=numbers, seq=numbers, age=numbers, at=moments, data=st.binary(max_size=3))
     def put_record(self, peer: str, epoch: int, seq: int, age: int, at: Instant, data: bytes) -> None:
-        for store in self.both:
-            store.put_record(StoredRecord(key(peer), epoch, seq, data, age, at))
+        record = StoredRecord(key(peer), epoch, seq, data, age, at)
+        assert self.memory.put_record(record) == self.sqlite.put_record(record)
 
     @writing
     @rule(peer=peers)

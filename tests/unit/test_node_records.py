@@ -122,6 +122,23 @@ def test_a_restart_knows_what_is_newest(circle: list[Person]) -> None:
     assert kept(alice, bob) == (1, 9)
 
 
+def test_a_restart_that_does_not_read_them_all_lets_no_older_one_in(
+    circle: list[Person], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, bob, carol = circle
+    alice.decide(contacts=(bob, carol))
+    newer = bob.record_of(1, 9)
+    hear(alice, newer)
+    alice.now = at(T0 + 1)
+    hear(alice, carol.record)
+    monkeypatch.setattr(node_module, "RECORDS_MAX", 1)
+    alice.start(at(T0 + 1))
+    alice.decide(contacts=(bob, carol))
+    assert hear(alice, bob.record) == (SendRecord(LinkId(LINK), newer.signed, 1),)
+    assert len(hear(alice, bob.record_of(1, 9, name="two"))) == 1, "nor one that contradicts it"
+    assert kept(alice, bob) == (1, 9)
+
+
 def test_a_receipt_brings_a_record_with_the_age_of_its_envelope(circle: list[Person]) -> None:
     alice, bob, carol = circle
     alice.meet(LINK, carol)

@@ -445,6 +445,21 @@ def test_damaged_messages_records_and_prekeys_are_left_out(path: Path) -> None:
     store.close()
 
 
+def test_a_good_record_takes_the_place_of_a_damaged_one(path: Path) -> None:
+    store = SqliteStore.open(path)
+    with Step(store):
+        store.put_record(StoredRecord(key("ann"), 1, 9, b"the damaged record", 0, Instant(9)))
+    store.close()
+    assert flip(path, b"the damaged record", at=5) == 1
+    store = SqliteStore.open(path)
+    good = StoredRecord(key("ann"), 1, 8, b"the good record", 0, Instant(10))
+    with Step(store):
+        assert store.put_record(good)
+    assert store.record(key("ann")) == good
+    assert store.counters() == {"damaged": 1}
+    store.close()
+
+
 def test_a_damaged_value_stops_the_store(path: Path) -> None:
     store = SqliteStore.open(path)
     with Step(store):

@@ -292,8 +292,12 @@ class MemoryStore:
 
     # --- peers
 
-    def put_record(self, record: StoredRecord) -> None:
+    def put_record(self, record: StoredRecord) -> bool:
+        known = self._records.get(record.key)
+        if known is not None and known.version >= record.version:
+            return False
         self._set(self._records, record.key, record)
+        return True
 
     def record(self, key: PeerKey) -> StoredRecord | None:
         return self._records.get(key)

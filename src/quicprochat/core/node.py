@@ -355,6 +355,9 @@ class Node:
         if record.key in self._policy.blocked or event.age_ms >= record.lifetime_s * 1_000:
             return
         known = self._records.get(record.key)
+        if known is None and (stored := tx.record(record.key)) is not None:
+            # More are kept than were loaded at the start.
+            known = self._records[record.key] = stored.version
         if known is not None and record.version <= known:
             stored = tx.record(record.key)
             if stored is not None and record.version == known and stored.data != record.signed:

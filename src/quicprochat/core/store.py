@@ -169,6 +169,11 @@ class StoredRecord:
     age_ms: int
     stored_at: Instant
 
+    @property
+    def version(self) -> tuple[int, int]:
+        """What orders records of one peer."""
+        return (self.epoch, self.seq)
+
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
@@ -376,8 +381,8 @@ class MeshStore(Protocol):
 
     # --- peers
 
-    def put_record(self, record: StoredRecord) -> None:
-        """Keep a peer's record in place of an older one."""
+    def put_record(self, record: StoredRecord) -> bool:
+        """Keep a peer's record in place of an older one; False, and nothing changes, where one no older is kept."""
         ...
 
     def record(self, key: PeerKey) -> StoredRecord | None:
