@@ -116,28 +116,29 @@ class Lane:
                 else:
                     self.hand(held, now, out)
 
-    def _receipt(self, tx: MeshStore, held: Held, now: Instant, out: list[Effect]) -> None:
-        """Hand over a receipt and let go of it, for it is made again when the message comes again; or leave it behind.
+    def _receipt(self, tx: MeshStore, held: Held, now: Instant, out: list[Effect]) -> bool:
+        """Hand over a receipt and let go of it, for it is made again when the message comes again.
 
-        Messages pass those that are left.
+        False: it is left behind, for others are already or the pace wants it; messages pass it.
         """
         if self.receipts_at is not None:
-            return
-        if self.pace.take(now, len(held.wire)):
-            out.append(SendEnvelope(self.link, held.to_send(now)))
-            tx.release(held.id)
-        else:
+            return False
+        if not self.pace.take(now, len(held.wire)):
             self.receipts_from = held.serial
             self.receipts_at = Instant(now + self.pace.wait_ms(now, IN_FLIGHT_BYTES // 2))
+            return False
+        out.append(SendEnvelope(self.link, held.to_send(now)))
+        tx.release(held.id)
+        return True
 
     def _receipts_again(self, tx: MeshStore, now: Instant, out: list[Effect]) -> None:
         """Go on with the receipts that were left behind."""
         self.receipts_at = None
         found = tx.waiting(self.peer, self.receipts_from - 1, BATCH)
         for held in found:
-            if held.kind == Kind.RECEIPT:
-                self._receipt(tx, held, now, out)
-        if self.receipts_at is None and len(found) == BATCH:
+            if held.kind == Kind.RECEIPT and not self._receipt(tx, held, now, out):
+                return
+        if len(found) == BATCH:
             self.receipts_from, self.receipts_at = found[-1].serial + 1, now
 
     def look_again(self) -> None:
