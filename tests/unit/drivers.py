@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
+from tests.unit.people import Person, at
+
 from quicprochat.core.memory import MemoryStore
 from quicprochat.core.time import Instant, Now
 from quicprochat.p2p.driver import Driver
 from quicprochat.sim.crypto import SimCrypto
-from tests.unit.people import Person, at
 
 
 class HandClock:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 
+from tests.unit.drivers import driven
+
 from quicprochat.core.store import MeshStore
 from quicprochat.p2p.driver import INLINE_EVENTS, SLOW_FOR_MS, SLOW_MS
-from tests.unit.drivers import driven
 
 
 def write(store: MeshStore) -> None:

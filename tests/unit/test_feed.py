@@ -9,11 +9,12 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
+from tests.unit.drivers import driven
+
 from quicprochat.core.ids import PeerKey, Uid
 from quicprochat.core.store import Line, LineKind
 from quicprochat.core.time import WallTime
 from quicprochat.p2p.feed import BATCH, Feed
-from tests.unit.drivers import driven
 
 
 @asynccontextmanager
@@ -86,15 +87,14 @@ def test_listener_that_lags_behind_misses_nothing() -> None:
 
 def test_lines_that_cannot_be_read_any_more_are_passed_over() -> None:
     async def scenario() -> None:
-        async with fed() as it:
-            async with aclosing(it.feed.listen()) as lines:
-                first = asyncio.ensure_future(anext(lines))
-                await asyncio.sleep(0)
-                await it.append(1)
-                assert (await first).cursor == 1
-                await it.append(BATCH + 1)
-                del it.disk._lines[2]  # the one line that is no longer at hand
-                assert (await anext(lines)).cursor == 3
+        async with fed() as it, aclosing(it.feed.listen()) as lines:
+            first = asyncio.ensure_future(anext(lines))
+            await asyncio.sleep(0)
+            await it.append(1)
+            assert (await first).cursor == 1
+            await it.append(BATCH + 1)
+            del it.disk._lines[2]  # the one line that is no longer at hand
+            assert (await anext(lines)).cursor == 3
 
     asyncio.run(scenario())
 
