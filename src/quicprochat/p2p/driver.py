@@ -14,9 +14,8 @@ from typing import Any, Protocol, TypeVar
 
 from quicprochat.core.errors import QuicprochatError, StoreError, UnavailableError
 from quicprochat.core.events import Effect, Event
-from quicprochat.core.node import Node
 from quicprochat.core.store import MeshStore
-from quicprochat.core.time import Now
+from quicprochat.core.time import Instant, Now
 
 T = TypeVar("T")
 
@@ -52,12 +51,28 @@ class Clock(Protocol):
         ...
 
 
+class Stepper(Protocol):
+    """What is driven: a node, or a server's upkeep."""
+
+    def start(self, tx: MeshStore, now: Now) -> Sequence[Effect]:
+        """Take up what the store remembers."""
+        ...
+
+    def step(self, events: Sequence[Event], tx: MeshStore, now: Now) -> Sequence[Effect]:
+        """Act on what happened, inside one transaction; the effects are let out after its commit."""
+        ...
+
+    def next_deadline(self) -> Instant:
+        """Return when to step even if nothing happens."""
+        ...
+
+
 class Driver:
     """Runs a node over a store; ``release`` carries out effects in order and must not wait."""
 
     def __init__(
         self,
-        node: Node,
+        node: Stepper,
         store: MeshStore,
         clock: Clock,
         release: Callable[[Effect], None],

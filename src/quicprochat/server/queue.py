@@ -1,0 +1,126 @@
+"""The queue: envelopes come in through the gate, and wait until their recipient's device has them.
+
+Everything here is a promise: what is answered STORED survives a power cut, because the answer leaves after the commit.
+One commit serves every call that came while the last one ran.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from quicprochat.core.crypto import Crypto
+from quicprochat.core.gate import Checked, Policy, Reason, Reject, Verdict, admit, check
+from quicprochat.core.ids import EnvelopeId, PeerKey
+from quicprochat.core.receipt import Status
+from quicprochat.core.store import Held, MeshStore
+from quicprochat.core.time import Now
+from quicprochat.p2p.driver import Driver
+
+CHECK_INLINE = 2
+"""So few envelopes are checked on the spot: a thread costs more than it frees."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The answer for one envelope; see ``gate.Admission``."""
+
+    verdict: Verdict
+    reason: Reason = Reason.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """An envelope on its way to its recipient's device."""
+
+    serial: int
+    id: EnvelopeId
+    wire: bytes
+
+
+class Queue:
+    """``local`` says who may be written to here; ``arrived`` is told of recipients with something new."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        policy: Callable[[], Policy],
+        crypto: Crypto,
+        local: Callable[[MeshStore, PeerKey], bool],
+        arrived: Callable[[Iterable[PeerKey]], None],
+    ) -> None:
+        self._driver = driver
+        self._policy = policy
+        self._crypto = crypto
+        self._local = local
+        self._arrived = arrived
+        self._checks = ThreadPoolExecutor(1, "check")
+
+    def close(self) -> None:
+        """Let go of the thread; nothing may be under way."""
+        self._checks.shutdown(wait=True)
+
+    async def put(self, via: PeerKey, envelopes: Sequence[bytes]) -> list[Outcome]:
+        """Take envelopes from a client; return one answer each, once they are durable. Raises: StoreError."""
+        checked = await self._check(envelopes)
+        outcomes = await self._driver.call(lambda tx: self._admit(tx, via, checked))
+        fresh = {
+            PeerKey(one.envelope.dst)
+            for one, outcome in zip(checked, outcomes, strict=True)
+            if isinstance(one, Checked) and outcome.verdict is Verdict.STORED
+        }
+        if fresh:
+            self._arrived(fresh)
+        return outcomes
+
+    async def waiting(self, recipient: PeerKey, after: int, limit: int) -> list[Delivery]:
+        """Return what waits for a recipient behind a serial, oldest first."""
+        now = self._driver.now().at
+        held = await self._driver.read(lambda tx: tx.waiting(recipient, after, limit))
+        return [Delivery(h.serial, h.id, h.to_send(now)) for h in held if h.expires_at > now]
+
+    async def done(self, recipient: PeerKey, ids: Sequence[EnvelopeId]) -> None:
+        """Let go of envelopes that their recipient has; ids that are not its own change nothing."""
+        await self._driver.call(lambda tx: _release(tx, recipient, ids))
+
+    async def _check(self, envelopes: Sequence[bytes]) -> list[Checked | Reject]:
+        me, crypto = self._policy().me, self._crypto
+
+        def work() -> list[Checked | Reject]:
+            return [check(data, me, {}, crypto) for data in envelopes]
+
+        if len(envelopes) <= CHECK_INLINE:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._checks, work)
+
+    def _admit(self, tx: MeshStore, via: PeerKey, checked: Sequence[Checked | Reject]) -> list[Outcome]:
+        now, policy = self._driver.now(), self._policy()
+        return [self._admit_one(tx, via, one, policy, now) for one in checked]
+
+    def _admit_one(self, tx: MeshStore, via: PeerKey, one: Checked | Reject, policy: Policy, now: Now) -> Outcome:
+        if isinstance(one, Reject):
+            tx.count("rejected")
+            return Outcome(Verdict.REFUSED, Reason.UNSUPPORTED)
+        if not self._local(tx, PeerKey(one.envelope.dst)):
+            return Outcome(Verdict.REFUSED, Reason.POLICY)
+        admission = admit(tx, one, via, policy, now)
+        if admission.verdict is Verdict.STORED:
+            _cure(tx, one)
+        return Outcome(admission.verdict, admission.reason)
+
+
+def _cure(tx: MeshStore, checked: Checked) -> None:
+    """A recipient's own word that it has a message lets go of the copy that waits for it here."""
+    receipt = checked.receipt
+    if receipt is not None and receipt.status is Status.DELIVERED:
+        _release(tx, PeerKey(checked.envelope.src), receipt.ids)
+
+
+def _release(tx: MeshStore, recipient: PeerKey, ids: Iterable[EnvelopeId]) -> None:
+    for id in ids:
+        held: Held | None = tx.held(id)
+        if held is not None and held.dst == recipient:
+            tx.release(id)
+            tx.count("handed_over")
