@@ -24,12 +24,16 @@ LinkId = NewType("LinkId", int)
 
 @dataclass(frozen=True, slots=True)
 class LinkUp:
-    """A link is up and both hellos are exchanged. ``window`` is what the peer takes before answering."""
+    """A link is up and both hellos are exchanged. ``window`` is what the peer takes before answering.
+
+    ``server_epoch`` is empty for a peer's link; a home server, which takes mail for others, has one.
+    """
 
     link: LinkId
     peer: PeerKey
     window: int
     address: Address | None = None
+    server_epoch: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import assert_never
 
 from quicprochat.core.bucket import TokenBucket
 from quicprochat.core.card import OwnCard
+from quicprochat.core.carrier import CarrierLane, Taken
 from quicprochat.core.courier import Lane
 from quicprochat.core.crypto import Crypto, Entropy, Signer
 from quicprochat.core.envelope import TTL_MAX_S, Header, Kind, make
@@ -72,9 +73,9 @@ class _Neighbour:
 
     __slots__ = ("lane", "peer", "repeats", "window")
 
-    def __init__(self, event: LinkUp, now: Instant) -> None:
-        self.peer = event.peer
-        self.lane = Lane(event.link, event.peer, event.window, now)
+    def __init__(self, peer: PeerKey, lane: Lane, now: Instant) -> None:
+        self.peer = peer
+        self.lane = lane
         self.repeats = TokenBucket(REPEAT_BURST, REPEAT_PER_S, now)
 
 
@@ -91,6 +92,7 @@ class Node:
         self._outbox = Outbox()
         self._links: dict[LinkId, _Neighbour] = {}
         self._by_peer: dict[PeerKey, _Neighbour] = {}
+        self._servers: dict[PeerKey, Taken] = {}
         self._records: dict[PeerKey, tuple[int, int]] = {}
         self._conflicts: set[PeerKey] = set()
         self._alarms = TokenBucket(ALARM_BURST, ALARM_PER_S, Instant(0))
@@ -198,11 +200,31 @@ class Node:
         old = self._by_peer.get(event.peer)
         if old is not None:
             self._links.pop(old.lane.link, None)
-        neighbour = _Neighbour(event, now.at)
+        neighbour = _Neighbour(event.peer, self._lane(event, tx, now), now.at)
         self._links[event.link] = neighbour
         self._by_peer[event.peer] = neighbour
-        address = str(event.address) if event.address else ""
-        tx.see(Sighting(event.peer, now.wall, now.at, address))
+        if not event.server_epoch:
+            address = str(event.address) if event.address else ""
+            tx.see(Sighting(event.peer, now.wall, now.at, address))
+
+    def _lane(self, event: LinkUp, tx: MeshStore, now: Now) -> Lane:
+        if not event.server_epoch:
+            return Lane(event.link, event.peer, event.window, now.at)
+        taken = self._servers.setdefault(event.peer, Taken())
+        taken.begin(event.server_epoch, tx)
+        return CarrierLane(event.link, event.peer, event.window, now.at, taken, self._by_peer)
+
+    def _carry_again(self) -> None:
+        """Something was passed over, for it had the direct way or was being sealed better."""
+        for neighbour in self._links.values():
+            if isinstance(neighbour.lane, CarrierLane):
+                neighbour.lane.look_again()
+
+    def _carry(self) -> None:
+        """Something of ours waits for somebody who is not linked: a server may have a way."""
+        for neighbour in self._links.values():
+            if isinstance(neighbour.lane, CarrierLane):
+                neighbour.lane.backlog = True
 
     def _link_down(self, event: LinkDown, tx: MeshStore, now: Now) -> None:
         neighbour = self._links.pop(event.link, None)
@@ -211,6 +233,7 @@ class Node:
         if self._by_peer.get(neighbour.peer) is neighbour:
             del self._by_peer[neighbour.peer]
         self._results.pop(event.link, None)
+        self._carry_again()
 
     def _rejected(self, event: EnvelopeRejected, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         tx.count("rejected")
@@ -329,6 +352,11 @@ class Node:
                 continue
             if result.verdict is Verdict.DEFERRED:
                 lane.deferred(now.at)
+            elif isinstance(lane, CarrierLane):
+                lane.took(result.id)
+                if held.own and held.kind == Kind.RECEIPT:
+                    tx.release(result.id)  # made again when the message comes again
+                    continue
             if held.own:
                 sent = self._outbox.result(tx, result, held, neighbour.peer, now, out)
                 if sent is not None:
@@ -420,6 +448,8 @@ class Node:
                 neighbour.lane.backlog = True
             else:
                 neighbour.lane.hand(held, now.at, out)
+        else:
+            self._carry()
 
     def _resealed(self, event: Resealed, tx: MeshStore, now: Now) -> None:
         self._outbox.seal_answered(event.uid)
@@ -444,6 +474,8 @@ class Node:
         if neighbour is not None:
             neighbour.lane.answered(sent.envelope_id, now.at)
             neighbour.lane.backlog = True
+        else:
+            self._carry()
 
     def _upgrade_on(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         """Ask for the next batch where all of the last one were sealed better; hand over once all are."""
@@ -453,6 +485,8 @@ class Node:
             neighbour = self._by_peer.get(peer)
             if neighbour is not None:
                 neighbour.lane.look_again()
+            else:
+                self._carry_again()
         self._to_upgrade.clear()
 
     def _reseal_failed(self, event: ResealFailed, tx: MeshStore) -> None:
@@ -461,9 +495,11 @@ class Node:
         if sent is not None:
             self._outbox.give_up(sent.to)
         neighbour = self._by_peer.get(sent.to) if sent is not None else None
+        # It was passed over while it was being sealed.
         if neighbour is not None:
-            # It was passed over while it was being sealed.
             neighbour.lane.look_again()
+        else:
+            self._carry_again()
 
     def _publish(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         if self._card.publish(tx, self._wanted, now, out):
@@ -509,6 +545,7 @@ class Node:
                 elif tx.usage(Scope.OWN).bytes < self._policy.limits.own_bytes // 2:
                     # Strangers' receipts must leave room for what the owner wants to say.
                     submit(tx, envelope, self._policy, now)
+                    self._carry()
         self._receipts.clear()
 
     def _flush_results(self, out: list[Effect]) -> None:

@@ -118,6 +118,17 @@ class Envelopes(Database):
             found += [held for held in self._whole("held", rows, _intact) if held.dst == dst]
         return found
 
+    def own(self, after: int, limit: int) -> Sequence[Held]:
+        sql = f"SELECT {_COLUMNS} FROM held WHERE via = x'' AND serial > ? ORDER BY serial LIMIT ?"
+        found: list[Held] = []
+        while len(found) < limit:
+            rows = self._rows(sql, (after, limit - len(found)))
+            if not rows:
+                break
+            after = rows[-1][0]
+            found += [held for held in self._whole("held", rows, _intact) if held.own]
+        return found
+
     def expired(self, now: Instant, limit: int) -> Sequence[Held]:
         # Found by the index, read from the table: a damaged index must not make an intact row look damaged.
         rows = self._rows(
