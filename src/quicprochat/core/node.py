@@ -344,7 +344,8 @@ class Node:
             stored = tx.record(record.key)
             if stored is not None and record.version == known and stored.data != record.signed:
                 self._conflict(record.key, tx, now, out)
-            elif stored is not None and record.version < known and event.link is not None:
+                return
+            if stored is not None and record.version < known and event.link is not None:
                 # Its owner, or a neighbour, is behind: show the newer one.
                 out.append(SendRecord(event.link, stored.data, stored.age_ms + max(0, now.at - stored.stored_at)))
             if record.version < known:
