@@ -397,7 +397,7 @@ def test_receipts_go_at_once_and_are_not_waited_for() -> None:
     assert alice.store.usage(Scope.OWN).count == 1
 
 
-@pytest.mark.parametrize("batch", [3, BATCH])
+@pytest.mark.parametrize("batch", [1, 3, BATCH])
 def test_many_receipts_go_at_a_pace_and_messages_pass_them(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
     """More than a neighbour reads would end its link as too slow, and the receipts with it."""
     alice, bob, carol = people("alice", "bob", "carol", limits=Limits(share=1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tests.unit.people import T0, Person, at, people
+from tests.unit.people import T0, Person, at, kinds, people
 
 from quicprochat.core import node as node_module
 from quicprochat.core.events import Alarm, Effect, LinkId, RecordArrived, SendRecord
@@ -65,6 +65,13 @@ def test_two_records_with_one_number_are_an_alarm_and_the_first_stays(circle: li
     out = hear(alice, bob.record_of(1, 9, name="two"))
     assert out == (Alarm("record_conflict", "two different records of one peer have the same number", bob.key),)
     assert alice.store.record(bob.key).data == bob.record_of(1, 9, name="one").signed  # type: ignore[union-attr]
+
+
+def test_nothing_is_sealed_to_a_record_that_contradicts_the_first(circle: list[Person]) -> None:
+    alice, bob, _ = circle
+    hear(alice, bob.record_of(1, 9, name="one"))
+    alice.step(alice.written(bob.key))
+    assert kinds(hear(alice, bob.record_of(1, 9, (bob.prekey,), "two"))) == ["Alarm"]
 
 
 def conflict(alice: Person, who: Person) -> list[Effect]:
