@@ -53,6 +53,12 @@ class Address:
         return cls(str(ip), port)
 
 
+def split_server(text: str) -> tuple[str, int]:
+    """Return the host and the port of a checked ``host:port``."""
+    host, _, port = text.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
 def encode_addresses(addresses: tuple[Address, ...], limit: int) -> bytes:
     """Return ``count 1 || addresses``; what exceeds ``limit`` is left out, since addresses are hints."""
     kept = addresses[:limit]

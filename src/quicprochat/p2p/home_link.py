@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
@@ -72,39 +73,51 @@ class HomeOwner(Protocol):
         """Give events to the node; the future is done when they are durable and their effects are out."""
         ...
 
-    def own_record(self) -> tuple[bytes, int]:
-        """Return our record as signed, and its age in milliseconds."""
+    def post(self, event: Event) -> None:
+        """Give an event to the node."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """Where to go, who we are there, and whom we expect.
+
+    ``pin`` is the server's fingerprint, None before the first visit; ``keep_pin`` makes it durable then, before
+    anything is handed over.
+    """
+
+    host: str
+    port: int
+    credentials: quic.Credentials
+    pin: bytes | None
+    keep_pin: Callable[[bytes], Awaitable[None]]
 
 
 class HomeLink:
     """Stays connected to one server across its restarts and our changes of address.
 
-    ``pin`` is the server's fingerprint, None before the first visit; ``pinned`` is told of it then. ``news`` is called
-    at every change of :attr:`standing`.
+    ``own_record`` returns our record as signed and its age in milliseconds; ``news`` is called at every change of
+    :attr:`standing`.
     """
 
     def __init__(
         self,
-        host: str,
-        port: int,
-        credentials: quic.Credentials,
-        pin: bytes | None,
-        pinned: Callable[[bytes], None],
+        visit: Visit,
         owner: HomeOwner,
+        own_record: Callable[[], tuple[bytes, int]],
         news: Callable[[], None],
         jitter: Callable[[], float],
     ) -> None:
-        self.where = (host, port)
         self.standing = Standing.CONNECTING
         self.trouble: QuicprochatError | None = None
         """Why there is no connection, when there is none."""
-        self.fingerprint = pin
+        self.fingerprint = visit.pin
         self.domain = ""
+        self.rtt_ms = 0.0
         self.id = LinkId(0)
-        self._credentials = credentials
-        self._pinned = pinned
+        self._plan = visit
         self._owner = owner
+        self._own_record = own_record
         self._news = news
         self._jitter = jitter
         self._hurry = asyncio.Event()
@@ -137,7 +150,7 @@ class HomeLink:
 
     def send_record(self, record: bytes, age_ms: int) -> None:
         """Publish a record of ours; of others' the server learns from themselves."""
-        if record == self._owner.own_record()[0]:
+        if record == self._own_record()[0]:
             self._records.append((record, age_ms))
             self._wake.set()
 
@@ -199,7 +212,8 @@ class HomeLink:
     async def _visit(self) -> None:
         """One connection, from its beginning to its end. Raises: QuicprochatError that says why it ended."""
         check = quic.anybody if self.fingerprint is None else quic.pinned(self.fingerprint)
-        connection = await quic.connect(self.where, ALPN, self._credentials, check, CONNECT_S)
+        plan = self._plan
+        connection = await quic.connect((plan.host, plan.port), ALPN, plan.credentials, check, CONNECT_S)
         self._connection = connection
         try:
             remote = rpc.Remote(await connection.stream(CONNECT_S), rpc.home.Entrance)
@@ -215,18 +229,21 @@ class HomeLink:
             connection.end(Goodbye.LEAVING, "goodbye")
 
     async def _stay(self, connection: quic.Connection, remote: rpc.Remote) -> None:
+        clock = asyncio.get_running_loop().time
+        asked = clock()
         try:
             async with asyncio.timeout(ASK_S):
                 answer = await rpc.Remote.ask(remote.bootstrap.enter(VERSION), "entering")
         except TimeoutError:
             raise UnavailableError("the home server did not answer in time") from None
+        self.rtt_ms = (clock() - asked) * 1_000
         session, info = answer.session, answer.info
         if self.fingerprint is None:
+            await self._plan.keep_pin(connection.peer)
             self.fingerprint = connection.peer
-            self._pinned(connection.peer)
         self.domain = str(info.domain)
         self.id = self._owner.next_link_id()
-        self._out, self._records, self._results = [], [self._owner.own_record()], {}
+        self._out, self._records, self._results = [], [self._own_record()], {}
         self._wake.set()
         server = PeerKey(connection.peer)
         await self._owner.settle([LinkUp(self.id, server, BATCH * BATCHES_IN_FLIGHT, None, bytes(info.epoch))])
@@ -248,7 +265,7 @@ class HomeLink:
             raise _first(group_error) from group_error
         finally:
             self._session = None
-            self._owner.settle([LinkDown(self.id)])
+            self._owner.post(LinkDown(self.id))
 
     async def _keep_alive(self, connection: quic.Connection) -> None:
         while True:

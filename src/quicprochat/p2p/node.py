@@ -7,8 +7,9 @@ import logging
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from types import TracebackType
-from typing import Any, TypeVar, assert_never
+from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
 from quicprochat.adapters.crypto import SodiumCrypto
 from quicprochat.adapters.home import Home
@@ -40,20 +41,25 @@ from quicprochat.core.events import (
 from quicprochat.core.gate import Policy, Reason
 from quicprochat.core.identity import Contact, Ticket, fingerprint, pair_fingerprint
 from quicprochat.core.ids import PeerKey, Uid
-from quicprochat.core.link import FrameType, Hello, encode_record, encode_results, frame
+from quicprochat.core.link import Hello
 from quicprochat.core.memory import MemoryStore
 from quicprochat.core.node import RECORDS_MAX, Node
 from quicprochat.core.receipt import OPEN_STATES, State
 from quicprochat.core.record import PeerRecord, open_record
 from quicprochat.core.store import Line, LineKind, MeshStore, Scope, Sent, Sighting, StoredRecord
 from quicprochat.core.time import WallTime
+from quicprochat.p2p.account import Account
 from quicprochat.p2p.book import AddressBook
 from quicprochat.p2p.driver import CLOCK_KEY, Driver, Point
 from quicprochat.p2p.edge import Edge
 from quicprochat.p2p.feed import Feed
+from quicprochat.p2p.link import PeerLink
 from quicprochat.p2p.links import Links, Transport
 from quicprochat.p2p.options import Options
-from quicprochat.p2p.views import PeerView, RouteView, StoreView, TraceView
+from quicprochat.p2p.views import PeerView, RouteView, ServerStanding, StoreView, TraceView
+
+if TYPE_CHECKING:
+    from quicprochat.p2p.home_link import HomeLink
 
 log = logging.getLogger("quicprochat")
 T = TypeVar("T")
@@ -128,6 +134,9 @@ class P2pNode:
         self._driver = Driver(self._node, self._store, self._clock, self._release, self._probe)
         self._feed = Feed(self._driver, self._store.newest_line())
         self._links = Links(self._book, self._edge, self._crypto, self._driver, self._hello, jitter, self._feed.tell)
+        self._account = Account(
+            identity.seed, self._driver, self._links, self._own_record, self._whom_to_look_up, self._feed.tell, jitter
+        )
         try:
             await self._driver.start()
             await self._open_network()
@@ -138,7 +147,7 @@ class P2pNode:
         self._main = asyncio.create_task(self._run())
         try:
             await self._call(self._prepare)
-            if self.networked:
+            if self._network:
                 await self._driver.settle([self._self_changed()])
                 await self._learn_known()
         except BaseException:
@@ -161,7 +170,7 @@ class P2pNode:
         return True
 
     async def _open_network(self) -> None:
-        if not self._network:
+        if not self._network or find_spec("iroh") is None:
             return
         from quicprochat.adapters.iroh import Endpoint  # the extra: everything else works without it
 
@@ -223,6 +232,8 @@ class P2pNode:
                 if self._endpoint is not None:
                     transport: Transport = self._endpoint
                     others.append(group.create_task(self._links.run(transport)))
+                if self._network:
+                    others.append(group.create_task(self._account.run()))
                 await self._stop.wait()
                 for task in others:
                     task.cancel()
@@ -274,11 +285,14 @@ class P2pNode:
     def _release(self, effect: Effect) -> None:
         match effect:
             case SendEnvelope():
-                self._send(effect.link, frame(FrameType.ENVELOPE, effect.wire))
+                if (link := self._link(effect.link)) is not None:
+                    link.send_envelope(effect.wire)
             case SendResults():
-                self._send(effect.link, frame(FrameType.RESULTS, encode_results(effect.results)))
+                if (link := self._link(effect.link)) is not None:
+                    link.send_results(effect.results)
             case SendRecord():
-                self._send(effect.link, frame(FrameType.RECORD, encode_record(effect.record, effect.age_ms)))
+                if (link := self._link(effect.link)) is not None:
+                    link.send_record(effect.record, effect.age_ms)
             case Journaled():
                 self._feed.take(effect.line)
             case StateChanged():
@@ -291,6 +305,8 @@ class P2pNode:
                 accepting = self._accepting.pop(effect.uid, None)
                 if accepting is not None and not accepting.done():
                     accepting.set_result(effect)
+            case CloseLink() if (home := self._account.link(effect.link)) is not None:
+                home.end(effect.code, effect.reason)
             case CloseLink():
                 self._links.close_link(effect.link, effect.code, effect.reason, effect.ban_ms)
             case Reseal():
@@ -318,10 +334,8 @@ class P2pNode:
             if not watcher.done():
                 watcher.set_result(None)
 
-    def _send(self, link: LinkId, data: bytes) -> None:
-        found = self._links.link(link)
-        if found is not None:
-            found.send(data)
+    def _link(self, id: LinkId) -> PeerLink | HomeLink | None:
+        return self._links.link(id) or self._account.link(id)
 
     def _reseal(self, effect: Reseal) -> None:
         self._recent.pop(effect.uid, None)  # its protection is about to change
@@ -333,9 +347,14 @@ class P2pNode:
 
     # --- our own face
 
+    def _own_record(self) -> tuple[bytes, int]:
+        return self._node.record.signed, max(0, self._driver.now().at - self._node.record_made_at)
+
     def _hello(self) -> Hello:
-        age = max(0, self._driver.now().at - self._node.record_made_at)
-        return Hello(self._session, self._epoch, self._node.record.signed, age)
+        return Hello(self._session, self._epoch, *self._own_record())
+
+    def _whom_to_look_up(self) -> list[PeerKey]:
+        return [key for key, contact in self._book.identity.contacts.items() if contact.name and not contact.blocked]
 
     def _self_changed(self) -> SelfChanged:
         return SelfChanged(self._book.identity.name, "", self._relay(), self.addresses())
@@ -346,6 +365,7 @@ class P2pNode:
     def _addresses_changed(self, _: object) -> None:
         self._driver.post(self._self_changed())
         self._links.dialler.hurry()
+        self._account.hurry()
 
     @property
     def key(self) -> PeerKey:
@@ -523,6 +543,8 @@ class P2pNode:
         if card is None:
             stored = await self._call(lambda store: store.record(key))
             card = self._links.open_record(stored.data) if stored is not None else None
+        if card is None and await self._account.find(key):
+            card = self._links.cards.get(key)
         if key not in self._links.linked() and self._links.want(key) and card is not None:
             self._links.learn(card)
         return card
@@ -610,7 +632,15 @@ class P2pNode:
             if found is not None:
                 rtt = found[0].rtt_ms()
                 views.append(RouteView(peer, peer, max(1, round(rtt or 1)), 1, (now - found[1]) / 1_000, "direct"))
-        return views
+        return views + self._account.routes(self._links.linked())
+
+    async def use_server(self, server: str, *, trust: bytes | None = None) -> None:
+        """Make ``host:port`` the home server, "" none; ``trust`` accepts a fingerprint. Raises: LocalError."""
+        await self._account.use(server, trust=trust)
+
+    def server(self) -> ServerStanding:
+        """Return how we stand with the home server."""
+        return self._account.standing()
 
     async def store_view(self) -> StoreView:
         """Return what the store holds and has done."""

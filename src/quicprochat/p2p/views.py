@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quicprochat.core.address import Address
+from quicprochat.core.errors import QuicprochatError
 from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.store import Sent, TraceEvent
 from quicprochat.core.time import WallTime
@@ -35,6 +36,20 @@ class RouteView:
     hops: int
     age_s: float
     via: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStanding:
+    """How we stand with the home server: "none", "connecting", "connected", "unreachable" or "untrusted".
+
+    ``server`` is host:port, ``fingerprint`` hexadecimal; both "" where there is none. ``trouble`` says what is wrong.
+    """
+
+    server: str
+    standing: str
+    fingerprint: str
+    domain: str
+    trouble: QuicprochatError | None
 
 
 @dataclass(frozen=True, slots=True)

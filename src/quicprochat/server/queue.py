@@ -12,10 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from quicprochat.core.crypto import Crypto
+from quicprochat.core.errors import WireError
 from quicprochat.core.gate import Checked, Policy, Reason, Reject, Verdict, admit, check
 from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.receipt import Status
-from quicprochat.core.store import Held, MeshStore
+from quicprochat.core.record import open_record
+from quicprochat.core.store import Held, MeshStore, StoredRecord
 from quicprochat.core.time import Now
 from quicprochat.p2p.driver import Driver
 
@@ -85,6 +87,23 @@ class Queue:
         """Let go of envelopes that their recipient has; ids that are not its own change nothing."""
         await self._driver.call(lambda tx: _release(tx, recipient, ids))
 
+    async def publish(self, owner: PeerKey, data: bytes, age_ms: int) -> None:
+        """Keep a user's own record, if it is newer than what is kept. Raises: WireError."""
+        record = open_record(data, self._crypto)
+        if record.key != owner:
+            raise WireError("a record of somebody else")
+        now = self._driver.now().at
+        stored = StoredRecord(owner, *record.version, record.signed, age_ms, now)
+        if age_ms < record.lifetime_s * 1_000:
+            await self._driver.call(lambda tx: tx.put_record(stored))
+
+    async def record(self, key: PeerKey) -> tuple[bytes, int] | None:
+        """Return a user's newest record and its age in milliseconds, None when there is none that still holds."""
+        found = await self._driver.read(lambda tx: tx.record(key))
+        if found is None:
+            return None
+        return found.data, found.age_ms + max(0, self._driver.now().at - found.stored_at)
+
     async def _check(self, envelopes: Sequence[bytes]) -> list[Checked | Reject]:
         me, crypto = self._policy().me, self._crypto
 
@@ -104,7 +123,7 @@ class Queue:
             tx.count("rejected")
             return Outcome(Verdict.REFUSED, Reason.UNSUPPORTED)
         if not self._local(tx, PeerKey(one.envelope.dst)):
-            return Outcome(Verdict.REFUSED, Reason.POLICY)
+            return Outcome(Verdict.DEFERRED, Reason.POLICY)
         admission = admit(tx, one, via, policy, now)
         if admission.verdict is Verdict.STORED:
             _cure(tx, one)

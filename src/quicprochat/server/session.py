@@ -10,7 +10,8 @@ from typing import Any
 from quicprochat.adapters import rpc
 from quicprochat.adapters.rpc import Problem, home, method
 from quicprochat.core.envelope import ENVELOPE_MAX_BYTES
-from quicprochat.core.ids import ID_BYTES, EnvelopeId, PeerKey
+from quicprochat.core.ids import ID_BYTES, KEY_BYTES, EnvelopeId, PeerKey
+from quicprochat.core.record import RECORD_MAX_BYTES
 from quicprochat.server.push import Pusher
 from quicprochat.server.queue import Delivery, Outcome, Queue
 
@@ -131,6 +132,22 @@ class Session(home.Session.Server):  # type: ignore[misc]
 
         self.client.subscribe(deliver)
 
+    async def handle_publish(self, params: Any, results: Any) -> None:
+        """Keep this user's own record; the newest wins."""
+        if len(params.record) > RECORD_MAX_BYTES:
+            raise Problem(f"a record has at most {RECORD_MAX_BYTES} bytes", "too_long")
+        await self.client.queue.publish(self.client.key, bytes(params.record), params.ageMs)
+
+    async def handle_find_record(self, params: Any, results: Any) -> None:
+        """Return the newest record of a key, nothing when none is known."""
+        if len(params.key) != KEY_BYTES:
+            raise Problem(f"a key has {KEY_BYTES} bytes", "usage")
+        found = await self.client.queue.record(PeerKey(bytes(params.key)))
+        if found is not None:
+            results.record, results.ageMs = found
+
+    publish_context = method(handle_publish)
+    findRecord_context = method(handle_find_record)
     enqueue_context = method(handle_enqueue)
     batchEnqueue_context = method(handle_batch_enqueue)
     fetch_context = method(handle_fetch)

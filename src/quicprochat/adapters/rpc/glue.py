@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import capnp
 
@@ -31,6 +32,9 @@ home: Any = capnp.load(str(_HERE / "home.capnp"), imports=[str(Path(capnp.__file
 """The schema of the home server."""
 
 
+_loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+
+
 class Problem(QuicprochatError):
     """A call was answered with a problem; ``code`` is a word of the command line's errors."""
 
@@ -41,9 +45,17 @@ class Problem(QuicprochatError):
 
 @asynccontextmanager
 async def running() -> AsyncIterator[None]:
-    """Run Cap'n Proto's event loop inside this one; once for the whole process, at its root."""
-    async with capnp.kj_loop():
+    """Run Cap'n Proto's event loop inside this one. Within another ``running`` it changes nothing."""
+    loop = asyncio.get_running_loop()
+    if loop in _loops:
         yield
+        return
+    _loops.add(loop)
+    try:
+        async with capnp.kj_loop():
+            yield
+    finally:
+        _loops.discard(loop)
 
 
 def _attach(transport: asyncio.Transport) -> Any:
