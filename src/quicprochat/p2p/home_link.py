@@ -33,6 +33,8 @@ ALPN = "capnp"
 VERSION = 1
 CONNECT_S = 5.0
 ASK_S = 10.0
+LOOK_UP_S = 3.0
+"""How long a look-up may hold up a message that is being sent."""
 KEEP_ALIVE_S = 20.0
 BATCH = 64
 BATCHES_IN_FLIGHT = 4
@@ -168,7 +170,7 @@ class HomeLink:
         """
         if self._session is None:
             return False
-        async with asyncio.timeout(ASK_S):
+        async with asyncio.timeout(LOOK_UP_S):
             answer = await rpc.Remote.ask(self._session.findRecord(key), "looking up a key")
         if not len(answer.record):
             return False
