@@ -200,7 +200,7 @@ def everything(store: MeshStore) -> dict[str, object]:
         "recipients": store.recipients(),
         "sent": [store.sent(uid(name)) for name in names],
         "sent_of": [store.sent_of(envelope(name).id) for name in ("a", "a2", "d", "d2", "z")],
-        "open": [list(store.open_with(key("ann"), protection, 10)) for protection in Protection],
+        "open": [list(store.queued_with(key("ann"), protection, 10)) for protection in Protection],
         "envelopes": [list(store.envelopes_of(uid(name))) for name in names],
         "trace": [list(store.trace(uid(name))) for name in names],
         "journal": list(store.journal(after=0, limit=100)),
@@ -381,7 +381,8 @@ def test_quotas_count_by_everything_that_a_flood_could_come_from(home: Home) -> 
     for store in home.now_and_again():
         assert store.usage(Scope.OWN) == usage(mine)
         assert store.usage(Scope.CARRIED) == usage(one, two, three)
-        assert store.usage(Scope.RECEIPTS) == usage(news)
+        assert store.usage(Scope.RECEIPTS) == store.usage(Scope.RECEIPTS, key("cat")) == usage(news)
+        assert store.usage(Scope.RECEIPTS, key("bob")) == Usage()
         assert store.usage(Scope.RECIPIENT, key("ann")) == usage(one, three)
         assert store.usage(Scope.ORIGIN, key("bob")) == usage(one, two)
         assert store.usage(Scope.LINK, key("cat")) == usage(one, two)
@@ -424,7 +425,7 @@ def test_a_message_sealed_again_is_found_by_every_envelope(home: Home) -> None:
         assert list(store.envelopes_of(uid("a"))) == ids
 
 
-def test_open_messages_to_a_peer_come_oldest_first(store: MeshStore) -> None:
+def test_queued_messages_to_a_peer_come_oldest_first(store: MeshStore) -> None:
     with Step(store) as tx:
         for name, to, protection, state in (
             ("a", "ann", Protection.IDENTITY, State.QUEUED),
@@ -433,16 +434,17 @@ def test_open_messages_to_a_peer_come_oldest_first(store: MeshStore) -> None:
             ("d", "ann", Protection.IDENTITY, State.DELIVERED),
             ("e", "ann", Protection.IDENTITY, State.RELAYED),
             ("f", "ann", Protection.IDENTITY, State.QUEUED),
+            ("g", "ann", Protection.IDENTITY, State.QUEUED),
         ):
             tx.put_sent(sent(name, to=to, protection=protection, state=state))
-    found = store.open_with(key("ann"), Protection.IDENTITY, 10)
-    assert [item.uid for item in found] == [uid("a"), uid("e"), uid("f")]
-    assert [item.uid for item in store.open_with(key("ann"), Protection.IDENTITY, 2)] == [uid("a"), uid("e")]
+    found = store.queued_with(key("ann"), Protection.IDENTITY, 10)
+    assert [item.uid for item in found] == [uid("a"), uid("f"), uid("g")]
+    assert [item.uid for item in store.queued_with(key("ann"), Protection.IDENTITY, 2)] == [uid("a"), uid("f")]
     with Step(store) as tx:
         tx.set_state(uid("a"), State.EXPIRED, "nobody confirmed it")
         tx.set_state(uid("d"), State.QUEUED, "")
-    found = store.open_with(key("ann"), Protection.IDENTITY, 10)
-    assert [item.uid for item in found] == [uid("d"), uid("e"), uid("f")]
+    found = store.queued_with(key("ann"), Protection.IDENTITY, 10)
+    assert [item.uid for item in found] == [uid("d"), uid("f"), uid("g")]
     changed = store.sent(uid("a"))
     assert changed is not None
     assert (changed.state, changed.reason) == (State.EXPIRED, "nobody confirmed it")
@@ -471,9 +473,21 @@ def test_a_message_is_delivered_once_by_author_and_uid(home: Home) -> None:
         assert tx.deliver(message("a", text="other words")) is None
         assert tx.deliver(message("a", author="bob")) is not None
     store = home.again()
+    assert store.delivered(key("ann"), uid("a"))
+    assert store.delivered(key("bob"), uid("a"))
+    assert not store.delivered(key("bob"), uid("b"))
+    assert not store.delivered(key("cat"), uid("a"))
     with Step(store) as tx:
         assert tx.deliver(message("a")) is None
     assert [line.cursor for line in store.journal(after=0, limit=1)] == [cursor]
+
+
+def test_what_was_rolled_back_was_not_delivered(store: MeshStore) -> None:
+    store.begin()
+    store.deliver(message("a"))
+    assert store.delivered(key("ann"), uid("a"))
+    store.rollback()
+    assert not store.delivered(key("ann"), uid("a"))
 
 
 def test_lines_come_back_as_they_were(home: Home) -> None:
@@ -570,6 +584,35 @@ def test_records_are_replaced_and_listed_by_arrival(home: Home) -> None:
         tx.drop_record(key("cat"))
         tx.drop_record(key("nobody"))
     assert home.store.record(key("cat")) is None
+
+
+@pytest.mark.parametrize(
+    ("kept", "offered"),
+    [
+        ((1, 9), (1, 8)),
+        ((2, 0), (1, 9)),
+        ((1, 9), (1, 9)),
+        ((1, 2**63), (1, 2**63 - 1)),
+        ((2**63, 0), (2**63 - 1, U64_MAX)),
+        ((U64_MAX, 0), (0, U64_MAX)),
+    ],
+)
+def test_no_older_record_takes_the_place_of_a_newer(
+    home: Home, kept: tuple[int, int], offered: tuple[int, int]
+) -> None:
+    newer, older = (StoredRecord(key("ann"), *version, b"%d %d" % version, 0, at(5)) for version in (kept, offered))
+    with Step(home.store) as tx:
+        assert tx.put_record(newer)
+    store = home.again()
+    store.begin()
+    assert not store.put_record(replace(older, data=b"older", stored_at=at(9)))
+    assert not dirty(store)
+    store.commit()
+    assert store.record(key("ann")) == newer
+    with Step(store) as tx:
+        tx.drop_record(key("ann"))
+        assert tx.put_record(older), "what was dropped is forgotten"
+    assert store.record(key("ann")) == older
 
 
 def test_sightings_are_replaced_and_listed_by_time(home: Home) -> None:

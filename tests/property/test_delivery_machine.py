@@ -17,7 +17,7 @@ from quicprochat.core.envelope import CORE_BYTES, Header, Kind, MeshEnvelope, ma
 from quicprochat.core.gate import Limits
 from quicprochat.core.ids import EnvelopeId, PeerKey, Uid
 from quicprochat.core.link import FrameType
-from quicprochat.core.node import BAD_MAX
+from quicprochat.core.patience import BAD_MAX
 from quicprochat.core.receipt import Receipt, State, Status
 from quicprochat.core.time import DAY_MS, HOUR_MS, MINUTE_MS
 from quicprochat.sim.clock import SHOWS_1970, Clock

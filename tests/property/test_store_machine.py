@@ -211,8 +211,8 @@ class Stores(RuleBasedStateMachine):
     @writing
     @rule(peer=peers, epoch=numbers, seq=numbers, age=numbers, at=moments, data=st.binary(max_size=3))
     def put_record(self, peer: str, epoch: int, seq: int, age: int, at: Instant, data: bytes) -> None:
-        for store in self.both:
-            store.put_record(StoredRecord(key(peer), epoch, seq, data, age, at))
+        record = StoredRecord(key(peer), epoch, seq, data, age, at)
+        assert self.memory.put_record(record) == self.sqlite.put_record(record)
 
     @writing
     @rule(peer=peers)
@@ -272,8 +272,8 @@ class Stores(RuleBasedStateMachine):
         assert found[0] == found[1]
 
     @rule(to=peers, protection=st.sampled_from(Protection), limit=limits)
-    def open_with(self, to: str, protection: Protection, limit: int) -> None:
-        found = [list(store.open_with(key(to), protection, limit)) for store in self.both]
+    def queued_with(self, to: str, protection: Protection, limit: int) -> None:
+        found = [list(store.queued_with(key(to), protection, limit)) for store in self.both]
         assert found[0] == found[1]
 
     @rule(limit=limits)
@@ -308,6 +308,7 @@ class Stores(RuleBasedStateMachine):
             "sent_of": [store.sent_of(id) for id in SEALINGS],
             "envelopes": [list(store.envelopes_of(uid(name))) for name in UIDS],
             "traces": [list(store.trace(uid(name))) for name in UIDS],
+            "delivered": [store.delivered(key(peer), uid(name)) for peer in PEERS for name in UIDS],
             "unread": store.unread(),
             "records": [store.record(key(peer)) for peer in PEERS],
             "prekeys": list(store.prekeys()),

@@ -172,6 +172,17 @@ def test_a_second_newer_record_means_a_copy_is_alive(alice: Person) -> None:
     assert alice.record.version == (1, 42)
 
 
+def test_a_copy_that_goes_on_is_told_of_once_in_a_run(alice: Person) -> None:
+    for seq in (41, 43):
+        alice.step(heard(alice.record_of(1, seq)))
+    for seq in range(44, 50):
+        assert alice.step(heard(alice.record_of(1, seq))) == ()
+    alice.start(at(T0))
+    for seq in (60, 62):
+        out = alice.step(heard(alice.record_of(1, seq)))
+    assert out == (CLONED,)
+
+
 def test_who_has_a_living_copy_announces_nothing_more(alice: Person) -> None:
     for seq in (41, 43):
         alice.step(heard(alice.record_of(1, seq)))

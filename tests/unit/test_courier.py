@@ -8,7 +8,14 @@ import pytest
 from tests.unit.people import T0, Person, at, envelopes, kinds, people
 
 from quicprochat.core import courier
-from quicprochat.core.courier import BATCH, DEFERRED_MS, IN_FLIGHT_BYTES, RETRY_FIRST_MS, RETRY_LAST_MS
+from quicprochat.core.courier import (
+    BATCH,
+    DEFERRED_LAST_MS,
+    DEFERRED_MS,
+    IN_FLIGHT_BYTES,
+    RETRY_FIRST_MS,
+    RETRY_LAST_MS,
+)
 from quicprochat.core.envelope import MeshEnvelope
 from quicprochat.core.events import Effect, EnvelopeRejected, LinkDown, LinkId, ResultsArrived, Tick, Withdrawn
 from quicprochat.core.gate import Limits, Reason, Verdict
@@ -221,6 +228,44 @@ def test_a_neighbour_without_room_is_asked_again_later(circle: list[Person]) -> 
     assert ids(alice.step(Tick(), now=at(T0 + DEFERRED_MS))) == [first.id]
 
 
+def deferrals(alice: Person, envelope: MeshEnvelope, start: int, minutes: int) -> list[int]:
+    """Let the neighbour put it off whenever it is offered; return the minutes of the offers after ``start``."""
+    offered = []
+    for half in range(2 * minutes):
+        moment = at(start + half * 30_000)
+        if envelope.id in ids(alice.step(Tick(), now=moment)):
+            offered.append(half // 2)
+            alice.step(results(Verdict.DEFERRED, envelope.id, reason=Reason.FULL), now=moment)
+    return offered
+
+
+def test_a_neighbour_that_stays_without_room_is_asked_ever_more_seldom(circle: list[Person]) -> None:
+    alice, bob, _ = circle
+    (first,) = write(alice, bob, 1)
+    alice.meet(LINK, bob)
+    alice.step(results(Verdict.DEFERRED, first.id, reason=Reason.FULL))
+    assert deferrals(alice, first, T0, 300) == [0, 1, 3, 7, 15, 31, 63, 123, 183, 243]
+    assert DEFERRED_LAST_MS == HOUR_MS
+    alice.step(LinkDown(LinkId(LINK)))
+    assert ids(alice.meet(2, bob)) == [first.id]
+    alice.step(results(Verdict.DEFERRED, first.id, reason=Reason.FULL, link=2))
+    assert alice.node.next_deadline() == alice.now.at + DEFERRED_MS, "a new link is a new beginning"
+    assert alice.store.trace(alice.store.sent_of(first.id).uid)[1:] == []  # type: ignore[union-attr]
+
+
+def test_a_neighbour_that_found_room_meanwhile_is_asked_as_soon_as_at_first(circle: list[Person]) -> None:
+    alice, bob, _ = circle
+    (first,) = write(alice, bob, 1)
+    alice.meet(LINK, bob)
+    alice.step(results(Verdict.DEFERRED, first.id, reason=Reason.FULL))
+    deferrals(alice, first, T0, 100)
+    receipt(alice, bob, first)
+    alice.step(Tick(), now=at(T0 + 10 * HOUR_MS))
+    (second,) = write(alice, bob, 1)
+    alice.step(results(Verdict.DEFERRED, second.id, reason=Reason.FULL))
+    assert deferrals(alice, second, T0 + 10 * HOUR_MS, 5) == [0, 1, 3]
+
+
 def test_several_deferred_at_different_times_are_asked_for_together(circle: list[Person]) -> None:
     alice, bob, _ = circle
     first, second = write(alice, bob, 2)
@@ -350,3 +395,32 @@ def test_receipts_go_at_once_and_are_not_waited_for() -> None:
     assert envelopes(out) == [*(replace(one, hop=1) for one in receipts), message]
     assert alice.store.usage(Scope.RECEIPTS) == Usage()
     assert alice.store.usage(Scope.OWN).count == 1
+
+
+@pytest.mark.parametrize("batch", [1, 3, BATCH])
+def test_many_receipts_go_at_a_pace_and_messages_pass_them(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    """More than a neighbour reads would end its link as too slow, and the receipts with it."""
+    alice, bob, carol = people("alice", "bob", "carol", limits=Limits(share=1))
+    alice.meet(8, bob)
+    news = [bob.receipt(carol.key, EnvelopeId(bytes([n]) * 32)) for n in range(20)]
+    size = len(news[0].wire())
+    monkeypatch.setattr(courier, "IN_FLIGHT_BYTES", 4 * size)
+    monkeypatch.setattr(courier, "RECEIPT_BYTES_PER_S", size)
+    monkeypatch.setattr(courier, "BATCH", batch)
+    alice.step(*(alice.arrived(8, one) for one in news[:12]))
+    (message,) = write(alice, carol, 1)
+    alice.step(*(alice.arrived(8, one) for one in news[12:]))
+    assert ids(alice.meet(LINK, carol)) == idsof([*news[:4], message])
+    assert alice.store.usage(Scope.RECEIPTS).count == 16
+    late = bob.receipt(carol.key, EnvelopeId(bytes([99]) * 32))
+    assert ids(alice.step(alice.arrived(8, late))) == [], "it comes after the others"
+    receipt(alice, carol, message)
+    came: list[EnvelopeId] = []
+    while alice.node.next_deadline() < T0 + 60_000:
+        now = at(max(alice.now.at, alice.node.next_deadline()))
+        before = alice.store.usage(Scope.RECEIPTS).count
+        came += ids(alice.step(Tick(), now=now))
+        assert before - alice.store.usage(Scope.RECEIPTS).count <= 4
+        assert len(came) <= (now.at - T0) / 1_000 + 1
+    assert came == idsof([*news[4:], late])
+    assert alice.store.usage(Scope.RECEIPTS) == Usage()

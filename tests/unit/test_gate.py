@@ -261,6 +261,21 @@ def test_requests_are_bounded_in_bytes_of_text() -> None:
     assert bob.store.usage(Scope.REQUESTS) == Usage(2, 10)
 
 
+def test_what_arrived_is_known_under_every_sealing_when_there_is_no_room_for_more() -> None:
+    """Otherwise its author would offer it until it expires, and never learn that it arrived."""
+    alice, bob = people("alice", "bob", limits=Limits(requests=1, requests_per_author=1))
+    uid = alice.uid()
+    let_in(bob, alice.envelope(bob.key, uid=uid), alice)
+    came = Admission(Verdict.DUPLICATE, status=Status.DELIVERED)
+    assert let_in(bob, alice.envelope(bob.key, uid=uid), alice) == came
+    low = replace(bob.policy, disk_low=True)
+    assert let_in(bob, alice.envelope(bob.key, uid=uid), alice, policy=low) == came
+    assert let_in(bob, alice.envelope(bob.key, uid=uid, ttl_s=60, age_ms=60_000), alice) == came
+    assert len(bob.inbox()) == 1
+    assert bob.store.counters() == {"delivered": 1, "duplicates": 3}
+    assert let_in(bob, alice.envelope(bob.key), alice) == deferred(Reason.FULL), "there is no room indeed"
+
+
 # --- receipts to me
 
 

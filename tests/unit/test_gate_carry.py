@@ -201,8 +201,19 @@ def test_receipts_fit_exactly() -> None:
     alice, zoe = people("alice", "zoe")
     size = len(zoe.receipt(alice.key, SOME_ID).wire())
     for room, answers in ((2 * size, [True, True]), (2 * size - 1, [True, False])):
-        alice, zoe, rita = people("alice", "zoe", "rita", limits=Limits(receipt_bytes=room))
+        alice, zoe, rita = people("alice", "zoe", "rita", limits=Limits(receipt_bytes=room, share=1))
         assert [stored(let_in(rita, zoe.receipt(alice.key, SOME_ID), zoe)) for _ in range(2)] == answers
+
+
+def test_one_link_fills_only_its_share_of_the_receipts_whoever_signed_them() -> None:
+    alice, zoe = people("alice", "zoe")
+    limits = Limits(receipt_bytes=8 * len(zoe.receipt(alice.key, SOME_ID).wire()))
+    alice, zoe, rita, mallory, dave = people("alice", "zoe", "rita", "mallory", "dave", limits=limits)
+    signers = (mallory, dave, mallory, dave)
+    answers = [let_in(rita, signer.receipt(alice.key, SOME_ID), mallory) for signer in signers]
+    assert [stored(answer) for answer in answers] == [True, True, False, False]
+    assert stored(let_in(rita, zoe.receipt(alice.key, SOME_ID), zoe)), "another link has room"
+    assert stored(let_in(rita, mallory.receipt(alice.key, SOME_ID), zoe))
 
 
 def test_our_own_outbox_and_others_mail_do_not_crowd_each_other() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from tests.unit.people import T0, WINDOW, Person, at, by_clock, envelopes, kinds, people
 
-from quicprochat.core import node as node_module
+from quicprochat.core import patience
 from quicprochat.core.address import Address
 from quicprochat.core.events import (
     CloseLink,
@@ -24,7 +24,8 @@ from quicprochat.core.events import (
 )
 from quicprochat.core.gate import Reason, Verdict
 from quicprochat.core.link import Goodbye, Result
-from quicprochat.core.node import BAD_MAX, BAD_WINDOW_MS, BAN_FIRST_MS, BAN_LAST_MS, SWEEP_BATCH, SWEEP_MS
+from quicprochat.core.node import SWEEP_BATCH, SWEEP_MS
+from quicprochat.core.patience import BAD_MAX, BAD_WINDOW_MS, BAN_FIRST_MS, BAN_LAST_MS
 from quicprochat.core.receipt import State
 from quicprochat.core.store import Fate, Scope, Sighting
 from quicprochat.core.time import DAY_MS, HOUR_MS, Instant, WallTime
@@ -150,7 +151,7 @@ def test_each_flood_costs_twice_the_ban_of_the_last(circle: list[Person]) -> Non
 
 
 def test_only_so_many_floods_are_remembered(circle: list[Person], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_module, "BANS_MAX", 2)
+    monkeypatch.setattr(patience, "BANS_MAX", 2)
     alice, bob, mallory = circle
     for link, peer in enumerate((mallory, bob, Person(alice.crypto, "eve"), bob, mallory)):
         alice.meet(link, peer)

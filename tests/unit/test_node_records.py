@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tests.unit.people import T0, Person, at, people
+from tests.unit.people import T0, Person, at, kinds, people
 
 from quicprochat.core import node as node_module
 from quicprochat.core.events import Alarm, Effect, LinkId, RecordArrived, SendRecord
@@ -67,6 +67,38 @@ def test_two_records_with_one_number_are_an_alarm_and_the_first_stays(circle: li
     assert alice.store.record(bob.key).data == bob.record_of(1, 9, name="one").signed  # type: ignore[union-attr]
 
 
+def test_nothing_is_sealed_to_a_record_that_contradicts_the_first(circle: list[Person]) -> None:
+    alice, bob, _ = circle
+    hear(alice, bob.record_of(1, 9, name="one"))
+    alice.step(alice.written(bob.key))
+    assert kinds(hear(alice, bob.record_of(1, 9, (bob.prekey,), "two"))) == ["Alarm"]
+
+
+def conflict(alice: Person, who: Person) -> list[Effect]:
+    """Let somebody contradict itself; return the alarms."""
+    out = hear(alice, who.record_of(1, 9, name="one")) + hear(alice, who.record_of(1, 9, name="two"))
+    return [effect for effect in out if isinstance(effect, Alarm)]
+
+
+def test_who_contradicts_itself_again_and_again_is_told_of_once_in_a_run(circle: list[Person]) -> None:
+    alice, bob, _ = circle
+    assert [len(conflict(alice, bob)) for _ in range(3)] == [1, 0, 0]
+    assert alice.store.counters()["record_conflicts"] == 3
+    alice.start(at(T0))
+    assert len(conflict(alice, bob)) == 1
+
+
+def test_made_up_peers_raise_few_alarms_and_hide_none_about_a_contact(circle: list[Person]) -> None:
+    alice, bob, carol = circle
+    alice.decide(contacts=(bob,))
+    strangers = [Person(alice.crypto, f"stranger {n}") for n in range(2 * node_module.ALARM_BURST)]
+    assert sum(len(conflict(alice, stranger)) for stranger in strangers) == node_module.ALARM_BURST
+    assert conflict(alice, carol) == []
+    assert len(conflict(alice, bob)) == 1
+    alice.now = at(T0 + HOUR_MS)
+    assert len(conflict(alice, carol)) == 1, "later there is room for another"
+
+
 def test_a_record_dies_at_its_age_even_where_there_is_no_clock(circle: list[Person]) -> None:
     alice, bob, _ = circle
     hear(alice, bob.record, age_ms=LIFETIME_MS)
@@ -94,6 +126,23 @@ def test_a_restart_knows_what_is_newest(circle: list[Person]) -> None:
     hear(alice, newer)
     alice.start(at(T0))
     assert hear(alice, bob.record) == (SendRecord(LinkId(LINK), newer.signed, 0),)
+    assert kept(alice, bob) == (1, 9)
+
+
+def test_a_restart_that_does_not_read_them_all_lets_no_older_one_in(
+    circle: list[Person], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, bob, carol = circle
+    alice.decide(contacts=(bob, carol))
+    newer = bob.record_of(1, 9)
+    hear(alice, newer)
+    alice.now = at(T0 + 1)
+    hear(alice, carol.record)
+    monkeypatch.setattr(node_module, "RECORDS_MAX", 1)
+    alice.start(at(T0 + 1))
+    alice.decide(contacts=(bob, carol))
+    assert hear(alice, bob.record) == (SendRecord(LinkId(LINK), newer.signed, 1),)
+    assert len(hear(alice, bob.record_of(1, 9, name="two"))) == 1, "nor one that contradicts it"
     assert kept(alice, bob) == (1, 9)
 
 

@@ -20,9 +20,9 @@ from quicprochat.core.events import (
     Written,
 )
 from quicprochat.core.gate import Limits, Reason, Verdict
-from quicprochat.core.ids import EnvelopeId, Uid
+from quicprochat.core.ids import EnvelopeId, PeerKey, Uid
 from quicprochat.core.link import Result
-from quicprochat.core.outbox import Outbox
+from quicprochat.core.outbox import TRACE_MAX, Outbox
 from quicprochat.core.receipt import State, Status
 from quicprochat.core.seal import Protection
 from quicprochat.core.store import Line, LineKind, Scope, Sent, Usage
@@ -272,6 +272,47 @@ def test_other_answers_are_for_the_trace(circle: list[Person], verdict: Verdict,
     written = write(alice, bob)
     assert answer(alice, written.envelope.id, verdict, reason) == ()
     assert (alice.state(written.uid), alice.trace(written.uid)) == (State.QUEUED, [(word, "direct")])
+
+
+def say(alice: Person, written: Written, carrier: PeerKey, verdict: Verdict, reason: Reason) -> None:
+    """Let a carrier answer, without a link of its own."""
+    held = alice.store.held(written.envelope.id)
+    assert held is not None
+    alice.store.begin()
+    Outbox().result(alice.store, Result(held.id, verdict, reason), held, carrier, alice.now, [])
+    alice.store.commit()
+
+
+def test_what_is_said_again_and_again_stands_in_the_trace_once(circle: list[Person]) -> None:
+    alice, bob, carol = circle
+    written = write(alice, bob)
+    for _ in range(3):
+        for reason in (Reason.FULL, Reason.DISK):
+            say(alice, written, carol.key, Verdict.DEFERRED, reason)
+    assert alice.trace(written.uid) == [("deferred:full", carol.key.hex()), ("deferred:disk", carol.key.hex())]
+
+
+def test_a_recipient_that_says_again_that_it_cannot_open_is_noted_once(circle: list[Person]) -> None:
+    alice, bob, _ = circle
+    alice.meet(LINK, bob)
+    written = write(alice, bob)
+    for _ in range(3):
+        alice.step(alice.arrived(LINK, bob.receipt(alice.key, written.envelope.id, status=Status.UNOPENABLE)))
+    assert alice.trace(written.uid) == [("unopenable", "direct")]
+
+
+def test_a_trace_is_bounded_and_always_has_room_for_what_became_of_the_message(circle: list[Person]) -> None:
+    alice, bob, carol = circle
+    written = write(alice, bob, ttl_s=60)
+    for number in range(2 * TRACE_MAX):
+        say(alice, written, PeerKey(number.to_bytes(32, "big")), Verdict.DEFERRED, Reason.FULL)
+    say(alice, written, carol.key, Verdict.STORED, Reason.NONE)
+    alice.step(Tick(), now=at(T0 + 60_000))
+    alice.meet(LINK, bob)
+    alice.step(alice.arrived(LINK, bob.receipt(alice.key, written.envelope.id)))
+    trace = alice.trace(written.uid)
+    assert [state for state, _ in trace[-3:]] == ["relayed", "expired", "delivered"]
+    assert len(trace) == TRACE_MAX
 
 
 def test_no_answer_counts_once_a_message_has_come_to_its_end(circle: list[Person]) -> None:

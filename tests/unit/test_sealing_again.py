@@ -217,6 +217,18 @@ def test_everything_that_waits_is_sealed_better_before_any_of_it_leaves(circle: 
     assert ids == {message.envelope_id for uid in uids if (message := alice.store.sent(uid)) is not None}
 
 
+def test_what_waits_behind_many_that_left_is_sealed_again_too(circle: list[Person]) -> None:
+    alice, bob, _ = circle
+    alice.store.begin()
+    for _ in range(UPGRADE_BATCH):
+        written = alice.written(bob.key)
+        alice.node.step([written], alice.store, alice.now)
+        alice.store.set_state(written.uid, State.RELAYED, "")
+    alice.store.commit()
+    last = write(alice, bob)
+    assert alice.step(RecordArrived(None, bob.record, 0)) == (reseal(last, bob),)
+
+
 # --- a clock that was wrong
 
 

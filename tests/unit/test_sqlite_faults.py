@@ -434,7 +434,7 @@ def test_damaged_messages_records_and_prekeys_are_left_out(path: Path) -> None:
     store = SqliteStore.open(path)
     assert store.sent(uid("bad")) is None
     assert store.sent_of(envelope("bad").id) is None
-    assert [item.uid for item in store.open_with(key("ann"), Protection.PREKEY, 1)] == [uid("good")]
+    assert [item.uid for item in store.queued_with(key("ann"), Protection.PREKEY, 1)] == [uid("good")]
     assert [item.data for item in store.records(1)] == [b"the good record"]
     assert store.record(key("ann")) is None
     assert [item.id for item in store.prekeys()] == [b"goodgood"]
@@ -442,6 +442,21 @@ def test_damaged_messages_records_and_prekeys_are_left_out(path: Path) -> None:
         pass
     assert store.counters() == {"damaged": 3}
     assert store.trace(uid("bad")) == []
+    store.close()
+
+
+def test_a_good_record_takes_the_place_of_a_damaged_one(path: Path) -> None:
+    store = SqliteStore.open(path)
+    with Step(store):
+        store.put_record(StoredRecord(key("ann"), 1, 9, b"the damaged record", 0, Instant(9)))
+    store.close()
+    assert flip(path, b"the damaged record", at=5) == 1
+    store = SqliteStore.open(path)
+    good = StoredRecord(key("ann"), 1, 8, b"the good record", 0, Instant(10))
+    with Step(store):
+        assert store.put_record(good)
+    assert store.record(key("ann")) == good
+    assert store.counters() == {"damaged": 1}
     store.close()
 
 
@@ -495,7 +510,7 @@ def read_all(path: Path, wires: dict[bytes, bytes], texts: set[str]) -> str:
         handed_on += store.expired(Instant(10_000), 1_000)
         assert all(wires[item.id] == item.wire for item in handed_on)
         shown = [line.text for line in store.journal(after=0, limit=1_000)]
-        shown += [item.text for item in store.open_with(key("ann"), Protection.PREKEY, 1_000)]
+        shown += [item.text for item in store.queued_with(key("ann"), Protection.PREKEY, 1_000)]
         assert set(shown) <= texts
         assert all(record.data == b"record" * 30 for record in store.records(1_000))
         for number in range(0, 240, 7):

@@ -89,9 +89,11 @@ class OwnCard:
         """A record under our own key came from outside; return True when a newer one of ours must follow.
 
         After a restored backup our counter may lag behind: jump past it, once. A second time means that a copy of this
-        identity is alive somewhere.
+        identity is alive somewhere, which is said once.
         """
         if other.version < self.record.version or other.signed == self.record.signed:
+            return False
+        if self._silenced:
             return False
         if self._jumped or other.epoch >= COUNTER_MAX:
             self._silenced = True

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from quicprochat.core.bucket import TokenBucket
 from quicprochat.core.envelope import Kind
 from quicprochat.core.events import Effect, LinkId, SendEnvelope
 from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.outbox import Outbox
 from quicprochat.core.store import Held, MeshStore
-from quicprochat.core.time import Instant
+from quicprochat.core.time import HOUR_MS, Instant
 
 IN_FLIGHT_BYTES = 512 * 1024
 """Bytes handed over and not yet answered, per link; the rest waits in the store, not in memory."""
+RECEIPT_BYTES_PER_S = 64 * 1024
+"""Receipts are never answered, so no window bounds them: IN_FLIGHT_BYTES at once, then at this pace (guess)."""
 RETRY_FIRST_MS = 15_000
 RETRY_LAST_MS = 300_000
 DEFERRED_MS = 30_000
-"""How long to wait before offering again what a neighbour had no room for."""
+DEFERRED_LAST_MS = HOUR_MS
+"""How long to wait before offering again what a neighbour had no room for: at first, and after many times in vain."""
 BATCH = 256
 
 
@@ -22,18 +26,23 @@ class Lane:
     """The traffic of one link, from us to the neighbour.
 
     ``after`` is the serial up to which the store was looked through; ``backlog`` says that there may be more above.
+    Receipts may have been left behind, from ``receipts_from`` on, for ``receipts_at``.
     """
 
     __slots__ = (
         "after",
         "again_at",
         "backlog",
+        "deferred_at",
         "deferred_ms",
         "flying",
         "flying_bytes",
         "link",
+        "pace",
         "peer",
         "progress_at",
+        "receipts_at",
+        "receipts_from",
         "retry_ms",
         "window",
     )
@@ -49,7 +58,11 @@ class Lane:
         self.progress_at = now
         self.retry_ms = RETRY_FIRST_MS
         self.again_at: Instant | None = None
+        self.deferred_at = now
         self.deferred_ms = DEFERRED_MS
+        self.pace = TokenBucket(IN_FLIGHT_BYTES, RECEIPT_BYTES_PER_S, now)
+        self.receipts_from = 0
+        self.receipts_at: Instant | None = None
 
     def room(self) -> bool:
         """Say whether one more envelope may be handed over now."""
@@ -74,10 +87,17 @@ class Lane:
             self.retry_ms = RETRY_FIRST_MS
 
     def deferred(self, now: Instant) -> None:
-        """The neighbour has no room: look again later, and each time later than the last."""
-        if self.again_at is None:
-            self.again_at = Instant(now + self.deferred_ms)
-            self.deferred_ms = min(2 * self.deferred_ms, RETRY_LAST_MS)
+        """The neighbour has no room: look again later, and each time later than the last.
+
+        When it took everything for a while, it has room again, and the waiting begins anew.
+        """
+        if self.again_at is not None:
+            return
+        if now > self.deferred_at + 2 * self.deferred_ms:
+            self.deferred_ms = DEFERRED_MS
+        self.deferred_at = now
+        self.again_at = Instant(now + self.deferred_ms)
+        self.deferred_ms = min(2 * self.deferred_ms, DEFERRED_LAST_MS)
 
     def fill(self, tx: MeshStore, outbox: Outbox, now: Instant, out: list[Effect]) -> None:
         """Hand over what waits for this neighbour, as far as the window goes."""
@@ -92,11 +112,34 @@ class Lane:
                 if held.id in self.flying or outbox.withheld(held.id):
                     continue
                 if held.kind == Kind.RECEIPT:
-                    # Never answered, and made again when the message comes again: it may go at once.
-                    out.append(SendEnvelope(self.link, held.to_send(now)))
-                    tx.release(held.id)
+                    self._receipt(tx, held, now, out)
                 else:
                     self.hand(held, now, out)
+
+    def _receipt(self, tx: MeshStore, held: Held, now: Instant, out: list[Effect]) -> bool:
+        """Hand over a receipt and let go of it, for it is made again when the message comes again.
+
+        False: it is left behind, for others are already or the pace wants it; messages pass it.
+        """
+        if self.receipts_at is not None:
+            return False
+        if not self.pace.take(now, len(held.wire)):
+            self.receipts_from = held.serial
+            self.receipts_at = Instant(now + self.pace.wait_ms(now, IN_FLIGHT_BYTES // 2))
+            return False
+        out.append(SendEnvelope(self.link, held.to_send(now)))
+        tx.release(held.id)
+        return True
+
+    def _receipts_again(self, tx: MeshStore, now: Instant, out: list[Effect]) -> None:
+        """Go on with the receipts that were left behind."""
+        self.receipts_at = None
+        found = tx.waiting(self.peer, self.receipts_from - 1, BATCH)
+        for held in found:
+            if held.kind == Kind.RECEIPT and not self._receipt(tx, held, now, out):
+                return
+        if len(found) == BATCH:
+            self.receipts_from, self.receipts_at = found[-1].serial + 1, now
 
     def look_again(self) -> None:
         """Look through the store from the beginning."""
@@ -105,7 +148,7 @@ class Lane:
 
     def deadline(self) -> Instant | None:
         """Return when :meth:`retry` is due."""
-        times = [] if self.again_at is None else [self.again_at]
+        times = [at for at in (self.again_at, self.receipts_at) if at is not None]
         if self.flying:
             times.append(Instant(self.progress_at + self.retry_ms))
         return min(times, default=None)
@@ -115,6 +158,8 @@ class Lane:
         if self.again_at is not None and now >= self.again_at:
             self.again_at = None
             self.look_again()
+        if self.receipts_at is not None and now >= self.receipts_at:
+            self._receipts_again(tx, now, out)
         if not self.flying or now < self.progress_at + self.retry_ms:
             return
         self.progress_at = now

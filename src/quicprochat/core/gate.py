@@ -128,7 +128,7 @@ class Limits:
     per_pair: int = 100
     """Others' mail from one author to one recipient."""
     share: float = 0.25
-    """Part of ``carried_bytes`` that one origin, or one link, may fill."""
+    """Part of ``carried_bytes`` that one origin, or one link, may fill, and of ``receipt_bytes`` one link."""
     requests: int = 10_000
     """Messages of strangers waiting to be accepted."""
     requests_bytes: int = 32 << 20
@@ -185,7 +185,8 @@ def admit(tx: MeshStore, checked: Checked, via: PeerKey, policy: Policy, now: No
     if envelope.src in policy.blocked:
         return Admission(Verdict.REFUSED, Reason.POLICY)
     fate = tx.fate(envelope.id)
-    if fate is Fate.DELIVERED:
+    if fate is Fate.DELIVERED or _delivered_before(tx, checked):
+        # Before anything is refused or put off: its author must learn that it arrived.
         tx.count("duplicates")
         return Admission(Verdict.DUPLICATE, status=_delivered(tx))
     age = lifetime(envelope, via, now)
@@ -207,6 +208,17 @@ def admit(tx: MeshStore, checked: Checked, via: PeerKey, policy: Policy, now: No
     return Admission(Verdict.REFUSED, Reason.UNSUPPORTED)
 
 
+def _delivered_before(tx: MeshStore, checked: Checked) -> bool:
+    """Say whether a message is in the inbox already, under this sealing or another.
+
+    The uid answers for every sealing; ids kept for good are as many as messages, no more.
+    """
+    if checked.opened is None:
+        return False
+    letter = checked.opened.letter
+    return tx.delivered(letter.author, letter.uid)
+
+
 def _delivered(tx: MeshStore) -> Status:
     return Status.DELIVERED_VOLATILE if tx.volatile else Status.DELIVERED
 
@@ -226,10 +238,7 @@ def _deliver(tx: MeshStore, checked: Checked, policy: Policy, now: Now) -> Admis
     if request and _requests_full(tx, line, policy.limits):
         return Admission(Verdict.DEFERRED, Reason.FULL)
     cursor = tx.deliver(line)
-    if cursor is None:
-        # The uid answers for every sealing of the message; ids kept for good are as many as messages, no more.
-        tx.count("duplicates")
-        return Admission(Verdict.DUPLICATE, status=_delivered(tx))
+    assert cursor is not None, "admit has asked"
     tx.remember(envelope.id, Fate.DELIVERED, None)
     tx.count("delivered")
     return Admission(Verdict.STORED, status=_delivered(tx), line=replace(line, cursor=cursor))
@@ -293,7 +302,9 @@ def _carried_full(tx: MeshStore, held: Held, limits: Limits) -> bool:
         )
 
     if held.kind == Kind.RECEIPT:
-        return over(Scope.RECEIPTS, b"", bytes_max=limits.receipt_bytes)
+        return over(Scope.RECEIPTS, b"", bytes_max=limits.receipt_bytes) or over(
+            Scope.RECEIPTS, held.via, bytes_max=limits.receipt_bytes * limits.share
+        )
     part = limits.carried_bytes * limits.share
     return (
         over(Scope.CARRIED, b"", bytes_max=limits.carried_bytes)

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from heapq import heappop, heappush
+from itertools import islice
 from typing import Any
 
 from quicprochat.core.ids import EnvelopeId, PeerKey, Uid
 from quicprochat.core.quota import Quotas
-from quicprochat.core.receipt import OPEN_STATES, State
+from quicprochat.core.receipt import State
 from quicprochat.core.seal import Protection
 from quicprochat.core.store import (
     Fate,
@@ -207,10 +208,9 @@ class MemoryStore:
         self._set(self._sent, uid, replace(old, envelope_id=id, protection=protection, seals=old.seals + 1))
         self._set(self._uids, id, uid)
 
-    def open_with(self, to: PeerKey, protection: Protection, limit: int) -> Sequence[Sent]:
-        return [s for s in self._sent.values() if s.to == to and s.state in OPEN_STATES and s.protection == protection][
-            :limit
-        ]
+    def queued_with(self, to: PeerKey, protection: Protection, limit: int) -> Sequence[Sent]:
+        queued = (s for s in self._sent.values() if s.to == to and s.state is State.QUEUED)
+        return list(islice((s for s in queued if s.protection is protection), limit))
 
     def envelopes_of(self, uid: Uid) -> Sequence[EnvelopeId]:
         return [id for id, owner in self._uids.items() if owner == uid]
@@ -238,6 +238,9 @@ class MemoryStore:
         if line.request:
             self._count_request(line, 1)
         return self._append(line)
+
+    def delivered(self, author: PeerKey, uid: Uid) -> bool:
+        return (author, uid) in self._delivered
 
     def _count_request(self, line: Line, sign: int) -> None:
         for key in (b"", line.peer):
@@ -289,8 +292,12 @@ class MemoryStore:
 
     # --- peers
 
-    def put_record(self, record: StoredRecord) -> None:
+    def put_record(self, record: StoredRecord) -> bool:
+        known = self._records.get(record.key)
+        if known is not None and known.version >= record.version:
+            return False
         self._set(self._records, record.key, record)
+        return True
 
     def record(self, key: PeerKey) -> StoredRecord | None:
         return self._records.get(key)

@@ -7,7 +7,6 @@ carried envelopes pass through unread.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import assert_never
@@ -46,6 +45,7 @@ from quicprochat.core.gate import Policy, Reason, Verdict, admit, submit
 from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.link import RESULTS_MAX, Goodbye, Result
 from quicprochat.core.outbox import Outbox
+from quicprochat.core.patience import Patience
 from quicprochat.core.receipt import OPEN_STATES, RECEIPT_IDS_MAX, Receipt, State, Status
 from quicprochat.core.record import PeerRecord, open_record
 from quicprochat.core.seal import Prekey, Protection
@@ -54,11 +54,8 @@ from quicprochat.core.time import HOUR_MS, MINUTE_MS, Instant, Now
 
 RECORDS_MAX = 4_096
 """Records of others that are kept; a flood of made-up peers pushes out the oldest who are not contacts."""
-BAD_MAX = 20
-BAD_WINDOW_MS = MINUTE_MS
-BAN_FIRST_MS = 10 * MINUTE_MS
-BAN_LAST_MS = 24 * HOUR_MS
-BANS_MAX = 4_096
+ALARM_BURST, ALARM_PER_S = 16, 1 / 600
+"""Alarms about records of strangers: anybody can make up peers that contradict themselves. Contacts are not counted."""
 REPEAT_BURST, REPEAT_PER_S = 256, 64
 """Receipts (of up to 64 ids) sent again for duplicates that come over one link: repeating must not make us work."""
 SWEEP_MS = MINUTE_MS
@@ -90,8 +87,9 @@ class Node:
         self._links: dict[LinkId, _Neighbour] = {}
         self._by_peer: dict[PeerKey, _Neighbour] = {}
         self._records: dict[PeerKey, tuple[int, int]] = {}
-        self._bans: dict[PeerKey, int] = {}
-        self._bad: dict[PeerKey, deque[Instant]] = {}
+        self._conflicts: set[PeerKey] = set()
+        self._alarms = TokenBucket(ALARM_BURST, ALARM_PER_S, Instant(0))
+        self._patience = Patience()
         self._sweep_at = Instant(0)
         self._next_expiry: Instant | None = None
         # Gathered during one step, sent at its end.
@@ -213,23 +211,11 @@ class Node:
         neighbour = self._links.get(event.link)
         if neighbour is None:
             return
-        # Counted by peer, not by link: a new connection buys no new patience.
-        bad = self._bad.pop(neighbour.peer, None) or deque(maxlen=BAD_MAX)
-        self._bad[neighbour.peer] = bad
-        if len(self._bad) > BANS_MAX:
-            del self._bad[next(iter(self._bad))]
-        bad.append(now.at)
-        if len(bad) < BAD_MAX or bad[0] < now.at - BAD_WINDOW_MS:
-            return
-        del self._bad[neighbour.peer]
-        last = self._bans.pop(neighbour.peer, 0)
-        ban = min(2 * last, BAN_LAST_MS) if last else BAN_FIRST_MS
-        self._bans[neighbour.peer] = ban
-        if len(self._bans) > BANS_MAX:
-            del self._bans[next(iter(self._bans))]
-        del self._links[event.link]
-        self._by_peer.pop(neighbour.peer, None)
-        out.append(CloseLink(event.link, Goodbye.ABUSE, "too many envelopes that do not verify", ban))
+        ban = self._patience.tried(neighbour.peer, now.at)
+        if ban:
+            del self._links[event.link]
+            self._by_peer.pop(neighbour.peer, None)
+            out.append(CloseLink(event.link, Goodbye.ABUSE, "too many envelopes that do not verify", ban))
 
     def _policy_changed(self, event: PolicyChanged, out: list[Effect]) -> None:
         self._policy = replace(self._policy, contacts=event.contacts, blocked=event.blocked, disk_low=event.disk_low)
@@ -351,17 +337,15 @@ class Node:
         if record.key in self._policy.blocked or event.age_ms >= record.lifetime_s * 1_000:
             return
         known = self._records.get(record.key)
+        if known is None and (stored := tx.record(record.key)) is not None:
+            # More are kept than were loaded at the start.
+            known = self._records[record.key] = stored.version
         if known is not None and record.version <= known:
             stored = tx.record(record.key)
             if stored is not None and record.version == known and stored.data != record.signed:
-                out.append(
-                    Alarm(
-                        "record_conflict",
-                        "two different records of one peer have the same number",
-                        record.key,
-                    )
-                )
-            elif stored is not None and record.version < known and event.link is not None:
+                self._conflict(record.key, tx, now, out)
+                return
+            if stored is not None and record.version < known and event.link is not None:
                 # Its owner, or a neighbour, is behind: show the newer one.
                 out.append(SendRecord(event.link, stored.data, stored.age_ms + max(0, now.at - stored.stored_at)))
             if record.version < known:
@@ -373,6 +357,14 @@ class Node:
             self._records[record.key] = record.version
         if record.prekeys:
             self._outbox.upgrade(tx, record.key, record.prekeys[0], now, out)
+
+    def _conflict(self, peer: PeerKey, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        """Raise the alarm that a peer contradicts itself: once in a run, however often it does."""
+        tx.count("record_conflicts")
+        if peer in self._conflicts or (peer not in self._policy.contacts and not self._alarms.take(now.at)):
+            return
+        self._conflicts.add(peer)
+        out.append(Alarm("record_conflict", "two different records of one peer have the same number", peer))
 
     def _make_room_for_record(self, tx: MeshStore) -> None:
         if len(self._records) < RECORDS_MAX:

@@ -18,6 +18,10 @@ from quicprochat.core.time import Now
 SEALS_MAX = 4
 """A recipient that cannot open the same message sealed four times will not open the fifth."""
 UPGRADE_BATCH = 256
+TRACE_MAX = 64
+"""Rows in one message's trace: a neighbour that answers ever anew must not fill the disk."""
+STATES_MAX = 3
+"""Rows that stay free for changes of state: relayed, an end, and a late delivery."""
 
 DIRECT = "direct"
 """The carrier of what went over a link to the recipient itself."""
@@ -83,7 +87,7 @@ class Outbox:
                 self._unopenable(tx, sent, carrier, now, out)
 
     def _unopenable(self, tx: MeshStore, sent: Sent, carrier: str, now: Now, out: list[Effect]) -> None:
-        tx.add_trace(sent.uid, TraceEvent(now.wall, "unopenable", carrier))
+        self._report(tx, sent, "unopenable", carrier, now)
         if sent.seals >= SEALS_MAX and sent.uid not in self._resealing:
             self.become(tx, sent, State.FAILED, "unopenable", carrier, now, out)
 
@@ -101,16 +105,20 @@ class Outbox:
                 self.become(tx, sent, State.RELAYED, "", carrier, now, out)
             return None
         word = "refused" if result.verdict is Verdict.REFUSED else "deferred"
-        event = TraceEvent(now.wall, f"{word}:{result.reason.name.lower()}", carrier)
-        last = tx.trace(sent.uid)[-1:]
-        if not last or (last[0].state, last[0].carrier) != (event.state, event.carrier):
-            tx.add_trace(sent.uid, event)
+        self._report(tx, sent, f"{word}:{result.reason.name.lower()}", carrier, now)
         if result.verdict is Verdict.REFUSED and at_recipient and result.reason in DEFINITIVE:
             self.become(tx, sent, State.FAILED, result.reason.name.lower(), carrier, now, out)
         if result.verdict is Verdict.REFUSED and result.reason is Reason.CLOCK and sent.seals < SEALS_MAX:
             self.claim_time = False
             return sent
         return None
+
+    def _report(self, tx: MeshStore, sent: Sent, word: str, carrier: str, now: Now) -> None:
+        """Note in the trace what somebody said of a message; the first time only, since the same is said many times."""
+        trace = tx.trace(sent.uid)
+        if len(trace) >= TRACE_MAX - STATES_MAX or any((e.state, e.carrier) == (word, carrier) for e in trace):
+            return
+        tx.add_trace(sent.uid, TraceEvent(now.wall, word, carrier))
 
     # --- our own decisions
 
@@ -145,10 +153,9 @@ class Outbox:
         if peer in self._upgrading:
             return
         asked = set()
-        for sent in tx.open_with(peer, Protection.IDENTITY, UPGRADE_BATCH):
-            if sent.state is State.QUEUED:
-                self.seal_again(tx, sent, prekey, now, out)
-                asked.add(sent.uid)
+        for sent in tx.queued_with(peer, Protection.IDENTITY, UPGRADE_BATCH):
+            self.seal_again(tx, sent, prekey, now, out)
+            asked.add(sent.uid)
         if asked:
             self._upgrading[peer] = (prekey, asked)
 

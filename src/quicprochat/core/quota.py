@@ -11,7 +11,7 @@ def scopes_of(held: Held) -> tuple[tuple[Scope, bytes], ...]:
     if held.own:
         return ((Scope.OWN, b""),)
     if held.kind == Kind.RECEIPT:
-        return ((Scope.RECEIPTS, b""),)
+        return ((Scope.RECEIPTS, b""), (Scope.RECEIPTS, held.via))
     return (
         (Scope.CARRIED, b""),
         (Scope.RECIPIENT, held.dst),

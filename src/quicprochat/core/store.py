@@ -71,7 +71,7 @@ class Scope(Enum):
     CARRIED = "carried"
     """Everybody else's mail, receipts apart; key empty."""
     RECEIPTS = "receipts"
-    """Everybody else's receipts; key empty."""
+    """Everybody else's receipts; key empty for all, or the peer of the link they came over."""
     RECIPIENT = "recipient"
     """Others' mail for one recipient; key = recipient."""
     ORIGIN = "origin"
@@ -168,6 +168,11 @@ class StoredRecord:
     data: bytes
     age_ms: int
     stored_at: Instant
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """What orders records of one peer."""
+        return (self.epoch, self.seq)
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,8 +321,8 @@ class MeshStore(Protocol):
         """Note that a message was sealed again: new current id, old ids stay mapped, ``seals`` grows."""
         ...
 
-    def open_with(self, to: PeerKey, protection: Protection, limit: int) -> Sequence[Sent]:
-        """Return messages to a peer in an open state that were sealed this way, oldest first."""
+    def queued_with(self, to: PeerKey, protection: Protection, limit: int) -> Sequence[Sent]:
+        """Return messages to a peer that were sealed this way and are QUEUED, oldest first."""
         ...
 
     def envelopes_of(self, uid: Uid) -> Sequence[EnvelopeId]:
@@ -336,6 +341,10 @@ class MeshStore(Protocol):
 
     def deliver(self, line: Line) -> int | None:
         """Put a message into the inbox; return its cursor, or None when (author, uid) was delivered before."""
+        ...
+
+    def delivered(self, author: PeerKey, uid: Uid) -> bool:
+        """Say whether a message was ever delivered; true for good, also after it was deleted."""
         ...
 
     def note(self, line: Line) -> int:
@@ -372,8 +381,8 @@ class MeshStore(Protocol):
 
     # --- peers
 
-    def put_record(self, record: StoredRecord) -> None:
-        """Keep a peer's record in place of an older one."""
+    def put_record(self, record: StoredRecord) -> bool:
+        """Keep a peer's record in place of an older one; False, and nothing changes, where one no older is kept."""
         ...
 
     def record(self, key: PeerKey) -> StoredRecord | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from quicprochat.adapters.sqlite.database import Row, checksum, sturdy
 from quicprochat.adapters.sqlite.envelopes import Envelopes
-from quicprochat.core.ids import PeerKey
+from quicprochat.core.ids import PeerKey, Uid
 from quicprochat.core.store import Line, LineKind, Scope
 
 _FIXED = struct.Struct(">qqq")
@@ -73,6 +73,9 @@ class Journal(Envelopes):
         if line.request:
             self._count_request(line.peer, line.size, 1)
         return cursor
+
+    def delivered(self, author: PeerKey, uid: Uid) -> bool:
+        return self._one("SELECT 1 FROM delivered WHERE author = ? AND uid = ?", (author, uid)) is not None
 
     def note(self, line: Line) -> int:
         return self._append(_NUMBERS[line.kind], line)

@@ -82,10 +82,11 @@ class Messages(Database):
             (id, protection.value, uid),
         )
 
-    def open_with(self, to: PeerKey, protection: Protection, limit: int) -> Sequence[Sent]:
+    def queued_with(self, to: PeerKey, protection: Protection, limit: int) -> Sequence[Sent]:
         rows = self._rows(
             f"SELECT {_COLUMNS} FROM sent WHERE n IN "
-            f"(SELECT n FROM sent WHERE peer = ? AND protection = ? AND {_OPEN} ORDER BY n LIMIT ?) ORDER BY n",
+            f"(SELECT n FROM sent WHERE peer = ? AND protection = ? AND state = 'queued' AND {_OPEN} "
+            "ORDER BY n LIMIT ?) ORDER BY n",
             (to, protection.value, limit + len(self._damaged)),
         )
         return self._whole("sent", rows, _intact)[:limit]

@@ -98,12 +98,20 @@ class Peers(Database):
 
     # --- peers
 
-    def put_record(self, record: StoredRecord) -> None:
+    def put_record(self, record: StoredRecord) -> bool:
+        known = self.record(record.key)
+        if known is not None and known.version >= record.version:
+            return False
         numbers = (_signed(record.epoch), _signed(record.seq), _signed(record.age_ms), record.stored_at)
         check = checksum(record.key, _RECORD.pack(*numbers), record.data)
         self._run(
             "INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, ?, ?, ?)", (record.key, *numbers, check, record.data)
         )
+        if ("record", record.key) in self._damaged:
+            # The good one stands in its place now, and must not be dropped for it.
+            self._damaged.remove(("record", record.key))
+            self.count("damaged")
+        return True
 
     def record(self, key: PeerKey) -> StoredRecord | None:
         rows = self._rows(f"SELECT {_RECORD_COLUMNS} FROM record WHERE key = ?", (key,))
