@@ -106,23 +106,32 @@ GLOBALS = (
     Option(("-v", "--verbose"), "say more on standard error", Value.FLAG),
 )  # fmt: skip
 
+QR = Option(("--qr",), "show the ticket as a QR code too", Value.FLAG)
 PEER = Word("peer", "<peer>")
 NAME = Option(("--name",), "what you want to call the peer", shown="N")
 _PEER_HELP = "<peer> is a contact's name, a key, or the beginning of a key, of 8 digits or more."
 
 _ALL = (
     Command("identity", "show your key, your ticket and your contacts", plain=True, network=True,
-            options=(Option(("--name",), "what you call yourself from now on; peers learn it", shown="N"),),
+            options=(Option(("--name",), "what you call yourself from now on; peers learn it", shown="N"),
+                     QR),
             details="The ticket is what another person adds to find you. It holds your key and addresses, no secret."),
     Command("peers", "list contacts and peers met or heard of", shape=Shape.LIST,
             options=(Option(("--scan",), "first wait so long for links to come up", Value.SECONDS, "S"),)),
-    Command("add", "add a contact", (Word("contact", "<ticket|key[@ip:port]>"),), (NAME,), plain=True,
-            details="Messages from a contact are no requests any more. Without --name a contact is called by the"
-            " first digits of its key. Compare digits with: qpc mesh verify <peer>."),
+    Command("add", "add a contact, or rename one", (Word("contact", "<ticket|key[@ip:port]|peer>"),), (NAME,),
+            plain=True,
+            details="A peer that is in reach or has written can be added by the first 8 digits of its key or more."
+            " Messages from a contact are no requests any more. Without --name a contact is called by the"
+            " first digits of its key. Compare digits with: qpc mesh verify <peer>. Exit code 4: the name is, or"
+            " looks like, that of a contact with another key."),
     Command("verify", "show the digits that you and a peer compare", (PEER,), plain=True,
-            options=(Option(("--confirm",), "note that the digits were the same on both sides", Value.FLAG),),
+            options=(Option(("--confirm",), "note that the digits were the same on both sides", Value.FLAG),
+                     Option(("--qr",), "show the digits as a QR code too, for the other's telephone", Value.FLAG),
+                     Option(("--scanned",), "what you scanned from the other's screen: compared, and noted if it is"
+                            " right", shown="TEXT")),
             details=f"{_PEER_HELP} Read the digits to each other by a way on which you know each other's voice or"
-            " face. The same digits mean that nobody stands between you."),
+            " face. The same digits mean that nobody stands between you. Exit code 4: what was scanned does not"
+            " belong to the two of you."),
     Command("block", "refuse a peer's links and messages", (PEER,), plain=True, details=_PEER_HELP),
     Command("unblock", "take a peer's links and messages again", (PEER,), plain=True, details=_PEER_HELP),
     Command("send", "send a message", (PEER, Word("text", "<text>|-", required=False, rest=True)), plain=True,

@@ -95,7 +95,9 @@ async def identity(node: P2pNode, args: Args) -> Answer:
     if name is not None:
         await node.rename(name)
     contacts = [peer for peer in await node.peers() if peer.contact]
-    yield identity_object(node.key, node.name, node.fingerprint(), str(node.ticket()), node.addresses(), contacts)
+    yield identity_object(
+        node.key, node.name, node.fingerprint(), str(node.ticket()), node.addresses(), contacts, node.alarms
+    )
 
 
 async def store(node: P2pNode, args: Args) -> Answer:
@@ -128,7 +130,8 @@ async def add(node: P2pNode, args: Args) -> Answer:
 
 async def verify(node: P2pNode, args: Args) -> Answer:
     """Show the digits of two keys, or note that they were compared."""
-    peer, digits = await node.verify(args.text("peer"), confirmed=args.flag("confirm"))
+    scanned = args.optional("scanned") or ""
+    peer, digits = await node.verify(args.text("peer"), confirmed=args.flag("confirm"), scanned=scanned)
     yield {**peer_object(peer), "fingerprint": digits}
 
 
@@ -146,6 +149,9 @@ async def requests(node: P2pNode, args: Args) -> Answer:
     """List strangers whose messages are not accepted yet."""
     names = {peer.key: peer.name for peer in await node.peers()}
     for key, (count, last) in (await _requests(node)).items():
+        contact = node.contact(key)
+        if contact is not None and contact.blocked:
+            continue
         yield {
             "public_key": key.hex(),
             "name": names.get(key, ""),
