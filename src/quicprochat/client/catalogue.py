@@ -112,10 +112,18 @@ NAME = Option(("--name",), "what you want to call the peer", shown="N")
 _PEER_HELP = "<peer> is a contact's name, a key, or the beginning of a key, of 8 digits or more."
 
 _ALL = (
-    Command("identity", "show your key, your ticket and your contacts", plain=True, network=True,
+    Command("identity", "show your key, your ticket and your contacts", (
+                Word("action", "export|import", required=False), Word("file", "FILE", required=False)),
+            plain=True, network=True,
             options=(Option(("--name",), "what you call yourself from now on; peers learn it", shown="N"),
-                     QR),
-            details="The ticket is what another person adds to find you. It holds your key and addresses, no secret."),
+                     QR,
+                     Option(("--old-copy-is-off",), "with import: the copy that you move from is stopped for good",
+                            Value.FLAG)),
+            details="The ticket is what another person adds to find you. It holds your key and addresses, no secret."
+            " export writes your key, name, contacts and the keys of messages under way into a new FILE that a"
+            " passphrase opens; messages are not in it. import makes that identity the one of an unused home. The"
+            " passphrase is asked for, or taken from QPC_PASSPHRASE or the first line of standard input. Two running"
+            " copies of one identity make messages go astray: stop the old one first."),
     Command("peers", "list contacts and peers met or heard of", shape=Shape.LIST,
             options=(Option(("--scan",), "first wait so long for links to come up", Value.SECONDS, "S"),)),
     Command("add", "add a contact, or rename one", (Word("contact", "<ticket|key[@ip:port]|peer>"),), (NAME,),

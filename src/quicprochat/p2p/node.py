@@ -53,6 +53,7 @@ from quicprochat.p2p.driver import CLOCK_KEY, Driver, Point
 from quicprochat.p2p.edge import Edge
 from quicprochat.p2p.feed import Feed
 from quicprochat.p2p.links import Links, Transport
+from quicprochat.p2p.moving import gather, pack
 from quicprochat.p2p.options import Options
 from quicprochat.p2p.views import PeerView, RouteView, StoreView, TraceView
 
@@ -406,6 +407,14 @@ class P2pNode:
     def ticket(self) -> Ticket:
         """Return what another person needs to find us."""
         return Ticket(self.key, self.addresses(), self._relay())
+
+    async def export(self, passphrase: str) -> bytes:
+        """Return our identity as a file that the passphrase opens, see ``p2p.moving``; no messages are in it.
+
+        Raises: LocalError for a passphrase that is too short, UnavailableError.
+        """
+        contents = await self._call(lambda store: gather(self._book.identity, store, self._driver.now()))
+        return await asyncio.to_thread(pack, contents, passphrase)
 
     async def rename(self, name: str) -> None:
         """Change what we call ourselves; peers learn it at once. Raises: LocalError."""
