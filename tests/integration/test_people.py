@@ -47,7 +47,7 @@ def test_a_stranger_with_a_contacts_name_is_told_of_and_never_written_to(
     shown = ann.run("mesh", "peers").out
     assert "NOT your contact ada" in shown
     (alarm,) = ann.ask("identity")["alarms"]
-    assert (alarm["code"], alarm["public_key"]) == ("name_claimed", eve.key)
+    assert (alarm["code"], alarm["peer"]) == ("name_claimed", eve.key)
     assert "ALARM: " in ann.run("identity").out
 
     eve.ask("identity", "--name", "eve")

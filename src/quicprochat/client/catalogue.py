@@ -54,6 +54,7 @@ class Word:
     shown: str
     required: bool = True
     rest: bool = False
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,8 @@ _PEER_HELP = "<peer> is a contact's name, a key, or the beginning of a key, of 8
 
 _ALL = (
     Command("identity", "show your key, your ticket and your contacts", (
-                Word("action", "export|import", required=False), Word("file", "FILE", required=False)),
+                Word("action", "export|import", required=False, choices=("export", "import")),
+                Word("file", "FILE", required=False)),
             plain=True, network=True,
             options=(Option(("--name",), "what you call yourself from now on; peers learn it", shown="N"),
                      QR,
@@ -177,6 +179,14 @@ _ALL = (
             " with the same home then talks to it. SIGTERM and SIGINT stop it. If another process owns the home, it"
             " waits up to 5 seconds for a single command to end, and ends itself (exit code 3) if a daemon or a"
             " prompt is there."),
+    Command("completion", "print a script that completes commands with Tab", (
+                Word("shell", "bash|zsh|fish", choices=("bash", "zsh", "fish", "contacts")),), plain=True, mesh=False,
+            details="For bash, put this into ~/.bashrc: source <(qpc completion bash). For zsh, after compinit in"
+            " ~/.zshrc: source <(qpc completion zsh). For fish: qpc completion fish >"
+            " ~/.config/fish/completions/qpc.fish. Names of contacts are completed as well."),
+    Command("man", "print the manual page", plain=True, mesh=False,
+            details="To read it: qpc man | man -l - To install it: mkdir -p ~/.local/share/man/man1 && qpc man >"
+            " ~/.local/share/man/man1/qpc.1"),
 )  # fmt: skip
 
 COMMANDS = {command.name: command for command in _ALL}

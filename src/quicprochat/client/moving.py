@@ -25,7 +25,6 @@ from quicprochat.core.errors import LocalError
 
 VARIABLE = "QPC_PASSPHRASE"
 PASSPHRASE_LINE_MAX = 4_096
-ACTIONS = ("export", "import")
 _ASTRAY = (
     "two running copies of one identity make messages go astray: each gets some of them, and neither knows of the "
     "other's. Stop the old copy for good"
@@ -35,8 +34,6 @@ _ASTRAY = (
 def prepare(request: Request, settings: Settings) -> Coroutine[Any, Any, int]:
     """Ask the person for what is needed; return the work to be done then. Raises: LocalError."""
     action, file = request.args["action"], request.args.get("file")
-    if action not in ACTIONS:
-        raise LocalError(f"identity takes export or import, and not {action[:64]!r}; see: qpc identity --help")
     if not file:
         raise LocalError(f"which file? Write: qpc identity {action} FILE")
     path = Path(file).expanduser().absolute()

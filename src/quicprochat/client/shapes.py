@@ -77,7 +77,7 @@ def identity_object(
             for peer in contacts
         ],
         "alarms": [
-            {"code": alarm.code, "text": alarm.text, "public_key": alarm.peer.hex() if alarm.peer else None}
+            {"code": alarm.code, "text": alarm.text, "peer": alarm.peer.hex() if alarm.peer else None}
             for alarm in alarms
         ],
     }
