@@ -60,6 +60,25 @@ def test_a_stranger_with_a_contacts_name_is_told_of_and_never_written_to(
     assert eve.key[:16] in talk
 
 
+def test_somebody_in_reach_is_added_by_the_digits_that_are_shown(people: tuple[Person, Person, Person]) -> None:
+    """The way of a new user: a name from the list is tried, and the program says what to write instead."""
+    ann, bob, _ = people
+    bob.book.add(f"{ann.key}@{ann.address}", "ann")
+    bob.book.rename("Bob")
+    ann.up()
+    bob.up()
+    until_linked(ann, bob.key)
+    shown = ann.run("mesh", "peers").out.split()
+    assert shown[:2] == ["(Bob)", bob.key[:16]]
+    for command in (("send", "Bob", "hello"), ("send", "bob", "hello"), ("add", "Bob"), ("verify", "Bob")):
+        lost = ann.run(*command, "--json")
+        assert (lost.code, lost.error["code"]) == (5, "not_found")
+        assert f"qpc add {bob.key[:16]} --name" in lost.error["message"]
+    assert ann.ask("add", shown[1], "--name", "bob")["public_key"] == bob.key
+    assert ann.ask("send", "bob", "hello", "--wait", "delivered")["state"] == "delivered"
+    assert ann.ask("identity")["alarms"] == []
+
+
 def test_another_key_under_a_contacts_name_is_refused(people: tuple[Person, Person, Person]) -> None:
     ann, ada, eve = people
     ann.ask("add", ada.key, "--name", "ada")
