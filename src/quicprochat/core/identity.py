@@ -16,7 +16,7 @@ from typing import Any
 from quicprochat.core.address import Address, decode_addresses, encode_addresses
 from quicprochat.core.errors import LocalError, WireError
 from quicprochat.core.ids import KEY_BYTES, Label, PeerKey, labelled_hash
-from quicprochat.core.names import look_alike, skeleton
+from quicprochat.core.names import skeleton
 from quicprochat.core.record import ADDRESSES_MAX, NAME_MAX_BYTES, RELAY_MAX_BYTES
 from quicprochat.core.wire import Reader, utf8
 
@@ -163,7 +163,8 @@ class MeshIdentity:
         """Return the contact of this name, or else one whose name looks like it."""
         named = [contact for contact in self.contacts.values() if contact.name]
         exact = next((contact for contact in named if contact.name == name), None)
-        return exact or next((contact for contact in named if look_alike(contact.name, name)), None)
+        seen = skeleton(name)
+        return exact or next((contact for contact in named if seen and skeleton(contact.name) == seen), None)
 
     def known(self) -> frozenset[PeerKey]:
         """Return the keys whose mail is welcome."""

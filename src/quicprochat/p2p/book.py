@@ -23,7 +23,7 @@ from quicprochat.core.identity import (
     parse_key,
 )
 from quicprochat.core.ids import PeerKey
-from quicprochat.core.names import look_alike
+from quicprochat.core.names import look_alike, skeleton
 
 _HEX = re.compile(r"[0-9a-fA-F]+")
 
@@ -118,7 +118,8 @@ class AddressBook:
                 code="unsupported",
             )
         contacts = self.identity.contacts
-        found = {c.key for c in contacts.values() if c.name and look_alike(c.name, text)}
+        seen = skeleton(text)
+        found = {c.key for c in contacts.values() if seen and c.name and skeleton(c.name) == seen}
         if len(text) >= KEY_PREFIX_MIN and _HEX.fullmatch(text):
             prefix = text.lower()
             found |= {k for k in (*contacts, *heard) if k.hex().startswith(prefix)}
