@@ -44,6 +44,9 @@ def seeds() -> dict[str, list[bytes]]:
     identity = {"version": 1, "secret_key": vectors["keys"][0]["seed"], "public_key": vectors["keys"][0]["key"]}
     books: list[Any] = [[], [contact], [{}], None]
     files = [json.dumps({**identity, "name": "me", "contacts": people}) for people in books]
+    header = b"quicprochat identity\n\x01" + (3).to_bytes(4, "big") + (1 << 17).to_bytes(4, "big") + bytes(16)
+    aged = {"prekeys": [["A" * 43 + "=", 5]], "records": [["AAAA", 7]], "wall": 0}
+    moved = [json.dumps({"identity": json.loads(file), "record": [1, 2], **aged}).encode() for file in files]
     return {
         "envelope": wires + [bytes.fromhex(wire) for wire in vectors["transit"]["wires"]],
         "letter": plains + inners,
@@ -52,6 +55,7 @@ def seeds() -> dict[str, list[bytes]]:
         "link": [*frames, b"".join(frames[1:4]), *wrong, b"\0\0\0\0\1", b"\xff" * 5],
         "ticket": [*tickets, b"192.0.2.1:7000", b"[2001:db8::1]:7000", b"Bob", contact["public_key"].encode()],
         "identity": [text.encode() for text in files] + [files[1].encode()[:-9], b"[" * 2_000],
+        "export": [*(header + document for document in moved), header, header[:-20] + b"\xff" * 20, moved[1]],
         "channel": [*posts, post, post + b"\x80" + bytes(185), b"freifunk", "Gru\u0308ße".encode()],
         "check": wires + hexed("wire", "receipts", "messages", "messages_unopenable") + inners[:1],
     }

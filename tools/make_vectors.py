@@ -12,7 +12,7 @@ import json
 import sys
 from pathlib import Path
 
-from tools.vectors import base, plain, sealed
+from tools.vectors import base, moved, plain, sealed
 
 from quicprochat.core.envelope import CORE_BYTES
 from quicprochat.core.identity import pair_fingerprint
@@ -38,6 +38,8 @@ def vectors() -> base.Json:
         "signatures_refused": base.signatures_refused(),
         "tickets": plain.tickets(),
         "tickets_refused": plain.tickets_refused(),
+        "exports": moved.exports(),
+        "exports_refused": moved.exports_refused(),
         "envelopes": sealed.envelopes(),
         "transit": sealed.transit(),
         "envelopes_refused": sealed.envelopes_refused(),

@@ -556,11 +556,14 @@ def test_requests_count_until_they_are_accepted(home: Home) -> None:
         assert store.usage(Scope.REQUESTS) == usage(one, two, other)
         assert store.usage(Scope.REQUESTS, key("dan")) == usage(one, two)
         assert one.size == 20
+        assert store.requesters(10) == sorted((key("dan"), key("eve")))
+        assert store.requesters(1) == sorted((key("dan"), key("eve")))[:1]
     with Step(home.store) as tx:
         assert tx.accept(key("dan")) == 2
         assert tx.accept(key("dan")) == 0
     for store in home.now_and_again():
         assert store.usage(Scope.REQUESTS) == usage(other)
+        assert store.requesters(10) == [key("eve")]
         assert store.usage(Scope.REQUESTS, key("dan")) == Usage()
         assert [line.request for line in store.journal(after=0, limit=10)] == [False, False, True, False]
 

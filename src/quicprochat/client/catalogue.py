@@ -54,6 +54,7 @@ class Word:
     shown: str
     required: bool = True
     rest: bool = False
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,23 +107,41 @@ GLOBALS = (
     Option(("-v", "--verbose"), "say more on standard error", Value.FLAG),
 )  # fmt: skip
 
+QR = Option(("--qr",), "show the ticket as a QR code too", Value.FLAG)
 PEER = Word("peer", "<peer>")
 NAME = Option(("--name",), "what you want to call the peer", shown="N")
 _PEER_HELP = "<peer> is a contact's name, a key, or the beginning of a key, of 8 digits or more."
 
 _ALL = (
-    Command("identity", "show your key, your ticket and your contacts", plain=True, network=True,
-            options=(Option(("--name",), "what you call yourself from now on; peers learn it", shown="N"),),
-            details="The ticket is what another person adds to find you. It holds your key and addresses, no secret."),
+    Command("identity", "show your key, your ticket and your contacts", (
+                Word("action", "export|import", required=False, choices=("export", "import")),
+                Word("file", "FILE", required=False)),
+            plain=True, network=True,
+            options=(Option(("--name",), "what you call yourself from now on; peers learn it", shown="N"),
+                     QR,
+                     Option(("--old-copy-is-off",), "with import: the copy that you move from is stopped for good",
+                            Value.FLAG)),
+            details="The ticket is what another person adds to find you. It holds your key and addresses, no secret."
+            " export writes your key, name, contacts and the keys of messages under way into a new FILE that a"
+            " passphrase opens; messages are not in it. import makes that identity the one of an unused home. The"
+            " passphrase is asked for, or taken from QPC_PASSPHRASE or the first line of standard input. Two running"
+            " copies of one identity make messages go astray: stop the old one first."),
     Command("peers", "list contacts and peers met or heard of", shape=Shape.LIST,
             options=(Option(("--scan",), "first wait so long for links to come up", Value.SECONDS, "S"),)),
-    Command("add", "add a contact", (Word("contact", "<ticket|key[@ip:port]>"),), (NAME,), plain=True,
-            details="Messages from a contact are no requests any more. Without --name a contact is called by the"
-            " first digits of its key. Compare digits with: qpc mesh verify <peer>."),
+    Command("add", "add a contact, or rename one", (Word("contact", "<ticket|key[@ip:port]|peer>"),), (NAME,),
+            plain=True,
+            details="A peer that is in reach or has written can be added by the first 8 digits of its key or more."
+            " Messages from a contact are no requests any more. Without --name a contact is called by the"
+            " first digits of its key. Compare digits with: qpc mesh verify <peer>. Exit code 4: the name is, or"
+            " looks like, that of a contact with another key."),
     Command("verify", "show the digits that you and a peer compare", (PEER,), plain=True,
-            options=(Option(("--confirm",), "note that the digits were the same on both sides", Value.FLAG),),
+            options=(Option(("--confirm",), "note that the digits were the same on both sides", Value.FLAG),
+                     Option(("--qr",), "show the digits as a QR code too, for the other's telephone", Value.FLAG),
+                     Option(("--scanned",), "what you scanned from the other's screen: compared, and noted if it is"
+                            " right", shown="TEXT")),
             details=f"{_PEER_HELP} Read the digits to each other by a way on which you know each other's voice or"
-            " face. The same digits mean that nobody stands between you."),
+            " face. The same digits mean that nobody stands between you. Exit code 4: what was scanned does not"
+            " belong to the two of you."),
     Command("block", "refuse a peer's links and messages", (PEER,), plain=True, details=_PEER_HELP),
     Command("unblock", "take a peer's links and messages again", (PEER,), plain=True, details=_PEER_HELP),
     Command("send", "send a message", (PEER, Word("text", "<text>|-", required=False, rest=True)), plain=True,
@@ -160,6 +179,14 @@ _ALL = (
             " with the same home then talks to it. SIGTERM and SIGINT stop it. If another process owns the home, it"
             " waits up to 5 seconds for a single command to end, and ends itself (exit code 3) if a daemon or a"
             " prompt is there."),
+    Command("completion", "print a script that completes commands with Tab", (
+                Word("shell", "bash|zsh|fish", choices=("bash", "zsh", "fish", "contacts")),), plain=True, mesh=False,
+            details="For bash, put this into ~/.bashrc: source <(qpc completion bash). For zsh, after compinit in"
+            " ~/.zshrc: source <(qpc completion zsh). For fish: qpc completion fish >"
+            " ~/.config/fish/completions/qpc.fish. Names of contacts are completed as well."),
+    Command("man", "print the manual page", plain=True, mesh=False,
+            details="To read it: qpc man | man -l - To install it: mkdir -p ~/.local/share/man/man1 && qpc man >"
+            " ~/.local/share/man/man1/qpc.1"),
 )  # fmt: skip
 
 COMMANDS = {command.name: command for command in _ALL}

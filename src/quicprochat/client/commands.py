@@ -6,6 +6,7 @@ The same functions answer the home's socket, a call that runs a node of its own,
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from typing import Any
@@ -31,6 +32,9 @@ from quicprochat.p2p import P2pNode
 
 PAGE = 256
 """Lines of the inbox read in one transaction: bounds how long a long inbox holds up everybody else."""
+
+EXPORT_PART_BYTES = 1 << 20
+"""Of an exported identity in one line of the socket."""
 
 Answer = AsyncGenerator[Json, None]
 
@@ -91,11 +95,24 @@ def answer(node: P2pNode, command: str, values: object) -> Answer:
 
 async def identity(node: P2pNode, args: Args) -> Answer:
     """Show who we are; with a name, first change what we call ourselves."""
+    if args.optional("action") is not None:
+        raise LocalError(
+            "an identity is moved from the shell, where a passphrase can be asked for: qpc identity --help"
+        )
     name = args.optional("name")
     if name is not None:
         await node.rename(name)
     contacts = [peer for peer in await node.peers() if peer.contact]
-    yield identity_object(node.key, node.name, node.fingerprint(), str(node.ticket()), node.addresses(), contacts)
+    yield identity_object(
+        node.key, node.name, node.fingerprint(), str(node.ticket()), node.addresses(), contacts, node.alarms
+    )
+
+
+async def export(node: P2pNode, args: Args) -> Answer:
+    """Give our identity away, sealed with a passphrase; no command of its own, but a part of identity."""
+    data = await node.export(args.text("passphrase"))
+    for start in range(0, len(data), EXPORT_PART_BYTES):
+        yield {"data": base64.b64encode(data[start : start + EXPORT_PART_BYTES]).decode("ascii")}
 
 
 async def store(node: P2pNode, args: Args) -> Answer:
@@ -128,7 +145,8 @@ async def add(node: P2pNode, args: Args) -> Answer:
 
 async def verify(node: P2pNode, args: Args) -> Answer:
     """Show the digits of two keys, or note that they were compared."""
-    peer, digits = await node.verify(args.text("peer"), confirmed=args.flag("confirm"))
+    scanned = args.optional("scanned") or ""
+    peer, digits = await node.verify(args.text("peer"), confirmed=args.flag("confirm"), scanned=scanned)
     yield {**peer_object(peer), "fingerprint": digits}
 
 
@@ -146,6 +164,9 @@ async def requests(node: P2pNode, args: Args) -> Answer:
     """List strangers whose messages are not accepted yet."""
     names = {peer.key: peer.name for peer in await node.peers()}
     for key, (count, last) in (await _requests(node)).items():
+        contact = node.contact(key)
+        if contact is not None and contact.blocked:
+            continue
         yield {
             "public_key": key.hex(),
             "name": names.get(key, ""),
@@ -243,7 +264,7 @@ async def listen(node: P2pNode, args: Args) -> Answer:
 HANDLERS: dict[str, Callable[[P2pNode, Args], Answer]] = {
     command.__name__: command
     for command in (
-        identity, store, route, peers, add, verify, block, unblock, requests, accept, send, wait, cancel, trace, inbox,
-        listen,
+        identity, export, store, route, peers, add, verify, block, unblock, requests, accept, send, wait, cancel, trace,
+        inbox, listen,
     )
 }  # fmt: skip

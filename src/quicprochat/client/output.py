@@ -111,16 +111,20 @@ def _identity(item: Json) -> str:
         f"  {_peer_name(peer, 'public_key'):<16}  {peer['public_key'][:16]}  {_marks(peer)}".rstrip()
         for peer in item["peers"]
     ]
+    lines += [f"ALARM: {display_line(alarm['text'])}" for alarm in item.get("alarms", ())]
     return "\n".join(lines)
 
 
 def _peer(item: Json) -> str:
     # A name that a peer gave itself is no more than a claim, and is shown as one.
-    claimed = f"({display_line(item['name'], 64)})" if item["name"] else "-"
+    shown = display_line(item["name"], 64).strip()
+    claimed = f"({shown})" if shown else "-"
     name = _peer_name(item, "public_key") if item["contact"] else claimed
     seen = f"last seen {_time(item['last_seen'])}" if item["last_seen"] else "never seen"
     where = " ".join(item["addresses"])
-    return f"{name:<16}  {item['public_key'][:16]}  {_marks(item) or seen:<24}  {where}".rstrip()
+    line = f"{name:<16}  {item['public_key'][:16]}  {_marks(item) or seen:<24}  {where}".rstrip()
+    like = display_line(item.get("looks_like", ""), 64)
+    return f"{line}  NOT your contact {like}: another key" if like else line
 
 
 def _added(item: Json) -> str:

@@ -16,6 +16,7 @@ from quicprochat.client.errors import OK, CallError, code_of, exit_code
 from quicprochat.client.extra import mesh_installed
 from quicprochat.client.grammar import Request
 from quicprochat.client.output import LOG_MAX_CHARS, SHOWN_MAX_CHARS, display, empty, human, plural
+from quicprochat.client.qr import qr_content, qr_text
 from quicprochat.client.session import Session
 from quicprochat.client.socket import Json
 from quicprochat.client.stdio import Writes
@@ -77,7 +78,10 @@ class Performer:
         elif shape is Shape.LIST:
             await self._list(command, await self._session.ask_all(command, request.args))
         else:
-            await self.show(command, await self._session.ask(command, request.args))
+            item = await self._session.ask(command, request.args)
+            await self.show(command, item)
+            if request.args.get("qr") and not self._json:
+                await self._out.write(qr_text(qr_content(command, item), sys.stdout.encoding))
             if command in ("add", "accept") and not self._json:
                 say("to be sure that it is the right person, compare digits: qpc mesh verify <peer>")
         return OK

@@ -36,6 +36,10 @@ def run(request: Request, settings: Settings) -> int:
         return _run(daemon(settings), OK)
     if request.command == "send":
         request = _with_text(request)
+    if request.args.get("action"):
+        from quicprochat.client.moving import prepare
+
+        return _run(prepare(request, settings))
     return _run(one_shot(request, settings))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from quicprochat.core.events import Alarm
 from quicprochat.core.identity import Contact
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.receipt import State
@@ -43,11 +44,18 @@ def peer_object(peer: PeerView) -> Json:
         "verified": peer.verified,
         "blocked": peer.blocked,
         "last_seen": rfc3339(peer.last_seen),
+        "looks_like": peer.looks_like,
     }
 
 
 def identity_object(
-    key: PeerKey, name: str, digits: str, ticket: str, addresses: Iterable[object], contacts: Iterable[PeerView]
+    key: PeerKey,
+    name: str,
+    digits: str,
+    ticket: str,
+    addresses: Iterable[object],
+    contacts: Iterable[PeerView],
+    alarms: Iterable[Alarm] = (),
 ) -> Json:
     """Return the answer of ``identity``."""
     return {
@@ -67,6 +75,10 @@ def identity_object(
                 "blocked": peer.blocked,
             }
             for peer in contacts
+        ],
+        "alarms": [
+            {"code": alarm.code, "text": alarm.text, "peer": alarm.peer.hex() if alarm.peer else None}
+            for alarm in alarms
         ],
     }
 

@@ -290,6 +290,9 @@ class MemoryStore:
             self._count_request(line, -1)
         return len(found)
 
+    def requesters(self, limit: int) -> Sequence[PeerKey]:
+        return sorted({line.peer for line in self._lines.values() if line.request})[:limit]
+
     # --- peers
 
     def put_record(self, record: StoredRecord) -> bool:

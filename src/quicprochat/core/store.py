@@ -379,6 +379,10 @@ class MeshStore(Protocol):
         """Turn an author's requests into ordinary messages; return how many."""
         ...
 
+    def requesters(self, limit: int) -> Sequence[PeerKey]:
+        """Return authors of requests, in the order of their keys."""
+        ...
+
     # --- peers
 
     def put_record(self, record: StoredRecord) -> bool:

@@ -120,6 +120,8 @@ class Links:
         self._transport: Transport | None = None
         self.cards: dict[PeerKey, PeerRecord] = {}
         """The newest verified records of peers met in this run."""
+        self.named: Callable[[PeerKey, str], None] = lambda key, name: None
+        """Told what a peer calls itself, with every record that is news."""
         self.dialler = Dialler(self._dial, self.instant, jitter)
 
     # --- what the node and its callers ask
@@ -314,6 +316,7 @@ class Links:
         known = self.cards.get(record.key)
         if known is None or record.version > known.version:
             self.cards[record.key] = record
+            self.named(record.key, record.name)
             if len(self.cards) > CARDS_MAX:
                 del self.cards[next(key for key in self.cards if key not in self._by_peer)]
         return record

@@ -38,7 +38,7 @@ from quicprochat.core.events import (
     Withdrawn,
 )
 from quicprochat.core.gate import Policy, Reason
-from quicprochat.core.identity import Contact, Ticket, fingerprint, pair_fingerprint
+from quicprochat.core.identity import Contact, Ticket, fingerprint, pair_fingerprint, scan_agrees
 from quicprochat.core.ids import PeerKey, Uid
 from quicprochat.core.link import FrameType, Hello, encode_record, encode_results, frame
 from quicprochat.core.memory import MemoryStore
@@ -47,11 +47,13 @@ from quicprochat.core.receipt import OPEN_STATES, State
 from quicprochat.core.record import PeerRecord, open_record
 from quicprochat.core.store import Line, LineKind, MeshStore, Scope, Sent, Sighting, StoredRecord
 from quicprochat.core.time import WallTime
-from quicprochat.p2p.book import AddressBook
+from quicprochat.p2p.book import AddressBook, looks_whole
+from quicprochat.p2p.claims import Claims
 from quicprochat.p2p.driver import CLOCK_KEY, Driver, Point
 from quicprochat.p2p.edge import Edge
 from quicprochat.p2p.feed import Feed
 from quicprochat.p2p.links import Links, Transport
+from quicprochat.p2p.moving import gather, pack
 from quicprochat.p2p.options import Options
 from quicprochat.p2p.views import PeerView, RouteView, StoreView, TraceView
 
@@ -62,6 +64,7 @@ SESSION_BYTES = 16
 EPOCH_KEY = "epoch"
 PORT_KEY = "p2p.port"
 DISK_CHECK_S = 10.0
+ALARMS_MAX = 100
 RECENT_MAX = 4_096
 """Messages whose state is known without asking the store."""
 
@@ -128,6 +131,8 @@ class P2pNode:
         self._driver = Driver(self._node, self._store, self._clock, self._release, self._probe)
         self._feed = Feed(self._driver, self._store.newest_line())
         self._links = Links(self._book, self._edge, self._crypto, self._driver, self._hello, jitter, self._feed.tell)
+        self._claims = Claims(self._book, self._links.instant, self._alarm)
+        self._links.named = self._claims.heard
         try:
             await self._driver.start()
             await self._open_network()
@@ -300,11 +305,16 @@ class P2pNode:
             case RecordMade():
                 pass
             case Alarm():
-                log.error("%s", effect.text)
-                self.alarms.append(effect)
-                self._feed.tell()
+                self._alarm(effect)
             case _:
                 assert_never(effect)
+
+    def _alarm(self, alarm: Alarm) -> None:
+        """Tell the person: in the log at once, and in :attr:`alarms`, which keeps the last ones."""
+        log.error("%s", alarm.text)
+        self.alarms.append(alarm)
+        del self.alarms[:-ALARMS_MAX]
+        self._feed.tell()
 
     def _remember(self, sent: Sent) -> None:
         """Keep a message at hand while somebody is likely to wait for it."""
@@ -398,6 +408,14 @@ class P2pNode:
         """Return what another person needs to find us."""
         return Ticket(self.key, self.addresses(), self._relay())
 
+    async def export(self, passphrase: str) -> bytes:
+        """Return our identity as a file that the passphrase opens, see ``p2p.moving``; no messages are in it.
+
+        Raises: LocalError for a passphrase that is too short, UnavailableError.
+        """
+        contents = await self._call(lambda store: gather(self._book.identity, store, self._driver.now()))
+        return await asyncio.to_thread(pack, contents, passphrase)
+
     async def rename(self, name: str) -> None:
         """Change what we call ourselves; peers learn it at once. Raises: LocalError."""
         self._book.rename(name)
@@ -407,7 +425,13 @@ class P2pNode:
 
     async def resolve(self, peer: str) -> PeerKey:
         """Return the peer that a name, a key or the beginning of a key means. Raises: LocalError."""
-        return self._book.resolve(peer, await self._heard())
+        found = self._book.find(peer)
+        return found if found is not None else self._book.resolve(peer, await self._heard(), self._claimed())
+
+    def _claimed(self) -> dict[PeerKey, str]:
+        """Return what strangers met in this run call themselves."""
+        cards = self._links.cards.values()
+        return {card.key: card.name for card in cards if card.name and not self._links.trusted(card.key)}
 
     def contact(self, key: PeerKey) -> Contact | None:
         """Return what our owner noted of a peer."""
@@ -416,22 +440,40 @@ class P2pNode:
     async def _heard(self) -> set[PeerKey]:
         def read(store: MeshStore) -> set[PeerKey]:
             records = {r.key for r in store.records(RECORDS_MAX)}
-            return records | {s.key for s in store.sightings(RECORDS_MAX)}
+            met = {s.key for s in store.sightings(RECORDS_MAX)}
+            return records | met | set(store.requesters(self._options.limits.requests))
 
         return await self._call(read) | self._links.linked()
 
     async def add(self, text: str, name: str | None = None) -> PeerView:
-        """Add a contact from a ticket, a key or key@ip:port, and dial it. Raises: LocalError."""
+        """Add a contact and dial it: from a ticket, a key, key@ip:port, or the first digits of a known peer's key.
+
+        Raises: LocalError; with code ``untrusted`` when the name is, or looks like, that of a contact with another key.
+        """
+        if not looks_whole(text):
+            text = (await self.resolve(text)).hex()
         contact = self._book.add(text, name)
+        for card in self._links.cards.values():
+            self._claims.heard(card.key, card.name)
         await self._call(lambda store: store.accept(contact.key))
         self._policy_changed()
         self._dial_contact(contact)
         return await self.peer(contact.key)
 
-    async def verify(self, peer: str, *, confirmed: bool = False) -> tuple[PeerView, str]:
-        """Return a peer and the digits both sides compare; ``confirmed`` notes that they were equal."""
+    async def verify(self, peer: str, *, confirmed: bool = False, scanned: str = "") -> tuple[PeerView, str]:
+        """Return a peer and the digits both sides compare; ``confirmed`` notes that they were equal.
+
+        ``scanned`` is what the peer's screen showed as a QR code; it confirms as well. Raises: LocalError with code
+        ``untrusted`` when it is not what this peer must show.
+        """
         key = await self.resolve(peer)
-        if confirmed:
+        if scanned and not scan_agrees(scanned, self.key, key):
+            raise LocalError(
+                "what was scanned does not belong to you and this peer: it is another person's screen, or somebody "
+                "stands between you; do not trust this key",
+                code="untrusted",
+            )
+        if confirmed or scanned:
             if self._book.contact(key) is None:
                 raise LocalError("only a contact can be marked as verified; add it first")
             self._book.change(key, lambda c: replace(c, verified=True))
@@ -477,6 +519,7 @@ class P2pNode:
                 key, contact.name or (record.name if record else ""), bool(contact.name), contact.verified,
                 contact.blocked, key in linked, tuple(dict.fromkeys((*contact.addresses, *heard))),
                 record.domain if record else "", seen.wall if seen else WallTime(0),
+                imitated.name if (imitated := self._claims.imitated(key, record.name if record else "")) else "",
             )  # fmt: skip
             views.append(view)
         return sorted(views, key=lambda v: (not v.contact, not v.linked, v.name, v.key))

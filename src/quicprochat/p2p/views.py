@@ -12,7 +12,10 @@ from quicprochat.core.time import WallTime
 
 @dataclass(frozen=True, slots=True)
 class PeerView:
-    """A peer as known here. ``name`` is the contact's name, else what the peer calls itself."""
+    """A peer as known here. ``name`` is the contact's name, else what the peer calls itself.
+
+    ``looks_like`` is the name of the contact that this peer, who is another, would be taken for by its own name.
+    """
 
     key: PeerKey
     name: str
@@ -23,6 +26,7 @@ class PeerView:
     addresses: tuple[Address, ...]
     domain: str
     last_seen: WallTime
+    looks_like: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from quicprochat.adapters.sqlite.database import Row, checksum, sturdy
 from quicprochat.adapters.sqlite.envelopes import Envelopes
-from quicprochat.core.ids import PeerKey, Uid
+from quicprochat.core.ids import KEY_BYTES, PeerKey, Uid
 from quicprochat.core.store import Line, LineKind, Scope
 
 _FIXED = struct.Struct(">qqq")
@@ -120,3 +120,8 @@ class Journal(Envelopes):
         for peer, size in rows:
             self._count_request(peer, size, -1)
         return len(rows)
+
+    def requesters(self, limit: int) -> Sequence[PeerKey]:
+        # The index of requests has them in order; the quota of requests bounds how many it holds.
+        rows = self._rows("SELECT DISTINCT peer FROM line WHERE request = 1 ORDER BY peer LIMIT ?", (limit,))
+        return [PeerKey(peer) for (peer,) in rows if isinstance(peer, bytes) and len(peer) == KEY_BYTES]
