@@ -78,6 +78,8 @@ class Performer:
             await self._list(command, await self._session.ask_all(command, request.args))
         else:
             await self.show(command, await self._session.ask(command, request.args))
+            if command == "server":
+                say("the address is kept; connecting to a home server comes in a later version")
             if command in ("add", "accept") and not self._json:
                 say("to be sure that it is the right person, compare digits: qpc mesh verify <peer>")
         return OK

@@ -23,6 +23,18 @@ class PeerView:
     addresses: tuple[Address, ...]
     domain: str
     last_seen: WallTime
+    announced: bool = False
+    """True while the peer announces itself on the local network."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerView:
+    """A home server that announces itself on the local network, as it says. ``server`` is host:port."""
+
+    server: str
+    domain: str
+    key: PeerKey | None
+    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
