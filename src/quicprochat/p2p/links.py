@@ -342,6 +342,8 @@ class Links:
             self.cards[record.key] = record
             if len(self.cards) > CARDS_MAX:
                 del self.cards[next(key for key in self.cards if key not in self._by_peer)]
+            if record.key not in self._by_peer:
+                self.learn(record)
         return record
 
     def settle(self, events: list[Event]) -> asyncio.Future[None]:
