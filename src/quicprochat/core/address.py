@@ -65,9 +65,9 @@ def check_server(text: str) -> str:
     """
     host, _, port = text.rpartition(":")
     if port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535:
-        if host.startswith("["):
+        if host.startswith("[") and host.endswith("]") and "%" not in host:
             try:
-                return str(Address(str(ipaddress.IPv6Address(host.removeprefix("[").removesuffix("]"))), int(port)))
+                return str(Address(str(ipaddress.IPv6Address(host[1:-1])), int(port)))
             except ValueError:
                 pass
         elif len(host) <= HOST_MAX_CHARS and _HOST.fullmatch(host):

@@ -93,9 +93,8 @@ def _pairs(data: bytes) -> dict[str, str]:
     found: dict[str, str] = {}
     at = 0
     for _ in range(STRINGS_MAX):
-        if at >= len(data):
+        if at >= len(data) or at + 1 + (length := data[at]) > len(data):
             break
-        length = data[at]
         name, equals, value = data[at + 1 : at + 1 + length].partition(b"=")
         at += 1 + length
         try:

@@ -218,15 +218,15 @@ class Discovery:
                     await self._wake.wait()
 
     async def _attempt(self, candidate: Candidate) -> None:
-        met = False
+        met, addresses = False, candidate.addresses
         try:
-            met = await self._links.meet(candidate.key, candidate.addresses)
+            met = await self._links.meet(candidate.key, addresses)
         except QuicprochatError as error:
             log.debug("dialling %s: %s", candidate.key.hex()[:8], error)
         finally:
             self._dialling -= 1
             candidate.under_way = False
-            if not met:
+            if not met and addresses == candidate.addresses:  # else there is news to try at once
                 wanted = self._links.wants(candidate.key)
                 self._candidates.failed(candidate, self._links.instant(), wanted=wanted)
             self._wake.set()

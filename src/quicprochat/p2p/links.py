@@ -199,7 +199,6 @@ class Links:
             return False
         if not self.wants(key) and self._strangers() >= MEET_MAX:
             return False
-        log.debug("meeting %s", key.hex()[:8])
         return await self._connect(key, addresses, None, MEET_S)
 
     async def _connect(self, key: PeerKey, where: tuple[Address, ...], relay: str | None, timeout_s: float) -> bool:
@@ -294,6 +293,7 @@ class Links:
         )
         if entry.ready is not None and not entry.ready.done():
             entry.ready.set_result(True)
+        log.debug("%s is linked", link.peer.hex()[:8])
         self.dialler.linked(link.peer)
         self.learn(record, address if link.dialled else None)
         self._news()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from functools import lru_cache
 
 import ifaddr
 
@@ -29,7 +30,12 @@ class Interface:
     @property
     def network(self) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
         """The addresses that are on this link."""
-        return ipaddress.ip_network(f"{self.ip}/{self.prefix}", strict=False)
+        return _network(self.ip, self.prefix)
+
+
+@lru_cache(maxsize=256)
+def _network(ip: str, prefix: int) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    return ipaddress.ip_network(f"{ip}/{prefix}", strict=False)
 
 
 def interfaces() -> tuple[Interface, ...]:
