@@ -44,7 +44,15 @@ def seeds() -> dict[str, list[bytes]]:
     identity = {"version": 1, "secret_key": vectors["keys"][0]["seed"], "public_key": vectors["keys"][0]["key"]}
     books: list[Any] = [[], [contact], [{}], None]
     files = [json.dumps({**identity, "name": "me", "contacts": people}) for people in books]
+    id = b"id=" + vectors["keys"][1]["key"].encode()
+    said = [[b"ver=1", b"role=node", id], [b"server=mesh.example.org:7000", b"domain=example.org", b"fp=" + b"0" * 64]]
     return {
+        "announcement": [
+            *(b"".join(bytes([len(pair)]) + pair for pair in pairs) for pairs in said),
+            b"\0",
+            b"\xffver=1",
+            b"[2001:db8::1]:7000",
+        ],
         "envelope": wires + [bytes.fromhex(wire) for wire in vectors["transit"]["wires"]],
         "letter": plains + inners,
         "receipt": hexed("payload", "receipts", "receipts_refused"),
