@@ -271,3 +271,29 @@ def test_it_announces_again_where_interfaces_change_and_asks_anew_after_a_sleep(
         task.cancel()
 
     asyncio.run(work())
+
+
+def test_a_fault_of_its_own_ends_neither_discovery_nor_the_node(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "REST_S", 0)
+
+    async def work() -> None:
+        made, runs, again = discovery(FakeLinks()), 0, asyncio.Event()
+
+        async def fail() -> None:
+            nonlocal runs
+            runs += 1
+            if runs == 3:
+                again.set()
+                await asyncio.Event().wait()
+            raise RuntimeError("a bug")
+
+        monkeypatch.setattr(made, "_run", fail)
+        task = asyncio.create_task(made.run())
+        async with asyncio.timeout(PATIENCE_S):
+            await again.wait()
+        task.cancel()
+
+    asyncio.run(work())
+    assert sum("please report" in message for message in caplog.messages) == 2

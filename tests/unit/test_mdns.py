@@ -266,6 +266,32 @@ def test_rubbish_is_survived(wire: socket.socket, rubbish: bytes, caplog: pytest
     run(work())
 
 
+@pytest.mark.parametrize("where", ["instance", "host"])
+def test_a_name_that_cannot_be_sent_again_does_not_keep_us_from_asking(wire: socket.socket, where: str) -> None:
+    async def work() -> None:
+        us, ear = mark(), Ear()
+        # 63 bytes that are no UTF-8: as text, three times as long, and no label any more.
+        long, grown = "x" * 63, "\ufffd" * 63
+        if where == "instance":
+            packet = dns.announcement(long, dns.strings(b"id=" + b"7" * 64), ["127.0.0.1"], 7_000)
+        else:
+            packet = dns.announcement(f"fake{us}1", b"", [], 7_000, host=f"{long}.local.")
+        ear.content |= {f"{grown}.{SERVICE}", (good := fake(2, mark=us))[0]}
+        async with listening(ear) as mdns:
+            say(wire, packet.replace(b"x" * 63, b"\xff" * 63))
+            say(wire, good[1])
+            await ear.until(lambda: good[0] in ear.found)
+            while wire_has_more(wire):
+                pass
+            mdns._ask_for_parts()
+            mdns.ask()
+            async with asyncio.timeout(PATIENCE_S):
+                while f"fake{us}2".encode() not in await asyncio.get_running_loop().sock_recv(wire, 9_000):
+                    pass
+
+    run(work())
+
+
 def test_who_is_settled_is_named_in_the_question_and_we_never_answer_ourselves(wire: socket.socket) -> None:
     async def work() -> None:
         us, ear = mark(), Ear()

@@ -37,6 +37,8 @@ POLL_S = 5.0
 LOOK_S = 1.0
 """How soon a lost link to a peer that is still announced is noticed."""
 SLEPT_MS = 5_000
+REST_S = 60.0
+"""How long discovery rests after a fault of its own."""
 RETRIES = 3
 """A new interface may refuse its address for a second or two (IPv6 looks for duplicates first)."""
 
@@ -91,6 +93,14 @@ class Discovery:
 
     async def run(self) -> None:
         """Discover until cancelled. Raises nothing of its own: without multicast it waits for some."""
+        while True:
+            try:
+                await self._run()
+            except Exception as error:  # a root of tasks: links must not end with discovery
+                log.error("discovery ended by a fault of this program; please report it", exc_info=error)
+                await asyncio.sleep(REST_S)
+
+    async def _run(self) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._watch())

@@ -54,6 +54,9 @@ ASKS_MAX = 2
 ASK_LAST_S = 300.0
 """The longest pause between two questions who is there. Pauses double from one second (RFC 6762 §5.2)."""
 
+NAME_MAX_CHARS, LABEL_MAX_BYTES = 253, 63
+"""RFC 1035 §2.3.4."""
+
 _QUERY, _A, _PTR, _TXT, _AAAA, _SRV, _IN = 0, 1, 12, 16, 28, 33, 1  # RFC 1035 §3.2, 3596, 2782
 
 
@@ -229,7 +232,7 @@ class Mdns(RecordUpdateListener):
 
     def _send(self, out: DNSOutgoing) -> None:
         assert self._zeroconf is not None
-        with suppress(OSError):  # the interface went away; the next look at interfaces notices
+        with suppress(OSError, Error):  # the interface went away; the next look at interfaces notices
             self._zeroconf.zeroconf.async_send(out)
 
     # --- hearing
@@ -250,7 +253,7 @@ class Mdns(RecordUpdateListener):
         for update in records:
             record = update.new
             if isinstance(record, DNSPointer):
-                if record.key == SERVICE and record.alias_key.endswith("." + SERVICE):
+                if record.key == SERVICE and record.alias_key.endswith("." + SERVICE) and _sound(record.alias):
                     if not record.is_expired(now):
                         pointed[record.alias_key] = record
                         continue
@@ -259,11 +262,11 @@ class Mdns(RecordUpdateListener):
                         self._listener.gone(record.alias_key)
             elif record.is_expired(now):
                 continue
-            elif isinstance(record, DNSService):
+            elif isinstance(record, DNSService) and _sound(record.server):
                 services[record.key] = record
             elif isinstance(record, DNSText):
                 texts[record.key] = record.text
-            elif isinstance(record, DNSAddress):
+            elif isinstance(record, DNSAddress) and len(record.address) in (4, 16):
                 hosts.setdefault(record.key, []).append(str(ipaddress.ip_address(record.address)))
         for name in dict.fromkeys((*pointed, *self._touched(services, texts, hosts))):
             self._hear(name, pointed.get(name), services.get(name), texts.get(name), hosts)
@@ -315,3 +318,12 @@ class Mdns(RecordUpdateListener):
         if not isinstance(record, DNSPointer) or record.key != SERVICE:
             return False
         return record.alias_key in self._followed or record.alias_key in self._parts
+
+
+def _sound(name: str) -> bool:
+    """Say whether a name that was received can be sent: read as text, a stranger's bytes may have grown too long."""
+    return all(
+        len(text) <= NAME_MAX_CHARS
+        and all(0 < len(part.encode("utf-8", "replace")) <= LABEL_MAX_BYTES for part in text.split("."))
+        for text in (name.removesuffix("."), name.lower().removesuffix("."))
+    )
