@@ -28,7 +28,9 @@ class Machine:
         return ["ip", "netns", "exec", self.name, *words]
 
     def start(self, *options: str) -> None:
-        qpc = [sys.executable, "-W", "error", "-c", PROGRAM, "daemon", "--home", str(self.home), *options]
+        # zeroconf leaves a socket to the garbage collector where an interface does not take its address yet.
+        warnings = ("-W", "error", "-W", "ignore::ResourceWarning")
+        qpc = [sys.executable, *warnings, "-c", PROGRAM, "daemon", "--home", str(self.home), *options]
         self._daemon = subprocess.Popen(
             self.command(*qpc), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env=environment(QPC_NO_DISCOVERY="0"),
