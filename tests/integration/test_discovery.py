@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.integration.qpc import PATIENCE_S, Person, finish, read_line, start
+from tests.integration.qpc import PATIENCE_S, Person, befriend, finish, read_line, start
 
 FOUND = {"QPC_NO_DISCOVERY": "0"}
 
@@ -54,6 +54,27 @@ def test_one_call_without_a_daemon_finds_a_peer_and_delivers(people: tuple[Perso
     assert bob.key in {peer["public_key"] for peer in found if peer["linked"]}
     sent = alice.ask("send", bob.key, "hello", "--wait", "delivered", "--timeout", "15", env=FOUND)
     assert sent["state"] == "delivered"
+
+
+def test_mail_for_a_peer_whose_record_a_neighbour_brings_leaves_at_once(tmp_path: Path) -> None:
+    alice, bob, carol = (Person(tmp_path / name) for name in ("alice", "bob", "carol"))
+    befriend(alice, bob)
+    bob.book.add(f"{carol.key}@{carol.address}", "carol")
+    try:
+        alice.up()
+        waiting = alice.ask("send", carol.key, "hello")
+        assert waiting["protection"] == "identity-key", "nothing is known of carol"
+        bob.up()
+        carol.up()
+        began = time.monotonic()
+        while alice.ask("trace", waiting["id"])["state"] != "delivered":
+            assert time.monotonic() - began < PATIENCE_S
+        (route,) = [route for route in alice.ask("mesh", "route") if route["destination"] == carol.key]
+        assert route["via"] == "direct"
+        assert [line["text"] for line in carol.lines("inbox")] == ["hello"]
+    finally:
+        for person in (alice, bob, carol):
+            person.end()
 
 
 def test_a_home_server_is_noted_and_nothing_is_said_that_is_not_so(people: tuple[Person, Person]) -> None:
