@@ -47,7 +47,15 @@ def seeds() -> dict[str, list[bytes]]:
     header = b"quicprochat identity\n\x01" + (3).to_bytes(4, "big") + (1 << 17).to_bytes(4, "big") + bytes(16)
     aged = {"prekeys": [["A" * 43 + "=", 5]], "records": [["AAAA", 7]], "wall": 0}
     moved = [json.dumps({"identity": json.loads(file), "record": [1, 2], **aged}).encode() for file in files]
+    id = b"id=" + vectors["keys"][1]["key"].encode()
+    said = [[b"ver=1", b"role=node", id], [b"server=mesh.example.org:7000", b"domain=example.org", b"fp=" + b"0" * 64]]
     return {
+        "announcement": [
+            *(b"".join(bytes([len(pair)]) + pair for pair in pairs) for pairs in said),
+            b"\0",
+            b"\xffver=1",
+            b"[2001:db8::1]:7000",
+        ],
         "envelope": wires + [bytes.fromhex(wire) for wire in vectors["transit"]["wires"]],
         "letter": plains + inners,
         "receipt": hexed("payload", "receipts", "receipts_refused"),

@@ -96,12 +96,12 @@ GLOBALS = (
     Option(("--bind",), "address and UDP port for links; port 0 is any free one (default: every address, and the"
            " port of the last run)", shown="IP:PORT"),
     Option(("--relay",), "iroh relay for peers that cannot reach each other directly", shown="URL"),
-    Option(("--server",), "home server; stored for later: this version uses none", shown="HOST:PORT"),
+    Option(("--server",), "home server; this version connects to none", shown="HOST:PORT"),
     Option(("--network",), "how far you want to be found: lan, community or internet; checked, but without effect"
            " in this version: nothing leaves your networks", shown="MODE", choices=("lan", "community", "internet")),
-    Option(("--no-discovery",), "neither look for peers nor announce yourself on the local network; this version"
-           " does neither anyway", Value.FLAG),
-    Option(("--quiet",), "listen for peers without announcing yourself; this version does neither anyway", Value.FLAG),
+    Option(("--no-discovery",), "neither look for peers nor announce yourself on the local network (mDNS)", Value.FLAG),
+    Option(("--quiet",), "look for peers on the local network without announcing yourself; who is found is linked, and"
+           " learns your key", Value.FLAG),
     Option(("--ephemeral",), "keep messages in memory only; they are gone when the node stops", Value.FLAG),
     Option(("--json",), "one JSON object a line on standard output; errors as JSON on standard error", Value.FLAG),
     Option(("-v", "--verbose"), "say more on standard error", Value.FLAG),
@@ -126,8 +126,11 @@ _ALL = (
             " passphrase opens; messages are not in it. import makes that identity the one of an unused home. The"
             " passphrase is asked for, or taken from QPC_PASSPHRASE or the first line of standard input. Two running"
             " copies of one identity make messages go astray: stop the old one first."),
-    Command("peers", "list contacts and peers met or heard of", shape=Shape.LIST,
-            options=(Option(("--scan",), "first wait so long for links to come up", Value.SECONDS, "S"),)),
+    Command("peers", "list contacts, peers met or heard of, and who is on the local network", shape=Shape.LIST,
+            options=(Option(("--scan",), "first wait so long for peers to be found", Value.SECONDS, "S"),)),
+    Command("server", "note your home server, or show which is noted",
+            (Word("server", "<host:port>", required=False),), plain=True,
+            details="This version keeps the address for later and connects to no server yet."),
     Command("add", "add a contact, or rename one", (Word("contact", "<ticket|key[@ip:port]|peer>"),), (NAME,),
             plain=True,
             details="A peer that is in reach or has written can be added by the first 8 digits of its key or more."
@@ -192,7 +195,6 @@ _ALL = (
 COMMANDS = {command.name: command for command in _ALL}
 
 NOT_YET = {
-    "server": NotYet("home servers are not in this version yet", plain=True),
     "register": NotYet("names at a home server are not in this version yet", plain=True),
     "subscribe": NotYet("channels are not in this version yet"),
     "broadcast": NotYet("channels are not in this version yet"),

@@ -19,6 +19,7 @@ from quicprochat.client.shapes import (
     rfc3339,
     route_object,
     sent_object,
+    server_object,
     store_object,
     trace_object,
 )
@@ -130,12 +131,19 @@ async def route(node: P2pNode, args: Args) -> Answer:
 
 
 async def peers(node: P2pNode, args: Args) -> Answer:
-    """List peers, perhaps after giving links some time to come up."""
+    """List peers and announced servers, perhaps after giving them some time to be found."""
     scan = args.seconds("scan")
     if scan:
         await asyncio.sleep(scan)
     for peer in await node.peers():
         yield peer_object(peer)
+    for found in node.servers():
+        yield server_object(found)
+
+
+async def server(node: P2pNode, args: Args) -> Answer:
+    """Note a home server, or show which is noted."""
+    yield {"server": await node.home_server(args.optional("server")), "connected": False}
 
 
 async def add(node: P2pNode, args: Args) -> Answer:
@@ -264,7 +272,7 @@ async def listen(node: P2pNode, args: Args) -> Answer:
 HANDLERS: dict[str, Callable[[P2pNode, Args], Answer]] = {
     command.__name__: command
     for command in (
-        identity, export, store, route, peers, add, verify, block, unblock, requests, accept, send, wait, cancel, trace,
-        inbox, listen,
+        identity, export, store, route, peers, server, add, verify, block, unblock, requests, accept, send, wait,
+        cancel, trace, inbox, listen,
     )
 }  # fmt: skip

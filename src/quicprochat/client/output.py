@@ -116,15 +116,25 @@ def _identity(item: Json) -> str:
 
 
 def _peer(item: Json) -> str:
+    if item.get("role") == "server":
+        return f"{'(home server)':<16}  {item['public_key'][:16]:<16}  {display_line(item['domain'], 64):<24}  " + (
+            display_line(item["server"])
+        )
     # A name that a peer gave itself is no more than a claim, and is shown as one.
     shown = display_line(item["name"], 64).strip()
     claimed = f"({shown})" if shown else "-"
     name = _peer_name(item, "public_key") if item["contact"] else claimed
     seen = f"last seen {_time(item['last_seen'])}" if item["last_seen"] else "never seen"
+    if item.get("announced"):
+        seen = "announced here"
     where = " ".join(item["addresses"])
     line = f"{name:<16}  {item['public_key'][:16]}  {_marks(item) or seen:<24}  {where}".rstrip()
     like = display_line(item.get("looks_like", ""), 64)
     return f"{line}  NOT your contact {like}: another key" if like else line
+
+
+def _server(item: Json) -> str:
+    return str(item["server"]) or "(none; note one with: qpc server <host:port>)"
 
 
 def _added(item: Json) -> str:
@@ -194,6 +204,7 @@ def _request(item: Json) -> str:
 _HUMAN = {
     "identity": _identity,
     "peers": _peer,
+    "server": _server,
     "add": _added,
     "accept": _added,
     "verify": _verified,
@@ -210,7 +221,7 @@ _HUMAN = {
 }
 
 _EMPTY = {
-    "peers": "nobody is known yet; add somebody with: qpc mesh add <ticket>",
+    "peers": "nobody is known or found yet; add somebody with: qpc mesh add <ticket>",
     "route": "there is no way to anybody at this moment",
     "requests": "no stranger is waiting",
     "inbox": "nothing has come",

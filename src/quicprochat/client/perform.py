@@ -82,6 +82,8 @@ class Performer:
             await self.show(command, item)
             if request.args.get("qr") and not self._json:
                 await self._out.write(qr_text(qr_content(command, item), sys.stdout.encoding))
+            if command == "server":
+                say("the address is kept; connecting to a home server comes in a later version")
             if command in ("add", "accept") and not self._json:
                 say("to be sure that it is the right person, compare digits: qpc mesh verify <peer>")
         return OK

@@ -117,7 +117,9 @@ class Session:
         from quicprochat.p2p import Options, P2pNode
 
         s = self._settings
-        options = Options(s.home, bind=s.bind, relay=s.relay, ephemeral=s.ephemeral)
+        options = Options(
+            s.home, bind=s.bind, relay=s.relay, ephemeral=s.ephemeral, discovery=not s.no_discovery, quiet=s.quiet
+        )
         node = P2pNode(options, network=self._network and mesh_installed())
         await node.start()
         self.hello = Hello(__version__, networked=node.networked, stays=self._stays)

@@ -12,7 +12,7 @@ from quicprochat.core.ids import PeerKey
 from quicprochat.core.receipt import State
 from quicprochat.core.store import Line, LineKind, Sent
 from quicprochat.core.time import WallTime
-from quicprochat.p2p.views import PeerView, RouteView, StoreView, TraceView
+from quicprochat.p2p.views import PeerView, RouteView, ServerView, StoreView, TraceView
 
 Json = dict[str, Any]
 
@@ -45,6 +45,26 @@ def peer_object(peer: PeerView) -> Json:
         "blocked": peer.blocked,
         "last_seen": rfc3339(peer.last_seen),
         "looks_like": peer.looks_like,
+        "announced": peer.announced,
+    }
+
+
+def server_object(found: ServerView) -> Json:
+    """Return the entry of ``peers`` for an announced home server; nothing of it is proved."""
+    return {
+        "public_key": found.key.hex() if found.key is not None else "",
+        "name": "",
+        "role": "server",
+        "addresses": [],
+        "server": found.server,
+        "domain": found.domain,
+        "linked": False,
+        "contact": False,
+        "verified": False,
+        "blocked": False,
+        "last_seen": None,
+        "announced": True,
+        "certificate": found.fingerprint,
     }
 
 

@@ -47,8 +47,9 @@ from quicprochat.core.link import RESULTS_MAX, Goodbye, Result
 from quicprochat.core.outbox import Outbox
 from quicprochat.core.patience import Patience
 from quicprochat.core.receipt import OPEN_STATES, RECEIPT_IDS_MAX, Receipt, State, Status
-from quicprochat.core.record import PeerRecord, open_record
+from quicprochat.core.record import RECORD_LIFETIME_S, PeerRecord, open_record
 from quicprochat.core.seal import Prekey, Protection
+from quicprochat.core.spread import OFFER_MAX, Spread
 from quicprochat.core.store import Fate, MeshStore, Scope, Sent, Sighting, StoredRecord
 from quicprochat.core.time import HOUR_MS, MINUTE_MS, Instant, Now
 
@@ -90,6 +91,8 @@ class Node:
         self._conflicts: set[PeerKey] = set()
         self._alarms = TokenBucket(ALARM_BURST, ALARM_PER_S, Instant(0))
         self._patience = Patience()
+        self._spread = Spread()
+        self._spread_at: Instant | None = None
         self._sweep_at = Instant(0)
         self._next_expiry: Instant | None = None
         # Gathered during one step, sent at its end.
@@ -117,7 +120,7 @@ class Node:
         """Take up what the store remembers; to be called once, inside a transaction, before the first step."""
         out: list[Effect] = []
         self._card.start(tx, now, out)
-        self._records = {r.key: (r.epoch, r.seq) for r in tx.records(RECORDS_MAX)}
+        self._records = {r.key: (r.epoch, r.seq) for r in reversed(tx.records(RECORDS_MAX))}
         self._sweep_at = now.at
         self._next_expiry = tx.next_expiry()
         return tuple(out)
@@ -127,6 +130,8 @@ class Node:
         times = [self._card.deadline(), self._sweep_at]
         if self._next_expiry is not None:
             times.append(self._next_expiry)
+        if self._spread_at is not None:
+            times.append(self._spread_at)
         times += [at for n in self._links.values() if (at := n.lane.deadline()) is not None]
         return min(times)
 
@@ -142,6 +147,7 @@ class Node:
             if neighbour.lane.backlog and not self._outbox.upgrading(neighbour.peer):
                 neighbour.lane.fill(tx, self._outbox, now.at, out)
         self._flush_results(out)
+        self._spread_records(tx, now, out)
         self._next_expiry = tx.next_expiry()
         return tuple(out)
 
@@ -192,6 +198,9 @@ class Node:
         old = self._by_peer.get(event.peer)
         if old is not None:
             self._links.pop(old.lane.link, None)
+            self._spread.link_down(old.lane.link)
+        owners = [*reversed(self._by_peer), *(record.key for record in tx.records(OFFER_MAX))]
+        self._spread.link_up(event.link, event.peer, (o for o in owners if o not in self._policy.blocked), now.at)
         neighbour = _Neighbour(event, now.at)
         self._links[event.link] = neighbour
         self._by_peer[event.peer] = neighbour
@@ -199,6 +208,7 @@ class Node:
         tx.see(Sighting(event.peer, now.wall, now.at, address))
 
     def _link_down(self, event: LinkDown, tx: MeshStore, now: Now) -> None:
+        self._spread.link_down(event.link)
         neighbour = self._links.pop(event.link, None)
         if neighbour is None:
             return
@@ -324,7 +334,7 @@ class Node:
         if stored is None:
             return None
         record = open_record(stored.data, self._crypto)
-        if stored.age_ms + now.at - stored.stored_at >= record.lifetime_s * 1_000:
+        if _age(stored, now) >= record.lifetime_s * 1_000:
             return None
         return record.prekeys[0] if record.prekeys else None
 
@@ -347,14 +357,18 @@ class Node:
                 return
             if stored is not None and record.version < known and event.link is not None:
                 # Its owner, or a neighbour, is behind: show the newer one.
-                out.append(SendRecord(event.link, stored.data, stored.age_ms + max(0, now.at - stored.stored_at)))
+                out.append(SendRecord(event.link, stored.data, _age(stored, now)))
+            if event.link is not None:
+                self._spread.shown(record.key, event.link)
             if record.version < known:
                 return
         else:
             if known is None:
                 self._make_room_for_record(tx)
             tx.put_record(StoredRecord(record.key, *record.version, record.signed, event.age_ms, now.at))
-            self._records[record.key] = record.version
+            self._records.pop(record.key, None)
+            self._records[record.key] = record.version  # last, as the newest to come
+            self._spread.news(record.key, event.link, now.at)
         if record.prekeys:
             self._outbox.upgrade(tx, record.key, record.prekeys[0], now, out)
 
@@ -369,10 +383,10 @@ class Node:
     def _make_room_for_record(self, tx: MeshStore) -> None:
         if len(self._records) < RECORDS_MAX:
             return
-        for old in reversed(tx.records(RECORDS_MAX)):
-            if old.key not in self._policy.contacts and old.key not in self._by_peer:
-                tx.drop_record(old.key)
-                self._records.pop(old.key, None)
+        for old in self._records:
+            if old not in self._policy.contacts and old not in self._by_peer:
+                tx.drop_record(old)
+                del self._records[old]
                 return
 
     # --- what goes out
@@ -452,6 +466,15 @@ class Node:
         if self._card.publish(tx, self._wanted, now, out):
             out.extend(SendRecord(link, self.record.signed, 0) for link in self._links)
 
+    def _spread_records(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        for link, owner in self._spread.due(now.at):
+            stored = tx.record(owner)
+            if stored is None or link not in self._links or owner in self._policy.blocked:
+                continue
+            if (age_ms := _age(stored, now)) < RECORD_LIFETIME_S * 1_000:
+                out.append(SendRecord(link, stored.data, age_ms))
+        self._spread_at = self._spread.deadline(now.at)
+
     # --- time
 
     def _timers(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
@@ -499,6 +522,11 @@ class Node:
             chunks = (results[start : start + RESULTS_MAX] for start in range(0, len(results), RESULTS_MAX))
             out.extend(SendResults(link, tuple(chunk)) for chunk in chunks)
         self._results.clear()
+
+
+def _age(stored: StoredRecord, now: Now) -> int:
+    """How long ago a stored record was signed."""
+    return stored.age_ms + max(0, now.at - stored.stored_at)
 
 
 def _after_release(now: Now) -> Instant:

@@ -8,14 +8,14 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, TypeVar, assert_never
+from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
 from quicprochat.adapters.crypto import SodiumCrypto
 from quicprochat.adapters.home import Home
 from quicprochat.adapters.sqlite.ballast import BALLAST_BYTES
 from quicprochat.adapters.sqlite.store import SqliteStore
 from quicprochat.adapters.system import SystemClock, entropy, jitter
-from quicprochat.core.address import Address
+from quicprochat.core.address import Address, check_server
 from quicprochat.core.envelope import TTL_DEFAULT_S, TTL_MAX_S
 from quicprochat.core.errors import LocalError, UnavailableError
 from quicprochat.core.events import (
@@ -48,6 +48,7 @@ from quicprochat.core.record import PeerRecord, open_record
 from quicprochat.core.store import Line, LineKind, MeshStore, Scope, Sent, Sighting, StoredRecord
 from quicprochat.core.time import WallTime
 from quicprochat.p2p.book import AddressBook, looks_whole
+from quicprochat.p2p.candidates import Candidate
 from quicprochat.p2p.claims import Claims
 from quicprochat.p2p.driver import CLOCK_KEY, Driver, Point
 from quicprochat.p2p.edge import Edge
@@ -55,7 +56,10 @@ from quicprochat.p2p.feed import Feed
 from quicprochat.p2p.links import Links, Transport
 from quicprochat.p2p.moving import gather, pack
 from quicprochat.p2p.options import Options
-from quicprochat.p2p.views import PeerView, RouteView, StoreView, TraceView
+from quicprochat.p2p.views import PeerView, RouteView, ServerView, StoreView, TraceView
+
+if TYPE_CHECKING:
+    from quicprochat.p2p.discovery import Discovery
 
 log = logging.getLogger("quicprochat")
 T = TypeVar("T")
@@ -63,6 +67,7 @@ T = TypeVar("T")
 SESSION_BYTES = 16
 EPOCH_KEY = "epoch"
 PORT_KEY = "p2p.port"
+SERVER_KEY = "server"
 DISK_CHECK_S = 10.0
 ALARMS_MAX = 100
 RECENT_MAX = 4_096
@@ -95,6 +100,7 @@ class P2pNode:
         self._main: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._endpoint: Any = None
+        self._discovery: Discovery | None = None
         self._disk_low = False
         self.alarms: list[Alarm] = []
 
@@ -183,6 +189,10 @@ class P2pNode:
             # Only the port of the last run is taken: any other serves as well, and records tell the peers.
             self._endpoint = await Endpoint.bind(seed, bind=None, relay_url=relay)
         self._endpoint.on_address_change(self._addresses_changed)
+        if self._options.discovery:
+            from quicprochat.p2p.discovery import Discovery  # a tenth of a second to load
+
+            self._discovery = Discovery(self._links, self.addresses, jitter, bind=bind, quiet=self._options.quiet)
 
     def _prepare(self, store: MeshStore) -> None:
         epoch = store.value(EPOCH_KEY)
@@ -228,6 +238,8 @@ class P2pNode:
                 if self._endpoint is not None:
                     transport: Transport = self._endpoint
                     others.append(group.create_task(self._links.run(transport)))
+                if self._discovery is not None:
+                    others.append(group.create_task(self._discovery.run()))
                 await self._stop.wait()
                 for task in others:
                     task.cancel()
@@ -356,6 +368,8 @@ class P2pNode:
     def _addresses_changed(self, _: object) -> None:
         self._driver.post(self._self_changed())
         self._links.dialler.hurry()
+        if self._discovery is not None:
+            self._discovery.network_changed()
 
     @property
     def key(self) -> PeerKey:
@@ -443,7 +457,25 @@ class P2pNode:
             met = {s.key for s in store.sightings(RECORDS_MAX)}
             return records | met | set(store.requesters(self._options.limits.requests))
 
-        return await self._call(read) | self._links.linked()
+        return await self._call(read) | self._links.linked() | self._announced().keys()
+
+    def _announced(self) -> dict[PeerKey, Candidate]:
+        return self._discovery.found() if self._discovery is not None else {}
+
+    def servers(self) -> list[ServerView]:
+        """Return the home servers that announce themselves on the local network."""
+        return self._discovery.servers() if self._discovery is not None else []
+
+    async def home_server(self, server: str | None = None) -> str:
+        """Return the home server noted in this home, "" for none; given one, note it first. Raises: LocalError."""
+        wanted = check_server(server).encode() if server is not None else None
+
+        def work(store: MeshStore) -> bytes:
+            if wanted is not None:
+                store.set_value(SERVER_KEY, wanted)
+            return store.value(SERVER_KEY) or b""
+
+        return (await self._call(work)).decode()
 
     async def add(self, text: str, name: str | None = None) -> PeerView:
         """Add a contact and dial it: from a ticket, a key, key@ip:port, or the first digits of a known peer's key.
@@ -499,7 +531,7 @@ class P2pNode:
         return found[0]
 
     async def peers(self, also: Iterable[PeerKey] = ()) -> list[PeerView]:
-        """Return contacts and peers met or heard of, contacts first."""
+        """Return contacts, and peers that were met, heard of or are announced here; contacts first."""
 
         def read(store: MeshStore) -> tuple[dict[PeerKey, PeerRecord], dict[PeerKey, Sighting]]:
             records = {r.key: open_record(r.data, self._crypto) for r in store.records(RECORDS_MAX)}
@@ -508,17 +540,20 @@ class P2pNode:
         records, sightings = await self._call(read)
         linked = self._links.linked()
         contacts = self._book.identity.contacts
-        keys = {*contacts, *records, *sightings, *linked, *also} - {self.key}
+        announced = self._announced()
+        keys = {*contacts, *records, *sightings, *linked, *announced, *also} - {self.key}
         views = []
         for key in keys:
             contact = contacts.get(key) or Contact(key)
             record = records.get(key)
             seen = sightings.get(key)
-            heard = record.addresses if record else ()
+            found = announced.get(key)
+            heard = (*(found.addresses if found else ()), *(record.addresses if record else ()))
             view = PeerView(
                 key, contact.name or (record.name if record else ""), bool(contact.name), contact.verified,
                 contact.blocked, key in linked, tuple(dict.fromkeys((*contact.addresses, *heard))),
-                record.domain if record else "", seen.wall if seen else WallTime(0),
+                record.domain if record else found.domain if found else "", seen.wall if seen else WallTime(0),
+                found is not None,
                 imitated.name if (imitated := self._claims.imitated(key, record.name if record else "")) else "",
             )  # fmt: skip
             views.append(view)

@@ -26,7 +26,19 @@ class PeerView:
     addresses: tuple[Address, ...]
     domain: str
     last_seen: WallTime
+    announced: bool = False
+    """True while the peer announces itself on the local network."""
     looks_like: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerView:
+    """A home server that announces itself on the local network, as it says. ``server`` is host:port."""
+
+    server: str
+    domain: str
+    key: PeerKey | None
+    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
