@@ -1,4 +1,4 @@
-"""Channels as people use them: three nodes on the loopback, one with the key, one with a wrong one, one that is open."""
+"""Channels as people use them: three nodes on the loopback, with a key, with a wrong one, and in the open."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def link(*people: Person) -> None:
 
 def until_subscribers(person: Person, topic: str, count: int) -> list[str]:
     """Post until so many linked subscribers are there; return the texts of all posts."""
-    texts = []
+    texts: list[str] = []
     while True:
         texts.append(f"try {len(texts)}")
         if person.ask("mesh", "broadcast", topic, texts[-1])["subscribers"] >= count:
@@ -146,7 +146,7 @@ def test_what_cannot_be_done_with_channels_is_said(three: tuple[Person, Person, 
         (
             ("broadcast", "familly", "a secret"),
             5,
-            "you are in no channel familly; join it first: mesh subscribe familly",
+            "in no channel familly; join it first: mesh subscribe familly",
         ),
         (("broadcast", "village", ""), 2, "there is no text to send"),
         (("broadcast", "village", "x" * 65_537), 2, "the text has 65537 bytes; a post holds 65536"),

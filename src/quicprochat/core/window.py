@@ -54,7 +54,7 @@ def slide(tx: MeshStore, held: Held, limits: PostLimits, now: Instant) -> None:
         while tx.usage(Scope.OWN_POSTS, channel).count > limits.own and _drop_oldest(tx, channel, author, now):
             pass
         return
-    count, size = limits.others * limits.share, limits.others_bytes * limits.share
+    count, size = max(1, limits.others * limits.share), limits.others_bytes * limits.share
     while _over(tx, author + channel, count, size) and _drop_oldest(tx, channel, author, now):
         pass
     while _others_over(tx, channel, limits) and _drop_oldest(tx, channel, None, now):
