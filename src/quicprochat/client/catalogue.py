@@ -153,7 +153,7 @@ _ALL = (
                      Option(("--timeout",), "end after so long; with --count unmet the exit code is then 6",
                             Value.SECONDS, "S")),
             details="A line counts as read once it was written out; before that, it comes again."),
-    Command("subscribe", "join a channel, open or private", (TOPIC,), network=True,
+    Command("subscribe", "join a channel, open or private", (TOPIC,),
             options=(Option(("--key",), "the key of a private channel, 64 hexadecimal digits; new makes one and shows"
                             " it this once", shown="HEX|new"),),
             details=f"Without a key the channel is open: {OPEN_MEANS}, and can post into it. With a key it is private:"
@@ -165,8 +165,8 @@ _ALL = (
             details="Forgets its key and the posts kept for others; the inbox keeps what came. To come back into a"
             " private channel takes its key again."),
     Command("channels", "list the channels you are in, and who can read them", shape=Shape.LIST,
-            details=f"An open channel's posts are for {OPEN_MEANS.split()[0]}: {OPEN_MEANS}. A private one's, for"
-            " whoever has its key."),
+            details=f"Open means that {OPEN_MEANS}; private, that whoever has the key can. posts are those kept for"
+            " subscribers who come later, your own among them."),
     Command("broadcast", "post into a channel you are in", (TOPIC, Word("text", "<text>|-", required=False, rest=True)),
             network=True,
             details="Who can read it: qpc mesh channels. The post goes to every linked peer that subscribes, and for 7"

@@ -160,7 +160,10 @@ class Performer:
         async def reached(timeout_s: float) -> Json:
             return await self._session.ask("reached", {"id": posted["id"], "timeout": timeout_s})
 
-        if not mesh_installed() or not (await self._stay(reached))["reached"]:
+        count = (await self._stay(reached))["reached"] if mesh_installed() else 0
+        if count and not self._json:
+            say(f"taken by {plural(count, 'subscriber')} so far")
+        if not count:
             if self._session.loses_messages:
                 raise CallError(f"no subscriber has it, and it is lost now: {LOST}", "timeout")
             say("kept; it goes to subscribers that link when a node runs on this home: qpc daemon")
