@@ -353,6 +353,21 @@ def test_dropped_prekeys_are_gone_from_the_disk(path: Path) -> None:
     store.close()
 
 
+def test_the_secret_of_a_channel_that_was_left_is_gone_from_the_disk(path: Path) -> None:
+    store = SqliteStore.open(path)
+    secret = subscription("news").channel.secret
+    for heads in range(5):
+        with Step(store):
+            store.put_channel(subscription("news", heads=heads))
+            store.put_channel(subscription("kept"))
+    assert holds(path, secret) == {"store.db-wal"}, "the test would not see a secret"
+    with Step(store):
+        store.put_channel(subscription("news", left=True))
+    assert holds(path, secret) == set()
+    assert holds(path, subscription("kept").channel.secret) == {"store.db"}
+    store.close()
+
+
 def test_a_crash_between_commit_and_checkpoint_keeps_no_prekey(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = b"a secret that must not outlive.."
     store = SqliteStore.open(path)

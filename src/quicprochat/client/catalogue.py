@@ -160,7 +160,8 @@ _ALL = (
             " whoever was given the key reads all posts of the channel, earlier and later ones, and can post. Nobody"
             " posts under another's name. Peers you are linked to see which channels you are in, but of a private one"
             " neither topic nor key. One topic stands for one channel on your node. Invites are not in this version"
-            " yet; hand the key over where nobody else hears it."),
+            " yet; hand the key over where nobody else hears it, and on a machine that you share, type it at the"
+            " prompt: others see the words of a command."),
     Command("unsubscribe", "leave a channel", (TOPIC,),
             details="Forgets its key and the posts kept for others; the inbox keeps what came. To come back into a"
             " private channel takes its key again."),

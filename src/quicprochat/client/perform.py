@@ -155,6 +155,8 @@ class Performer:
         posted = await self._session.ask("broadcast", request.args)
         await self.show("broadcast", posted)
         if self._session.hello.stays:
+            if not self._session.hello.networked:
+                say("kept; the node of this home has no links, so it goes out when one with links runs")
             return OK
 
         async def reached(timeout_s: float) -> Json:

@@ -225,7 +225,7 @@ class Posts:
     def fill(self, tx: MeshStore, lane: Lane, now: Instant, out: list[Effect]) -> None:
         """Tell a neighbour our channels if they changed, and hand it posts as far as its window goes."""
         reader = self._readers[lane.peer]
-        if reader.told != self.joined:
+        if reader.told is not self.joined and reader.told != self.joined:
             self._tell(reader, lane.link, now, out)
         if reader.waiting:
             for id in [id for id, at in reader.waiting.items() if at <= now]:
