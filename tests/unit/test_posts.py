@@ -23,6 +23,7 @@ from quicprochat.core.courier import DEFERRED_MS, IN_FLIGHT_BYTES, RETRY_FIRST_M
 from quicprochat.core.envelope import MeshEnvelope
 from quicprochat.core.events import (
     Effect,
+    EnvelopeRejected,
     LinkDown,
     LinkId,
     LinkUp,
@@ -34,6 +35,7 @@ from quicprochat.core.events import (
 )
 from quicprochat.core.gate import Limits, Reason, Verdict
 from quicprochat.core.link import Result
+from quicprochat.core.node import BAD_MAX, SWEEP_BATCH
 from quicprochat.core.posts import IN_FLIGHT, TELL_BURST
 from quicprochat.core.store import Scope
 from quicprochat.core.time import DAY_MS, SECOND_MS
@@ -235,6 +237,13 @@ def test_expired_posts_leave_and_are_no_expired_messages(three: tuple[Person, Pe
     assert envelopes(alice.hears(BOB, FAMILY)) == []
 
 
+def test_an_expired_post_that_is_not_swept_yet_is_not_handed_over(three: tuple[Person, Person, Person]) -> None:
+    alice, _, _ = three
+    for _ in range(SWEEP_BATCH + 10):
+        alice.write_post(FAMILY)
+    assert envelopes(alice.hears(BOB, FAMILY, now=at(T0 + 7 * DAY_MS))) == []
+
+
 def test_leaving_forgets_what_was_kept(three: tuple[Person, Person, Person]) -> None:
     alice, bob, _ = three
     alice.hears(BOB, FAMILY, VILLAGE)
@@ -246,7 +255,18 @@ def test_leaving_forgets_what_was_kept(three: tuple[Person, Person, Person]) -> 
     assert [effect.reason for effect in accepted_posts(out)] == [Reason.POLICY]
     assert envelopes(out) == []
     alice.join(FAMILY)
-    assert texts(alice.write_post(FAMILY, "back"), FAMILY, bob) == ["back"]
+    (back,) = envelopes(alice.write_post(FAMILY, "back"))
+    found = read(back, FAMILY, bob)
+    assert (found.text, found.parents) == ("back", (first.id,)), "what was read before is known"
+
+
+def test_leaving_ends_the_wait_after_a_deferral(three: tuple[Person, Person, Person]) -> None:
+    alice, bob, _ = three
+    alice.hears(BOB, FAMILY)
+    answer(alice, BOB, *envelopes(alice.write_post(FAMILY)), verdict=Verdict.DEFERRED)
+    alice.leave(FAMILY)
+    alice.join(FAMILY)
+    assert texts(alice.write_post(FAMILY, "at once"), FAMILY, bob) == ["at once"]
 
 
 # --- answers that are no
@@ -481,9 +501,19 @@ def test_posts_are_never_receipted(three: tuple[Person, Person, Person]) -> None
 
 def test_interest_over_a_link_that_is_gone_means_nothing(three: tuple[Person, Person, Person]) -> None:
     alice, _, _ = three
+    alice.hears(BOB, FAMILY)
     alice.step(LinkDown(LinkId(BOB)))
+    assert accepted_posts(alice.write_post(FAMILY))[0].neighbours == 0
     assert alice.hears(BOB, FAMILY) == ()
     assert envelopes(alice.write_post(FAMILY)) == []
+
+
+def test_a_neighbour_that_is_banned_counts_no_more(three: tuple[Person, Person, Person]) -> None:
+    alice, _, _ = three
+    alice.hears(BOB, FAMILY)
+    assert "CloseLink" in kinds(alice.step(*[EnvelopeRejected(LinkId(BOB))] * BAD_MAX))
+    out = alice.write_post(FAMILY)
+    assert (envelopes(out), accepted_posts(out)[0].neighbours) == ([], 0)
 
 
 def test_a_blocked_neighbour_gets_no_posts(three: tuple[Person, Person, Person]) -> None:

@@ -161,8 +161,6 @@ class Policy:
     disk_low: bool = False
     carry: bool = True
     """Whether mail for others is taken at all."""
-    channels: frozenset[ChannelId] = frozenset()
-    """Those we subscribe to; posts of others are not taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +255,7 @@ def _deliver(tx: MeshStore, checked: Checked, policy: Policy, now: Now) -> Admis
 def _post(tx: MeshStore, checked: Checked, via: PeerKey, age: int, policy: Policy, now: Now) -> Admission:
     """Put a post that opened into the inbox, once by (author, uid), and into its channel's window."""
     envelope, post = checked.envelope, checked.post
-    subscription = tx.channel(ChannelId(envelope.dst)) if envelope.dst in policy.channels else None
+    subscription = tx.channel(ChannelId(envelope.dst))
     if subscription is None or subscription.left:
         return Admission(Verdict.REFUSED, Reason.POLICY)
     if not understood(envelope):

@@ -128,7 +128,6 @@ class Node:
         out: list[Effect] = []
         self._card.start(tx, now, out)
         self._posts.start(tx, out)
-        self._policy = replace(self._policy, channels=self._posts.joined)
         self._records = {r.key: (r.epoch, r.seq) for r in tx.records(RECORDS_MAX)}
         self._sweep_at = now.at
         self._next_expiry = tx.next_expiry()
@@ -200,10 +199,8 @@ class Node:
                 self._posts.write(event, tx, self._policy, now, out)
             case Subscribed():
                 self._posts.join(tx, event.channel, out)
-                self._policy = replace(self._policy, channels=self._posts.joined)
             case Unsubscribed():
                 self._posts.leave(tx, event.channel, now, out)
-                self._policy = replace(self._policy, channels=self._posts.joined)
             case Tick():
                 pass
             case _:
