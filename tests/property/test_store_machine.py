@@ -51,7 +51,7 @@ ENVELOPES = [
 ]
 ENVELOPES += [
     held_post(
-        f"post {n}", channel=("news", "ann")[n % 2], src=PEERS[n % 3], via="" if n == 3 else PEERS[n % 2], size=n * 9
+        f"post {n}", channel=("news", "club")[n % 2], src=PEERS[n % 3], via="" if n == 3 else PEERS[n % 2], size=n * 9
     )
     for n in range(6)
 ]
@@ -112,6 +112,10 @@ class Stores(RuleBasedStateMachine):
     @precondition(lambda self: self.begun)
     @rule()
     def rollback(self) -> None:
+        if self.sqlite.dirty and not self.memory.dirty:
+            # A write that changed nothing is one on disk only, and takes what was counted beside it along.
+            self.restart()
+            return
         for store in self.both:
             store.rollback()
         self._forget_transaction()
@@ -209,13 +213,13 @@ class Stores(RuleBasedStateMachine):
         self._appended(self.memory.deliver(line), self.sqlite.deliver(line))
 
     @writing
-    @rule(name=st.sampled_from(UIDS), author=peers, text=words, channel=st.sampled_from(("news", "ann")))
+    @rule(name=st.sampled_from(UIDS), author=peers, text=words, channel=st.sampled_from(("news", "club")))
     def deliver_post(self, name: str, author: str, text: str, channel: str) -> None:
         line = post(name, author=author, text=text, channel=channel)
         self._appended(self.memory.deliver(line), self.sqlite.deliver(line))
 
     @writing
-    @rule(name=st.sampled_from(("news", "ann")), heads=st.integers(0, 4), left=st.booleans())
+    @rule(name=st.sampled_from(("news", "club")), heads=st.integers(0, 4), left=st.booleans())
     def put_channel(self, name: str, heads: int, left: bool) -> None:
         for store in self.both:
             store.put_channel(subscription(name, heads=heads, left=left))
@@ -306,7 +310,7 @@ class Stores(RuleBasedStateMachine):
         found = [list(store.open_with(key(to), protection, limit)) for store in self.both]
         assert found[0] == found[1]
 
-    @rule(dst=st.sampled_from(("news", "ann")), src=st.none() | peers, limit=limits)
+    @rule(dst=st.sampled_from(("news", "club")), src=st.none() | peers, limit=limits)
     def oldest(self, dst: str, src: str | None, limit: int) -> None:
         found = [list(store.oldest(key(dst), key(src) if src else None, limit)) for store in self.both]
         assert found[0] == found[1]
@@ -352,7 +356,7 @@ class Stores(RuleBasedStateMachine):
             "records": [store.record(key(peer)) for peer in PEERS],
             "prekeys": list(store.prekeys()),
             "channels": list(store.channels()),
-            "unread posts": [store.unread_posts(channel_id(name)) for name in ("news", "ann")],
+            "unread posts": [store.unread_posts(channel_id(name)) for name in ("news", "club")],
         }
 
 

@@ -140,6 +140,7 @@ class Envelopes(Database):
         return count - self._channels_held()
 
     def _channels_held(self) -> int:
+        # From the totals, since kinds stand in no index; a channel's id is a hash, and so nobody's key.
         return len({key for scope in (Scope.POSTS, Scope.OWN_POSTS) for key in self._quotas.keys(scope, ID_BYTES)})
 
     def oldest(self, dst: bytes, src: PeerKey | None, limit: int) -> Sequence[EnvelopeId]:
