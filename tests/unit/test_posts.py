@@ -525,7 +525,7 @@ def test_a_blocked_neighbour_gets_no_posts(three: tuple[Person, Person, Person])
     assert accepted_posts(out)[0].neighbours == 0
 
 
-# --- helpers
+# --- what a step answers
 
 
 def results_of(out: tuple[Effect, ...]) -> list[Result]:
