@@ -22,6 +22,7 @@ from quicprochat.sim.peer import Doom, Peer
 from quicprochat.sim.world import Cable, Link, World
 
 SEEDS = 600
+SOAK_SEEDS = 10_000
 CHUNK = 100
 STORM_MS = 10 * MINUTE_MS
 FAMILY = BroadcastChannel.private(b"\x07" * 32, "family")
@@ -133,7 +134,7 @@ def play(seed: int) -> World:
         peer, at = rng.choice(people), rng.randrange(STORM_MS)
         world.after(at, partial(die, peer, rng.choice((None, *Doom))))
         world.after(at + rng.randrange(60_000), partial(switch_on, peer))
-    world.run(STORM_MS + MINUTE_MS)
+    world.run(STORM_MS + 2 * MINUTE_MS)
     for peer in people:
         peer.doom = None
         switch_on(peer)
@@ -149,14 +150,24 @@ def play(seed: int) -> World:
     return world
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
-def test_every_post_reaches_every_linked_subscriber_once(first: int) -> None:
-    for seed in range(first, first + CHUNK):
+def play_all(seeds: range) -> None:
+    for seed in seeds:
         try:
             play(seed)
         except BaseException as error:
             error.add_note(f"in the story of seed {seed}: tests.sim.test_channels.play({seed})")
             raise
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
+def test_every_post_reaches_every_linked_subscriber_once(first: int) -> None:
+    play_all(range(first, first + CHUNK))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("first", range(SEEDS, SOAK_SEEDS, CHUNK))
+def test_every_post_reaches_every_linked_subscriber_once_for_long(first: int) -> None:
+    play_all(range(first, first + CHUNK))
 
 
 def test_the_storms_are_storms() -> None:
