@@ -28,7 +28,7 @@ def seeds() -> dict[str, list[bytes]]:
     plains = hexed("plain", "messages")
     inners = [plain.rstrip(b"\0")[64:-1] for plain in plains]
     frames = hexed("frame", "frames")
-    kinds = {"hello": 1, "results": 5, "record": 6, "bye": 7}
+    kinds = {"hello": 1, "results": 5, "record": 6, "bye": 7, "interest": 0x80}
     wrong = [
         (1 + len(case["body"]) // 2).to_bytes(4, "big") + bytes([kinds[case["format"]]]) + bytes.fromhex(case["body"])
         for case in vectors["frames_refused"]
@@ -65,7 +65,7 @@ def seeds() -> dict[str, list[bytes]]:
         "identity": [text.encode() for text in files] + [files[1].encode()[:-9], b"[" * 2_000],
         "export": [*(header + document for document in moved), header, header[:-20] + b"\xff" * 20, moved[1]],
         "channel": [*posts, post, post + b"\x80" + bytes(185), b"freifunk", "Gru\u0308ße".encode()],
-        "check": wires + hexed("wire", "receipts", "messages", "messages_unopenable") + inners[:1],
+        "check": wires + hexed("wire", "receipts", "messages", "messages_unopenable") + inners[:1] + [post],
     }
 
 

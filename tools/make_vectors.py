@@ -50,7 +50,9 @@ def vectors() -> base.Json:
         "records": plain.records(),
         "records_refused": plain.records_refused(),
         "channels": plain.channels(),
-        "topics_refused": ["", " ", "two words", "#tag", "/cmd", "-x", "@home", "a\u200bb", "x" * 65],
+        "topics_refused": [
+            "", " ", "two words", "#tag", "/cmd", "-x", "@home", "a\u200bb", "a\0b", "a\u202eb", "news.*", "a>b", "x" * 65,
+        ],  # fmt: skip
         "posts": plain.posts(),
         "posts_refused": plain.posts_refused(),
         "frames": plain.frames(),

@@ -109,6 +109,8 @@ GLOBALS = (
 
 QR = Option(("--qr",), "show the ticket as a QR code too", Value.FLAG)
 PEER = Word("peer", "<peer>")
+TOPIC = Word("topic", "<topic>")
+OPEN_MEANS = "anyone who knows the topic can read it"
 NAME = Option(("--name",), "what you want to call the peer", shown="N")
 _PEER_HELP = "<peer> is a contact's name, a key, or the beginning of a key, of 8 digits or more."
 
@@ -163,15 +165,37 @@ _ALL = (
             " refused."),
     Command("cancel", "stop offering a message", (Word("id", "<id>"),), plain=True,
             details="A copy that has left may still arrive."),
-    Command("inbox", "show received messages, read or not", shape=Shape.STREAM, plain=True,
-            options=(Option(("--peer",), "only messages from this peer", shown="P"),
+    Command("inbox", "show received messages and posts, read or not", shape=Shape.STREAM, plain=True,
+            options=(Option(("--peer",), "only what this peer wrote", shown="P"),
                      Option(("--since",), "only what came after this cursor", Value.CURSOR, "CURSOR"))),
-    Command("listen", "show unread messages, then each as it comes", shape=Shape.STREAM, plain=True, network=True,
-            options=(Option(("--count",), "end after so many messages (news of sent ones are not counted)",
+    Command("listen", "show unread messages and posts, then each as it comes", shape=Shape.STREAM, plain=True,
+            network=True,
+            options=(Option(("--count",), "end after so many messages and posts (news of sent ones are not counted)",
                             Value.COUNT, "N"),
                      Option(("--timeout",), "end after so long; with --count unmet the exit code is then 6",
                             Value.SECONDS, "S")),
             details="A line counts as read once it was written out; before that, it comes again."),
+    Command("subscribe", "join a channel, open or private", (TOPIC,),
+            options=(Option(("--key",), "the key of a private channel, 64 hexadecimal digits; new makes one and shows"
+                            " it this once", shown="HEX|new"),),
+            details=f"Without a key the channel is open: {OPEN_MEANS}, and can post into it. With a key it is private:"
+            " whoever was given the key reads all posts of the channel, earlier and later ones, and can post. Nobody"
+            " posts under another's name. Peers you are linked to see which channels you are in, but of a private one"
+            " neither topic nor key. One topic stands for one channel on your node. Invites are not in this version"
+            " yet; hand the key over where nobody else hears it, and on a machine that you share, type it at the"
+            " prompt: others see the words of a command."),
+    Command("unsubscribe", "leave a channel", (TOPIC,),
+            details="Forgets its key and the posts kept for others; the inbox keeps what came. To come back into a"
+            " private channel takes its key again."),
+    Command("channels", "list the channels you are in, and who can read them", shape=Shape.LIST,
+            details=f"Open means that {OPEN_MEANS}; private, that whoever has the key can. posts are those kept for"
+            " subscribers who come later, your own among them."),
+    Command("broadcast", "post into a channel you are in", (TOPIC, Word("text", "<text>|-", required=False, rest=True)),
+            network=True,
+            details="Who can read it: qpc mesh channels. The post goes to every linked peer that subscribes, and for 7"
+            " days to those that link later (of your last 1,000 posts in a channel). There are no receipts. A topic you"
+            " have not joined is an error, so that a typo does not make a private word public. Where no daemon runs,"
+            " the command runs a node itself and stays up to 5 seconds for a first subscriber."),
     Command("store", "show what is stored and what was done", plain=True),
     Command("route", "list the ways to other peers", shape=Shape.LIST),
     Command("trace", "show what happened to a message of yours", (Word("id", "<id>"),), plain=True),
@@ -196,7 +220,5 @@ COMMANDS = {command.name: command for command in _ALL}
 
 NOT_YET = {
     "register": NotYet("names at a home server are not in this version yet", plain=True),
-    "subscribe": NotYet("channels are not in this version yet"),
-    "broadcast": NotYet("channels are not in this version yet"),
     "sim": NotYet("the simulator is not in this version yet", plain=True),
 }

@@ -13,9 +13,11 @@ from typing import Any
 
 from quicprochat.client.shapes import (
     Json,
+    channel_object,
     identity_object,
     line_object,
     peer_object,
+    posted_object,
     rfc3339,
     route_object,
     sent_object,
@@ -30,6 +32,7 @@ from quicprochat.core.ids import PeerKey
 from quicprochat.core.receipt import State
 from quicprochat.core.store import Line, LineKind
 from quicprochat.p2p import P2pNode
+from quicprochat.p2p.channels import NEW_KEY
 
 PAGE = 256
 """Lines of the inbox read in one transaction: bounds how long a long inbox holds up everybody else."""
@@ -236,7 +239,11 @@ async def inbox(node: P2pNode, args: Args) -> Answer:
     peer = args.optional("peer")
     key = await node.resolve(peer) if peer is not None else None
     async for line in _pages(node, args.number("since", 0), key):
-        yield line_object(line, node.key, node.contact(line.peer))
+        yield _line(node, line)
+
+
+def _line(node: P2pNode, line: Line) -> Json:
+    return line_object(line, node.key, node.contact(line.peer), node.channel(line.channel))
 
 
 async def _pages(node: P2pNode, after: int, peer: PeerKey | None) -> AsyncGenerator[Line, None]:
@@ -258,8 +265,8 @@ async def listen(node: P2pNode, args: Args) -> Answer:
             if line.cursor <= written:
                 await node.read((line.cursor,))
                 continue
-            left -= line.kind is LineKind.MESSAGE
-            yield line_object(line, node.key, node.contact(line.peer))
+            left -= line.kind is not LineKind.RECEIPT
+            yield _line(node, line)
             if counting and not left:
                 return
     if node.stopping:
@@ -269,10 +276,45 @@ async def listen(node: P2pNode, args: Args) -> Answer:
         raise LocalError(f"{left} of the messages did not come in time", code="timeout")
 
 
+# --- channels
+
+
+async def subscribe(node: P2pNode, args: Args) -> Answer:
+    """Join a channel; a key that was made here is shown, this once."""
+    topic, key = args.text("topic"), args.optional("key")
+    channel = await node.subscribe(topic, key)
+    views = {view.channel.id: view for view in await node.channel_views()}
+    yield {
+        **channel_object(channel, views.get(channel.id)),
+        **({"key": channel.secret.hex()} if key == NEW_KEY else {}),
+    }
+
+
+async def unsubscribe(node: P2pNode, args: Args) -> Answer:
+    """Leave a channel."""
+    yield channel_object(await node.unsubscribe(args.text("topic")))
+
+
+async def channels(node: P2pNode, args: Args) -> Answer:
+    """List the channels we are in."""
+    for view in await node.channel_views():
+        yield channel_object(view.channel, view)
+
+
+async def broadcast(node: P2pNode, args: Args) -> Answer:
+    """Post into a channel."""
+    yield posted_object(await node.broadcast(args.text("topic"), args.text("text")))
+
+
+async def reached(node: P2pNode, args: Args) -> Answer:
+    """Return how many neighbours have a post, once one has it or after a time; no command, but a part of broadcast."""
+    yield {"reached": await node.reached(await node.find_sent(args.text("id")), args.seconds("timeout"))}
+
+
 HANDLERS: dict[str, Callable[[P2pNode, Args], Answer]] = {
     command.__name__: command
     for command in (
         identity, export, store, route, peers, server, add, verify, block, unblock, requests, accept, send, wait,
-        cancel, trace, inbox, listen,
+        cancel, trace, inbox, listen, subscribe, unsubscribe, channels, broadcast, reached,
     )
 }  # fmt: skip

@@ -246,7 +246,7 @@ class Stream:
         if self._call is not None:
             self._call.written(cursor)
         self._args["after"] = cursor
-        if self._args.get("count") and line["event"] == "message":
+        if self._args.get("count") and line["event"] in ("message", "post"):
             self._args["count"] -= 1
 
     def _prepare_next(self, error: Moved) -> None:

@@ -24,11 +24,13 @@ from quicprochat.core.events import (
     EnvelopeArrived,
     EnvelopeRejected,
     Event,
+    InterestArrived,
     Journaled,
     LinkDown,
     LinkId,
     LinkUp,
     PolicyChanged,
+    PostWritten,
     RecordArrived,
     Resealed,
     ResealFailed,
@@ -37,7 +39,9 @@ from quicprochat.core.events import (
     SendEnvelope,
     SendRecord,
     SendResults,
+    Subscribed,
     Tick,
+    Unsubscribed,
     Withdrawn,
     Written,
 )
@@ -46,12 +50,15 @@ from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.link import RESULTS_MAX, Goodbye, Result
 from quicprochat.core.outbox import Outbox
 from quicprochat.core.patience import Patience
+from quicprochat.core.posts import Posts
 from quicprochat.core.receipt import OPEN_STATES, RECEIPT_IDS_MAX, Receipt, State, Status
 from quicprochat.core.record import RECORD_LIFETIME_S, PeerRecord, open_record
 from quicprochat.core.seal import Prekey, Protection
 from quicprochat.core.spread import OFFER_MAX, Spread
 from quicprochat.core.store import Fate, MeshStore, Scope, Sent, Sighting, StoredRecord
-from quicprochat.core.time import HOUR_MS, MINUTE_MS, Instant, Now
+from quicprochat.core.time import MINUTE_MS, Instant, Now
+from quicprochat.core.window import after_release
+from quicprochat.core.window import expire as expire_post
 
 RECORDS_MAX = 4_096
 """Records of others that are kept; a flood of made-up peers pushes out the oldest who are not contacts."""
@@ -85,6 +92,7 @@ class Node:
         self._card = OwnCard(signer, crypto)
         self._wanted = PeerRecord(signer.key, 0, 0)
         self._outbox = Outbox()
+        self._posts = Posts(signer, crypto, entropy)
         self._links: dict[LinkId, _Neighbour] = {}
         self._by_peer: dict[PeerKey, _Neighbour] = {}
         self._records: dict[PeerKey, tuple[int, int]] = {}
@@ -120,6 +128,7 @@ class Node:
         """Take up what the store remembers; to be called once, inside a transaction, before the first step."""
         out: list[Effect] = []
         self._card.start(tx, now, out)
+        self._posts.start(tx, out)
         self._records = {r.key: (r.epoch, r.seq) for r in reversed(tx.records(RECORDS_MAX))}
         self._sweep_at = now.at
         self._next_expiry = tx.next_expiry()
@@ -133,6 +142,8 @@ class Node:
         if self._spread_at is not None:
             times.append(self._spread_at)
         times += [at for n in self._links.values() if (at := n.lane.deadline()) is not None]
+        if (at := self._posts.deadline()) is not None:
+            times.append(at)
         return min(times)
 
     def step(self, events: Iterable[Event], tx: MeshStore, now: Now) -> tuple[Effect, ...]:
@@ -146,6 +157,7 @@ class Node:
         for neighbour in self._links.values():
             if neighbour.lane.backlog and not self._outbox.upgrading(neighbour.peer):
                 neighbour.lane.fill(tx, self._outbox, now.at, out)
+            self._posts.fill(tx, neighbour.lane, now.at, out)
         self._flush_results(out)
         self._spread_records(tx, now, out)
         self._next_expiry = tx.next_expiry()
@@ -184,6 +196,15 @@ class Node:
                     addresses=event.addresses,
                 )
                 self._publish(tx, now, out)
+            case InterestArrived():
+                if (neighbour := self._links.get(event.link)) is not None:
+                    self._posts.interest(neighbour.peer, event.channels)
+            case PostWritten():
+                self._posts.write(event, tx, self._policy, now, out)
+            case Subscribed():
+                self._posts.join(tx, event.channel, out)
+            case Unsubscribed():
+                self._posts.leave(tx, event.channel, now, out)
             case Tick():
                 pass
             case _:
@@ -204,6 +225,7 @@ class Node:
         neighbour = _Neighbour(event, now.at)
         self._links[event.link] = neighbour
         self._by_peer[event.peer] = neighbour
+        self._posts.link_up(event.peer, event.store_epoch, now.at)
         address = str(event.address) if event.address else ""
         tx.see(Sighting(event.peer, now.wall, now.at, address))
 
@@ -214,6 +236,7 @@ class Node:
             return
         if self._by_peer.get(neighbour.peer) is neighbour:
             del self._by_peer[neighbour.peer]
+            self._posts.link_down(neighbour.peer)
         self._results.pop(event.link, None)
 
     def _rejected(self, event: EnvelopeRejected, tx: MeshStore, now: Now, out: list[Effect]) -> None:
@@ -225,6 +248,7 @@ class Node:
         if ban:
             del self._links[event.link]
             self._by_peer.pop(neighbour.peer, None)
+            self._posts.link_down(neighbour.peer)
             out.append(CloseLink(event.link, Goodbye.ABUSE, "too many envelopes that do not verify", ban))
 
     def _policy_changed(self, event: PolicyChanged, out: list[Effect]) -> None:
@@ -232,6 +256,7 @@ class Node:
         for peer in sorted(event.blocked & self._by_peer.keys()):
             neighbour = self._by_peer.pop(peer)
             del self._links[neighbour.lane.link]
+            self._posts.link_down(peer)
             out.append(CloseLink(neighbour.lane.link, Goodbye.BUSY, "no room"))
 
     # --- what comes in
@@ -243,7 +268,8 @@ class Node:
             return
         checked, via = event.checked, neighbour.peer
         envelope, receipt = checked.envelope, checked.receipt
-        admission = admit(tx, checked, via, self._policy, now)
+        let_in = self._posts.admit if envelope.kind == Kind.CHANNEL else admit
+        admission = let_in(tx, checked, via, self._policy, now)
         onward = self._by_peer.get(PeerKey(envelope.dst))
         if onward is not None:
             onward.lane.backlog = True
@@ -293,7 +319,7 @@ class Node:
             held = tx.held(id)
             if held is not None and not held.own and held.dst == author:
                 tx.release(id)
-                tx.remember(id, Fate.GONE, _after_release(now))
+                tx.remember(id, Fate.GONE, after_release(now.at))
 
     def _reseal_unopened(
         self, receipt: Receipt, record: PeerRecord, tx: MeshStore, now: Now, out: list[Effect]
@@ -316,6 +342,8 @@ class Node:
             if result.id not in lane.flying:
                 continue
             lane.answered(result.id, now.at)
+            if self._posts.answered(neighbour.peer, result, now.at, out):
+                continue
             held = tx.held(result.id)
             if held is None:
                 continue
@@ -327,7 +355,7 @@ class Node:
                     self._outbox.seal_again(tx, sent, self._prekey_of(sent.to, tx, now), now, out)
             elif held.dst == neighbour.peer and result.verdict is not Verdict.DEFERRED:
                 tx.release(result.id)
-                tx.remember(result.id, Fate.GONE, _after_release(now))
+                tx.remember(result.id, Fate.GONE, after_release(now.at))
 
     def _prekey_of(self, peer: PeerKey, tx: MeshStore, now: Now) -> Prekey | None:
         stored = tx.record(peer)
@@ -483,9 +511,12 @@ class Node:
             self._publish(tx, now, out)
         if self._next_expiry is not None and now.at >= self._next_expiry:
             for held in tx.expired(now.at, SWEEP_BATCH):
+                if held.kind == Kind.CHANNEL:
+                    expire_post(tx, held, now.at)
+                    continue
                 self._outbox.expire(tx, held, now, out)
                 if not held.own:
-                    tx.remember(held.id, Fate.GONE, _after_release(now))
+                    tx.remember(held.id, Fate.GONE, after_release(now.at))
         if now.at >= self._sweep_at:
             more = tx.forget(now.at, SWEEP_BATCH) == SWEEP_BATCH
             self._sweep_at = Instant(now.at + (1_000 if more else SWEEP_MS))
@@ -527,8 +558,3 @@ class Node:
 def _age(stored: StoredRecord, now: Now) -> int:
     """How long ago a stored record was signed."""
     return stored.age_ms + max(0, now.at - stored.stored_at)
-
-
-def _after_release(now: Now) -> Instant:
-    """How long the id of a released envelope is remembered: as long as any copy of it can live."""
-    return Instant(now.at + 2 * TTL_MAX_S * 1_000 + HOUR_MS)

@@ -9,7 +9,15 @@ from typing import Protocol
 
 from quicprochat.core.bucket import TokenBucket
 from quicprochat.core.errors import RemoteError, UnavailableError
-from quicprochat.core.events import EnvelopeArrived, EnvelopeRejected, Event, LinkId, RecordArrived, ResultsArrived
+from quicprochat.core.events import (
+    EnvelopeArrived,
+    EnvelopeRejected,
+    Event,
+    InterestArrived,
+    LinkId,
+    RecordArrived,
+    ResultsArrived,
+)
 from quicprochat.core.gate import Checked, Reject
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.link import (
@@ -21,6 +29,7 @@ from quicprochat.core.link import (
     Heartbeat,
     Hello,
     decode_bye,
+    decode_interest,
     decode_record,
     decode_results,
     frame,
@@ -43,6 +52,8 @@ BATCHES_UNDER_WAY = 2
 STRANGER_BURST, STRANGER_PER_S = 2_000, 1_000
 """Envelopes of a neighbour who is no contact that are verified: a quarter of a small core at most (guess)."""
 RECORD_BURST, RECORD_PER_S = 64, 16
+INTEREST_BURST, INTEREST_PER_S = 32, 2
+"""Changes of interest taken from a neighbour; a node of ours tells fewer (``posts.TELL_BURST``)."""
 
 
 class ByteStream(Protocol):
@@ -134,6 +145,7 @@ class PeerLink:
         now = owner.instant()
         self._envelopes = TokenBucket(STRANGER_BURST, STRANGER_PER_S, now)
         self._records = TokenBucket(RECORD_BURST, RECORD_PER_S, now)
+        self._interests = TokenBucket(INTEREST_BURST, INTEREST_PER_S, now)
         self._under_way = asyncio.Semaphore(BATCHES_UNDER_WAY)
         self._ending: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -253,6 +265,10 @@ class PeerLink:
                 if self._records.take(self._owner.instant()):
                     age, data = decode_record(body)
                     out.append(RecordArrived(self.id, self._owner.open_record(data), age))
+            case FrameType.INTEREST:
+                if not self._interests.take(self._owner.instant()):
+                    raise RemoteError("too many changes of interest", code=Goodbye.ABUSE)
+                out.append(InterestArrived(self.id, decode_interest(body)))
             case FrameType.BYE:
                 code, reason = decode_bye(body)
                 raise UnavailableError(f"the peer said goodbye ({code}): {reason}")

@@ -291,7 +291,8 @@ class Links:
         remote = entry.connection.remote_address()
         address = Address(*remote) if remote else None
         self._driver.post(
-            RecordArrived(link.id, record, hello.record_age_ms), LinkUp(link.id, link.peer, hello.window, address)
+            RecordArrived(link.id, record, hello.record_age_ms),
+            LinkUp(link.id, link.peer, hello.window, address, hello.store_epoch),
         )
         if entry.ready is not None and not entry.ready.done():
             entry.ready.set_result(True)
@@ -327,12 +328,12 @@ class Links:
 
     async def check_all(self, envelopes: list[bytes]) -> list[Checked | Reject]:
         """Run the gate's first half over received envelopes."""
-        keys, key, crypto = self._edge.keys, self.key, self._crypto
+        keys, key, crypto, channels = self._edge.keys, self.key, self._crypto, self._edge.channels
         if len(envelopes) <= CHECK_INLINE:
-            return [check(data, key, keys, crypto) for data in envelopes]
+            return [check(data, key, keys, crypto, channels) for data in envelopes]
 
         def work() -> list[Checked | Reject]:
-            return [check(data, key, keys, crypto) for data in envelopes]
+            return [check(data, key, keys, crypto, channels) for data in envelopes]
 
         return await asyncio.get_running_loop().run_in_executor(self._checks, work)
 

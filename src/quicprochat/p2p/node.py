@@ -16,22 +16,27 @@ from quicprochat.adapters.sqlite.ballast import BALLAST_BYTES
 from quicprochat.adapters.sqlite.store import SqliteStore
 from quicprochat.adapters.system import SystemClock, entropy, jitter
 from quicprochat.core.address import Address, check_server
+from quicprochat.core.channel import BroadcastChannel
 from quicprochat.core.envelope import TTL_DEFAULT_S, TTL_MAX_S
 from quicprochat.core.errors import LocalError, UnavailableError
 from quicprochat.core.events import (
     Accepted,
     Alarm,
+    ChannelsChanged,
     CloseLink,
     Effect,
     Journaled,
     LinkId,
     PolicyChanged,
+    PostAccepted,
+    PostTaken,
     PrekeysChanged,
     RecordMade,
     Reseal,
     ResealFailed,
     SelfChanged,
     SendEnvelope,
+    SendInterest,
     SendRecord,
     SendResults,
     StateChanged,
@@ -40,7 +45,7 @@ from quicprochat.core.events import (
 from quicprochat.core.gate import Policy, Reason
 from quicprochat.core.identity import Contact, Ticket, fingerprint, pair_fingerprint, scan_agrees
 from quicprochat.core.ids import PeerKey, Uid
-from quicprochat.core.link import FrameType, Hello, encode_record, encode_results, frame
+from quicprochat.core.link import FrameType, Hello, encode_interest, encode_record, encode_results, frame
 from quicprochat.core.memory import MemoryStore
 from quicprochat.core.node import RECORDS_MAX, Node
 from quicprochat.core.receipt import OPEN_STATES, State
@@ -49,6 +54,7 @@ from quicprochat.core.store import Line, LineKind, MeshStore, Scope, Sent, Sight
 from quicprochat.core.time import WallTime
 from quicprochat.p2p.book import AddressBook, looks_whole
 from quicprochat.p2p.candidates import Candidate
+from quicprochat.p2p.channels import Channels
 from quicprochat.p2p.claims import Claims
 from quicprochat.p2p.driver import CLOCK_KEY, Driver, Point
 from quicprochat.p2p.edge import Edge
@@ -56,7 +62,15 @@ from quicprochat.p2p.feed import Feed
 from quicprochat.p2p.links import Links, Transport
 from quicprochat.p2p.moving import gather, pack
 from quicprochat.p2p.options import Options
-from quicprochat.p2p.views import PeerView, RouteView, ServerView, StoreView, TraceView
+from quicprochat.p2p.views import (
+    ChannelView,
+    PeerView,
+    Posted,
+    RouteView,
+    ServerView,
+    StoreView,
+    TraceView,
+)
 
 if TYPE_CHECKING:
     from quicprochat.p2p.discovery import Discovery
@@ -135,6 +149,7 @@ class P2pNode:
         self._node = Node(signer, self._crypto, entropy, self._policy)
         self._edge = Edge(signer, signer.exchange_private(), self._crypto, entropy)
         self._driver = Driver(self._node, self._store, self._clock, self._release, self._probe)
+        self._channels = Channels(self._driver, self._crypto, entropy)
         self._feed = Feed(self._driver, self._store.newest_line())
         self._links = Links(self._book, self._edge, self._crypto, self._driver, self._hello, jitter, self._feed.tell)
         self._claims = Claims(self._book, self._links.instant, self._alarm)
@@ -314,6 +329,15 @@ class P2pNode:
                 self._reseal(effect)
             case PrekeysChanged():
                 self._edge.load_prekeys(self._store.prekeys)
+            case SendInterest():
+                self._send(effect.link, frame(FrameType.INTEREST, encode_interest(effect.channels)))
+            case ChannelsChanged():
+                self._edge.load_channels(effect.subscriptions)
+                self._channels.load(effect.subscriptions)
+            case PostAccepted():
+                self._channels.accepted(effect)
+            case PostTaken():
+                self._channels.taken(effect)
             case RecordMade():
                 pass
             case Alarm():
@@ -654,7 +678,7 @@ class P2pNode:
         return TraceView(sent, tuple(events), tuple(envelopes))
 
     async def inbox(self, *, after: int = 0, peer: PeerKey | None = None, limit: int = 1_000) -> list[Line]:
-        """Return received messages with a cursor above ``after``, oldest first."""
+        """Return received messages and posts with a cursor above ``after``, oldest first."""
         return list(await self._call(lambda store: store.journal(after=after, limit=limit, messages=True, peer=peer)))
 
     def listen(self, timeout_s: float | None = None) -> AsyncGenerator[Line, None]:
@@ -671,11 +695,55 @@ class P2pNode:
         await self._call(lambda store: store.mark_read(wanted))
 
     async def messages(self) -> AsyncIterator[Line]:
-        """Yield received messages, unread ones first; each counts as read when the next is asked for."""
+        """Yield received messages, unread ones first; each counts as read when the next is asked for.
+
+        Posts are left as they are, for :meth:`posts`.
+        """
         async for line in self.listen():
             if line.kind is LineKind.MESSAGE:
                 yield line
-            await self.read((line.cursor,))
+            if line.kind is not LineKind.POST:
+                await self.read((line.cursor,))
+
+    # --- channels
+
+    async def subscribe(self, topic: str, key: str | bytes | None = None) -> BroadcastChannel:
+        """Join a channel: an open one, or with a key (32 bytes, 64 digits, "new") a private one. Raises: LocalError."""
+        return await self._channels.subscribe(topic, key)
+
+    async def unsubscribe(self, topic: str) -> BroadcastChannel:
+        """Leave a channel. Raises: LocalError with code ``not_found``."""
+        return await self._channels.unsubscribe(topic)
+
+    async def broadcast(self, topic: str, text: str) -> Posted:
+        """Post into a channel that we are in; it goes to all linked subscribers, now and for a week.
+
+        Raises: LocalError (no such channel, too long, disk full), StoreError.
+        """
+        return await self._channels.broadcast(topic, text)
+
+    async def reached(self, uid: Uid, timeout_s: float | None = None) -> int:
+        """Wait, for so long at most, until a neighbour has a post; return how many have it. Raises: LocalError."""
+        return await self._channels.reached(uid, timeout_s)
+
+    async def posts(self) -> AsyncIterator[Line]:
+        """Yield posts of all channels, unread ones first; each counts as read when the next is asked for."""
+        async for line in self.listen():
+            if line.kind is LineKind.POST:
+                yield line
+                await self.read((line.cursor,))
+
+    def channels(self) -> tuple[BroadcastChannel, ...]:
+        """Return the channels we are in."""
+        return self._channels.joined()
+
+    def channel(self, id: bytes) -> BroadcastChannel | None:
+        """Return the channel of a line, also one that was left; None for a line without."""
+        return self._channels.named(id)
+
+    async def channel_views(self) -> list[ChannelView]:
+        """Return the channels we are in, with what is kept and what is unread."""
+        return await self._channels.views()
 
     # --- views
 
@@ -700,6 +768,9 @@ class P2pNode:
                 own.count + carried.count + receipts.count, own.bytes + carried.bytes + receipts.bytes,
                 store.recipients(), self._options.limits.per_recipient, counters.get("expired", 0),
                 counters.get("delivered", 0), counters.get("duplicates", 0), store.unread(),
+                store.usage(Scope.POSTS).count + sum(
+                    store.usage(Scope.OWN_POSTS, channel.id).count for channel in self.channels()
+                ),
             )  # fmt: skip
 
         return await self._call(read)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quicprochat.core.address import Address
-from quicprochat.core.ids import EnvelopeId, PeerKey
+from quicprochat.core.channel import BroadcastChannel
+from quicprochat.core.ids import EnvelopeId, PeerKey, Uid
 from quicprochat.core.store import Sent, TraceEvent
 from quicprochat.core.time import WallTime
 
@@ -65,6 +66,7 @@ class StoreView:
     delivered: int
     duplicates: int
     unread: int
+    posts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +76,22 @@ class TraceView:
     sent: Sent
     events: tuple[TraceEvent, ...]
     envelopes: tuple[EnvelopeId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelView:
+    """A channel we are in; ``posts`` are those kept for subscribers who come later, our own among them."""
+
+    channel: BroadcastChannel
+    posts: int
+    unread: int
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """A post of ours, just written; ``neighbours`` is how many linked peers subscribe to its channel."""
+
+    uid: Uid
+    id: EnvelopeId
+    channel: BroadcastChannel
+    neighbours: int
