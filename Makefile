@@ -22,7 +22,7 @@ VENV_FUZZ := .venv-fuzz
 VENV_LOCK := .venv-lock
 READY := .ready-$(PYTHON_TAG)
 
-CHECKED := $(wildcard src tests fuzz bench)
+CHECKED := $(wildcard src tests fuzz bench examples)
 
 .PHONY: help
 help:
@@ -140,4 +140,4 @@ lock: $(VENV_LOCK)/$(READY)
 clean:
 	rm -rf .venv .venv-test .venv-fuzz .venv-lock build dist .hypothesis .import_linter_cache .mypy_cache \
 	    .pytest_cache .ruff_cache
-	find src tests fuzz bench tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+	find src tests fuzz bench examples tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

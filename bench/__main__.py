@@ -1,6 +1,6 @@
 """Run the benchmarks one after the other, each as a process of its own; name some to run only those.
 
-python -m bench [two_people | ephemeral | idle | flood | micro_store]...
+python -m bench [two_people | ephemeral | first_message | announcements | idle | flood | micro_store]...
 """
 
 from __future__ import annotations
@@ -12,10 +12,14 @@ import sys
 RUNS = {
     "two_people": ("bench.two_people",),
     "ephemeral": ("bench.two_people", "--ephemeral"),
+    "first_message": ("bench.first_message",),
+    "announcements": ("bench.announcements",),
     "flood": ("bench.flood",),
     "idle": ("bench.idle",),
     "micro_store": ("bench.micro_store",),
 }
+
+NEED_ROOT = {"idle", "first_message", "announcements"}
 
 
 def main() -> int:
@@ -25,8 +29,8 @@ def main() -> int:
         print(f"there is no benchmark {unknown[0]}; there are: {', '.join(RUNS)}", file=sys.stderr)
         return 2
     for name in wanted:
-        if name == "idle" and os.geteuid() != 0:
-            print("idle is left out: it needs root for its network namespaces", file=sys.stderr)
+        if name in NEED_ROOT and os.geteuid() != 0:
+            print(f"{name} is left out: it needs root for its network namespaces", file=sys.stderr)
             continue
         subprocess.run([sys.executable, "-m", *RUNS[name]], check=True)
     return 0

@@ -11,8 +11,10 @@ with instrumented():
         FrameType,
         Hello,
         decode_bye,
+        decode_interest,
         decode_record,
         decode_results,
+        encode_interest,
         encode_record,
     )
 
@@ -49,6 +51,8 @@ def read(kind: int, body: bytes) -> None:
             case FrameType.RECORD:
                 age, record = decode_record(body)
                 assert encode_record(record, age) == body
+            case FrameType.INTEREST:
+                assert encode_interest(decode_interest(body)) == body
             case FrameType.BYE:
                 code, reason = decode_bye(body)
                 assert code == body[0]

@@ -28,7 +28,7 @@ def seeds() -> dict[str, list[bytes]]:
     plains = hexed("plain", "messages")
     inners = [plain.rstrip(b"\0")[64:-1] for plain in plains]
     frames = hexed("frame", "frames")
-    kinds = {"hello": 1, "results": 5, "record": 6, "bye": 7}
+    kinds = {"hello": 1, "results": 5, "record": 6, "bye": 7, "interest": 0x80}
     wrong = [
         (1 + len(case["body"]) // 2).to_bytes(4, "big") + bytes([kinds[case["format"]]]) + bytes.fromhex(case["body"])
         for case in vectors["frames_refused"]
@@ -44,7 +44,18 @@ def seeds() -> dict[str, list[bytes]]:
     identity = {"version": 1, "secret_key": vectors["keys"][0]["seed"], "public_key": vectors["keys"][0]["key"]}
     books: list[Any] = [[], [contact], [{}], None]
     files = [json.dumps({**identity, "name": "me", "contacts": people}) for people in books]
+    header = b"quicprochat identity\n\x01" + (3).to_bytes(4, "big") + (1 << 17).to_bytes(4, "big") + bytes(16)
+    aged = {"prekeys": [["A" * 43 + "=", 5]], "records": [["AAAA", 7]], "wall": 0}
+    moved = [json.dumps({"identity": json.loads(file), "record": [1, 2], **aged}).encode() for file in files]
+    id = b"id=" + vectors["keys"][1]["key"].encode()
+    said = [[b"ver=1", b"role=node", id], [b"server=mesh.example.org:7000", b"domain=example.org", b"fp=" + b"0" * 64]]
     return {
+        "announcement": [
+            *(b"".join(bytes([len(pair)]) + pair for pair in pairs) for pairs in said),
+            b"\0",
+            b"\xffver=1",
+            b"[2001:db8::1]:7000",
+        ],
         "envelope": wires + [bytes.fromhex(wire) for wire in vectors["transit"]["wires"]],
         "letter": plains + inners,
         "receipt": hexed("payload", "receipts", "receipts_refused"),
@@ -52,8 +63,9 @@ def seeds() -> dict[str, list[bytes]]:
         "link": [*frames, b"".join(frames[1:4]), *wrong, b"\0\0\0\0\1", b"\xff" * 5],
         "ticket": [*tickets, b"192.0.2.1:7000", b"[2001:db8::1]:7000", b"Bob", contact["public_key"].encode()],
         "identity": [text.encode() for text in files] + [files[1].encode()[:-9], b"[" * 2_000],
+        "export": [*(header + document for document in moved), header, header[:-20] + b"\xff" * 20, moved[1]],
         "channel": [*posts, post, post + b"\x80" + bytes(185), b"freifunk", "Gru\u0308ße".encode()],
-        "check": wires + hexed("wire", "receipts", "messages", "messages_unopenable") + inners[:1],
+        "check": wires + hexed("wire", "receipts", "messages", "messages_unopenable") + inners[:1] + [post],
     }
 
 

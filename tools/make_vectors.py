@@ -12,7 +12,7 @@ import json
 import sys
 from pathlib import Path
 
-from tools.vectors import base, plain, sealed
+from tools.vectors import base, moved, plain, sealed
 
 from quicprochat.core.envelope import CORE_BYTES
 from quicprochat.core.identity import pair_fingerprint
@@ -38,6 +38,8 @@ def vectors() -> base.Json:
         "signatures_refused": base.signatures_refused(),
         "tickets": plain.tickets(),
         "tickets_refused": plain.tickets_refused(),
+        "exports": moved.exports(),
+        "exports_refused": moved.exports_refused(),
         "envelopes": sealed.envelopes(),
         "transit": sealed.transit(),
         "envelopes_refused": sealed.envelopes_refused(),
@@ -48,7 +50,9 @@ def vectors() -> base.Json:
         "records": plain.records(),
         "records_refused": plain.records_refused(),
         "channels": plain.channels(),
-        "topics_refused": ["", " ", "two words", "#tag", "/cmd", "-x", "@home", "a\u200bb", "x" * 65],
+        "topics_refused": [
+            "", " ", "two words", "#tag", "/cmd", "-x", "@home", "a\u200bb", "a\0b", "a\u202eb", "news.*", "a>b", "x" * 65,
+        ],  # fmt: skip
         "posts": plain.posts(),
         "posts_refused": plain.posts_refused(),
         "frames": plain.frames(),

@@ -16,43 +16,67 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from quicprochat.core.address import Address
     from quicprochat.core.channel import BroadcastChannel
     from quicprochat.core.envelope import MeshEnvelope
-    from quicprochat.core.errors import LocalError, QuicprochatError, RemoteError, UnavailableError
-    from quicprochat.core.identity import MeshIdentity, Ticket
+    from quicprochat.core.errors import LocalError, QuicprochatError, RemoteError, StoreError, UnavailableError
+    from quicprochat.core.identity import Contact, MeshIdentity, Ticket
+    from quicprochat.core.ids import PeerKey, Uid
     from quicprochat.core.receipt import State
-    from quicprochat.core.store import MeshStore
+    from quicprochat.core.seal import Protection
+    from quicprochat.core.store import Line, LineKind, MeshStore, Sent
     from quicprochat.p2p import Options, P2pNode
+    from quicprochat.p2p.views import PeerView
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Address": "quicprochat.core.address",
     "BroadcastChannel": "quicprochat.core.channel",
+    "Contact": "quicprochat.core.identity",
+    "Line": "quicprochat.core.store",
+    "LineKind": "quicprochat.core.store",
     "LocalError": "quicprochat.core.errors",
     "MeshEnvelope": "quicprochat.core.envelope",
     "MeshIdentity": "quicprochat.core.identity",
     "MeshStore": "quicprochat.core.store",
     "Options": "quicprochat.p2p",
     "P2pNode": "quicprochat.p2p",
+    "PeerKey": "quicprochat.core.ids",
+    "PeerView": "quicprochat.p2p.views",
+    "Protection": "quicprochat.core.seal",
     "QuicprochatError": "quicprochat.core.errors",
     "RemoteError": "quicprochat.core.errors",
+    "Sent": "quicprochat.core.store",
     "State": "quicprochat.core.receipt",
+    "StoreError": "quicprochat.core.errors",
     "Ticket": "quicprochat.core.identity",
+    "Uid": "quicprochat.core.ids",
     "UnavailableError": "quicprochat.core.errors",
 }
 
 __all__ = [
+    "Address",
     "BroadcastChannel",
+    "Contact",
+    "Line",
+    "LineKind",
     "LocalError",
     "MeshEnvelope",
     "MeshIdentity",
     "MeshStore",
     "Options",
     "P2pNode",
+    "PeerKey",
+    "PeerView",
+    "Protection",
     "QuicprochatError",
     "RemoteError",
+    "Sent",
     "State",
+    "StoreError",
     "Ticket",
+    "Uid",
     "UnavailableError",
     "__version__",
 ]
@@ -62,3 +86,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -41,6 +41,16 @@ def _dispatch(request: Request, settings: Settings) -> int:
             from quicprochat.client.help import help_text
 
             return _print(help_text(request.args["about"]))
+        case "completion":
+            from quicprochat.client import completion
+
+            if request.args["shell"] == completion.CONTACTS_COMMAND:
+                return _print("".join(f"{name}\n" for name in completion.contacts(settings.home)))
+            return _print(completion.script(request.args["shell"]))
+        case "man":
+            from quicprochat.client.manpage import manual_page
+
+            return _print(manual_page())
         case _:
             from quicprochat.client.run import run
 
@@ -49,7 +59,9 @@ def _dispatch(request: Request, settings: Settings) -> int:
 
 def _print(text: str) -> int:
     with suppress(BrokenPipeError):
-        os.write(sys.stdout.fileno(), text.encode(sys.stdout.encoding, "replace"))
+        data = memoryview(text.encode(sys.stdout.encoding, "replace"))
+        while data:  # a pipe takes a part at a time
+            data = data[os.write(sys.stdout.fileno(), data) :]
     return OK
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 
+from quicprochat.core.channel import Access, BroadcastChannel, Subscription
 from quicprochat.core.envelope import Header, Kind, MeshEnvelope, make
-from quicprochat.core.ids import EnvelopeId, Label, PeerKey, Uid
+from quicprochat.core.ids import ChannelId, EnvelopeId, Label, PeerKey, Uid
 from quicprochat.core.receipt import State
 from quicprochat.core.seal import Protection
 from quicprochat.core.store import Held, Line, LineKind, MeshStore, Sent, Usage
@@ -74,6 +75,30 @@ def message(name: str, *, author: str = "ann", text: str = "hello", request: boo
 
 def receipt(name: str, *, to: str = "ann", state: str = "delivered", reason: str = "") -> Line:
     return Line(LineKind.RECEIPT, key(to), uid(name), WALL, state=state, reason=reason)
+
+
+def channel_id(name: str) -> ChannelId:
+    return ChannelId(hashlib.sha256(b"channel " + name.encode()).digest())
+
+
+def subscription(name: str, *, heads: int = 2, kind: Access = Access.PRIVATE, left: bool = False) -> Subscription:
+    """A channel's row, the same for the same name."""
+    secret = b"" if left else hashlib.sha256(b"secret " + name.encode()).digest()
+    ids = tuple(EnvelopeId(hashlib.sha256(f"head {n} {name}".encode()).digest()) for n in range(heads))
+    return Subscription(BroadcastChannel(channel_id(name), kind, secret, 7, name), ids, left)
+
+
+def post(name: str, *, channel: str = "news", author: str = "ann", text: str = "hello") -> Line:
+    return Line(
+        LineKind.POST, key(author), uid(name), WALL, text, 3, "private", domain="d", channel=channel_id(channel)
+    )  # fmt: skip
+
+
+def held_post(name: str, *, channel: str = "news", src: str = "bob", via: str = "bob", size: int = 64) -> Held:
+    """A post as it is kept; the destination of a row is an id like any other."""
+    made = held(name, src=src, dst=channel, via=via, kind=Kind.CHANNEL, size=size)
+    assert made.dst == key(channel)
+    return made
 
 
 def usage(*items: Held | Line) -> Usage:

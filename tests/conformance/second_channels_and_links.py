@@ -28,6 +28,7 @@ from tests.conformance.second_implementation import (
 
 def check_topic(topic: str) -> bytes:
     normal = unicodedata.normalize("NFC", topic)
+    need("*" not in normal and ">" not in normal, "wildcard")
     need(normal.isprintable() and " " not in normal and normal[:1] not in ("", "#", "/", "-", "@"), "topic")
     need(len(normal.encode()) <= 64, "topic too long")
     return normal.encode()
@@ -126,7 +127,7 @@ def read_results(body: bytes) -> list[tuple[bytes, int, int]]:
     for _ in range(count):
         id, verdict, reason = c.take(32), c.number(1), c.number(1)
         need(verdict <= 3, "verdict")
-        results.append((id, verdict, reason if reason <= 7 else 0))
+        results.append((id, verdict, reason if reason <= 8 else 0))
     c.end()
     return results
 
@@ -136,6 +137,20 @@ def read_record_frame(body: bytes) -> tuple[int, bytes]:
     age = c.number(8)
     need(len(c.data) <= 2_048, "record too long")
     return age, c.data
+
+
+def write_interest(ids: list[bytes]) -> bytes:
+    return u(2, len(ids)) + b"".join(ids)
+
+
+def read_interest(body: bytes) -> list[bytes]:
+    c = Cursor(body)
+    count = c.number(2)
+    need(count <= 256, "too many channels")
+    ids = [c.take(32) for _ in range(count)]
+    c.end()
+    need(ids == sorted(set(ids)), "order")
+    return ids
 
 
 def read_bye(body: bytes) -> tuple[int, str]:

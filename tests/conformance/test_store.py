@@ -8,9 +8,26 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.conformance.rows import WALL, Step, envelope, held, key, message, receipt, sent, texts, uid, usage
+from tests.conformance.rows import (
+    WALL,
+    Step,
+    channel_id,
+    envelope,
+    held,
+    held_post,
+    key,
+    message,
+    post,
+    receipt,
+    sent,
+    subscription,
+    texts,
+    uid,
+    usage,
+)
 
 from quicprochat.adapters.sqlite import SqliteStore
+from quicprochat.core.channel import Access
 from quicprochat.core.envelope import Kind
 from quicprochat.core.ids import EnvelopeId
 from quicprochat.core.memory import MemoryStore
@@ -98,6 +115,10 @@ def test_a_new_store_is_empty(store: MeshStore) -> None:
     assert list(store.records(10)) == []
     assert list(store.sightings(10)) == []
     assert list(store.prekeys()) == []
+    assert list(store.channels()) == []
+    assert store.channel(channel_id("news")) is None
+    assert store.unread_posts(channel_id("news")) == 0
+    assert list(store.oldest(key("news"), None, 5)) == []
 
 
 def test_only_a_write_makes_it_dirty(store: MeshStore) -> None:
@@ -154,6 +175,10 @@ def write_everything(store: MeshStore) -> None:
     store.put_record(StoredRecord(key("ann"), 1, 2, b"record", 3, at(4)))
     store.see(Sighting(key("ann"), WALL, at(7), "192.0.2.1:7000"))
     store.put_prekey(StoredPrekey(b"12345678", b"s" * 32, at(9)))
+    store.put_channel(subscription("news"))
+    store.put_channel(subscription("old", left=True))
+    store.hold(held_post("p"))
+    store.deliver(post("p"))
 
 
 def change_everything(store: MeshStore) -> None:
@@ -180,6 +205,11 @@ def change_everything(store: MeshStore) -> None:
     store.see(Sighting(key("ann"), WALL, at(70), ""))
     store.drop_prekeys(at(100))
     store.put_prekey(StoredPrekey(b"87654321", b"t" * 32, at(90)))
+    store.put_channel(subscription("news", heads=0, left=True))
+    store.put_channel(subscription("more", kind=Access.OPEN))
+    store.release(held_post("p").id)
+    store.hold(held_post("q", src="me", via=""))
+    store.deliver(post("q"))
 
 
 def everything(store: MeshStore) -> dict[str, object]:
@@ -209,6 +239,10 @@ def everything(store: MeshStore) -> dict[str, object]:
         "records": list(store.records(10)),
         "sightings": list(store.sightings(10)),
         "prekeys": list(store.prekeys()),
+        "channels": list(store.channels()),
+        "unread posts": store.unread_posts(channel_id("news")),
+        "oldest": list(store.oldest(key("news"), None, 10)),
+        "posts": [store.usage(Scope.POSTS, name) for name in (b"", key("news"), key("bob") + key("news"))],
     }
 
 
@@ -572,13 +606,91 @@ def test_requests_count_until_they_are_accepted(home: Home) -> None:
         assert store.usage(Scope.REQUESTS) == usage(one, two, other)
         assert store.usage(Scope.REQUESTS, key("dan")) == usage(one, two)
         assert one.size == 20
+        assert store.requesters(10) == sorted((key("dan"), key("eve")))
+        assert store.requesters(1) == sorted((key("dan"), key("eve")))[:1]
     with Step(home.store) as tx:
         assert tx.accept(key("dan")) == 2
         assert tx.accept(key("dan")) == 0
     for store in home.now_and_again():
         assert store.usage(Scope.REQUESTS) == usage(other)
+        assert store.requesters(10) == [key("eve")]
         assert store.usage(Scope.REQUESTS, key("dan")) == Usage()
         assert [line.request for line in store.journal(after=0, limit=10)] == [False, False, True, False]
+
+
+# --- channels
+
+
+def test_a_subscription_comes_back_as_it_was_and_is_replaced(home: Home) -> None:
+    items = [
+        subscription("a"), subscription("b", heads=0, kind=Access.OPEN),
+        subscription("\x00 \u202e \U0001f600", heads=4), subscription("d", left=True),
+    ]  # fmt: skip
+    with Step(home.store) as tx:
+        for item in items:
+            tx.put_channel(replace(item, heads=()))
+        for item in items:
+            tx.put_channel(item)
+    for store in home.now_and_again():
+        assert list(store.channels()) == sorted(items, key=lambda s: s.channel.id)
+        assert [store.channel(item.channel.id) for item in items] == items
+
+
+def test_a_post_is_delivered_once_by_author_and_uid_whatever_its_channel(home: Home) -> None:
+    with Step(home.store) as tx:
+        cursor = tx.deliver(post("a"))
+        assert cursor is not None
+        assert tx.deliver(post("a", channel="other", text="other words")) is None
+        assert tx.deliver(post("a", author="bob")) is not None
+    for store in home.now_and_again():
+        assert store.journal(after=0, limit=1) == [replace(post("a"), cursor=cursor)]
+
+
+def test_posts_are_received_and_unread_like_messages(home: Home) -> None:
+    with Step(home.store) as tx:
+        tx.deliver(message("1", text="1"))
+        tx.deliver(post("2", text="2"))
+        tx.note(receipt("3"))
+        last = tx.deliver(post("4", channel="other", author="bob", text="4"))
+        tx.deliver(post("5", author="bob", text="5"))
+        assert last is not None
+        tx.mark_read([last])
+    for store in home.now_and_again():
+        assert texts(store.journal(after=0, limit=10, messages=True)) == list("1245")
+        assert texts(store.journal(after=0, limit=10, messages=True, peer=key("bob"))) == list("45")
+        assert store.unread() == 3
+        assert [store.unread_posts(channel_id(name)) for name in ("news", "other")] == [2, 0]
+
+
+def test_posts_count_by_channel_and_author_and_never_as_mail(home: Home) -> None:
+    mine = held_post("a", src="me", via="", size=40)
+    one, two = held_post("b", size=50), held_post("c", src="cat", size=60)
+    other = held_post("d", channel="other", size=70)
+    with Step(home.store) as tx:
+        for item in (mine, one, two, other):
+            tx.hold(item)
+        tx.hold(held("e"))
+    for store in home.now_and_again():
+        assert store.usage(Scope.OWN_POSTS, key("news")) == usage(mine)
+        assert store.usage(Scope.POSTS) == usage(one, two, other)
+        assert store.usage(Scope.POSTS, key("news")) == usage(one, two)
+        assert store.usage(Scope.POSTS, key("cat") + key("news")) == usage(two)
+        assert store.usage(Scope.OWN) == usage(held("e"))
+        assert store.usage(Scope.CARRIED) == Usage()
+        assert store.recipients() == 1
+
+
+def test_the_oldest_posts_of_an_author_or_of_others_are_found(store: MeshStore) -> None:
+    items = [held_post(f"m{n}", src=("me", "bob", "cat")[n % 3], via="" if n % 3 == 0 else "dan") for n in range(9)]
+    with Step(store) as tx:
+        for item in items:
+            tx.hold(item)
+        tx.hold(held_post("elsewhere", channel="other"))
+    ids = [item.id for item in items]
+    assert list(store.oldest(key("news"), key("bob"), 2)) == ids[1:7:3]
+    assert list(store.oldest(key("news"), key("me"), 9)) == ids[0::3]
+    assert list(store.oldest(key("news"), None, 3)) == [ids[1], ids[2], ids[4]]
+    assert list(store.oldest(key("news"), key("eve"), 3)) == []
 
 
 # --- peers

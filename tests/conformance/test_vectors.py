@@ -317,10 +317,15 @@ def said_by_us(kind: int, body: bytes) -> Any:
             return list(link.decode_record(body))
         case link.FrameType.BYE:
             return list(link.decode_bye(body))
+        case link.FrameType.INTEREST:
+            return list(link.decode_interest(body))
     return None
 
 
-READERS = {1: streams.read_hello, 5: streams.read_results, 6: streams.read_record_frame, 7: streams.read_bye}
+READERS = {
+    1: streams.read_hello, 5: streams.read_results, 6: streams.read_record_frame, 7: streams.read_bye,
+    0x80: streams.read_interest,
+}  # fmt: skip
 
 
 @each("frames")
@@ -330,13 +335,16 @@ def test_frames(case: Case) -> None:
     assert link.frame(link.FrameType(case["type"]), case["body"]) == streams.write_frame(*parsed) == case["frame"]
     says = json.loads(json.dumps(said_by_us(*parsed), default=bytes.hex))
     assert says == case["says"]
+    if case["type"] == link.FrameType.INTEREST:
+        channels = link.decode_interest(case["body"])
+        assert link.encode_interest(channels) == streams.write_interest(list(channels)) == case["body"]
     if reader := READERS.get(case["type"]):
         assert json.loads(json.dumps(reader(case["body"]), default=bytes.hex)) == case["says"]
 
 
 @each("frames_refused")
 def test_refused_frames(case: Case) -> None:
-    kind = {"hello": 1, "results": 5, "record": 6, "bye": 7}[case["format"]]
+    kind = {"hello": 1, "results": 5, "record": 6, "bye": 7, "interest": 0x80}[case["format"]]
     refuses(lambda: READERS[kind](case["body"]), case["why"])
     with pytest.raises(WireError):
         said_by_us(kind, case["body"])

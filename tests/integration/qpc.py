@@ -27,7 +27,8 @@ PATIENCE_S = 20.0
 
 def environment(**more: str) -> dict[str, str]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("QPC_")}
-    return {**clean, "PYTHONPATH": str(ROOT / "src"), **more}
+    # Tests share this machine's loopback: nobody is to be found there who was not meant.
+    return {**clean, "PYTHONPATH": str(ROOT / "src"), "QPC_NO_DISCOVERY": "1", **more}
 
 
 def start(*arguments: str | bytes, program: str = PROGRAM, **more: Any) -> subprocess.Popen[bytes]:

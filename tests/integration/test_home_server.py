@@ -35,7 +35,6 @@ def _no_links(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def serving(home: Path, port: int = 0) -> AsyncIterator[HomeServer]:
-    home.mkdir(mode=0o700, exist_ok=True)
     async with HomeServer(ServerOptions(home, Address("127.0.0.1", port or free_port()))) as server:
         yield server
 
@@ -50,7 +49,6 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def person(home: Path, server: HomeServer | str) -> AsyncIterator[P2pNode]:
-    home.mkdir(mode=0o700, exist_ok=True)
     async with P2pNode(Options(home)) as node:
         await node.use_server(str(server.address) if isinstance(server, HomeServer) else server)
         yield node
@@ -64,8 +62,7 @@ async def connected(node: P2pNode, standing: str = "connected") -> None:
 
 async def next_line(node: P2pNode) -> Any:
     async with asyncio.timeout(PATIENCE_S):
-        async for line in node.messages():
-            return line
+        return await anext(node.messages())
 
 
 def test_message_waits_at_the_server_for_somebody_who_is_away(tmp_path: Path) -> None:

@@ -17,16 +17,19 @@ from quicprochat.core.envelope import HOPS_MAX, TTL_MAX_S, Header, Kind, MeshEnv
 from quicprochat.core.errors import LocalError, WireError
 from quicprochat.core.gate import Checked, Reason, Reject, Verdict, check
 from quicprochat.core.identity import Contact, MeshIdentity, Ticket, fingerprint, pair_fingerprint, parse_identity
-from quicprochat.core.ids import EnvelopeId, PeerKey, Uid
+from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey, Uid
 from quicprochat.core.link import (
     FRAME_MAX_BYTES,
+    INTEREST_MAX,
     FrameParser,
     FrameType,
     Hello,
     Result,
     decode_bye,
+    decode_interest,
     decode_record,
     decode_results,
+    encode_interest,
     encode_record,
     encode_results,
     frame,
@@ -178,6 +181,13 @@ def test_tickets_round_trip(key: PeerKey, found: tuple[Address, ...], relay: str
 def test_hellos_round_trip(hello: Hello) -> None:
     assert Hello.decode(hello.encode()) == hello
     assert Hello.decode(hello.encode() + b"later") == hello
+
+
+@quick
+@given(st.sets(st.binary(min_size=32, max_size=32), max_size=INTEREST_MAX))
+def test_interest_round_trips(ids: set[bytes]) -> None:
+    channels = tuple(sorted(ChannelId(id) for id in ids))
+    assert decode_interest(encode_interest(channels)) == channels
 
 
 @quick

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from quicprochat.core.channel import BroadcastChannel, Post, Secrets, seal_post
 from quicprochat.core.envelope import HOPS_DEFAULT, TTL_DEFAULT_S, Header, Kind, MeshEnvelope, make
 from quicprochat.core.events import (
+    ChannelsChanged,
     Effect,
     EnvelopeArrived,
     Event,
+    InterestArrived,
     LinkId,
     LinkUp,
     PolicyChanged,
+    PostAccepted,
+    PostWritten,
     PrekeysChanged,
     RecordArrived,
     SelfChanged,
     SendEnvelope,
+    SendInterest,
+    Subscribed,
+    Unsubscribed,
     Written,
 )
 from quicprochat.core.gate import Admission, Checked, Limits, Policy, Reason, Verdict, admit, check
-from quicprochat.core.ids import EnvelopeId, PeerKey, Uid
+from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey, Uid
 from quicprochat.core.memory import MemoryStore
 from quicprochat.core.node import Node
 from quicprochat.core.receipt import Receipt, State, Status
@@ -66,6 +74,7 @@ class Person:
         self.policy = Policy(self.key, limits=limits or Limits())
         self.now = now or at(T0)
         self.keys: dict[bytes, SimPrivate] = {}
+        self.secrets: Secrets = {}
         if start:
             self.start(self.now)
 
@@ -100,6 +109,49 @@ class Person:
         if any(isinstance(effect, PrekeysChanged) for effect in out):
             self.keys = {p.id: self.crypto.load_prekey(p.secret) for p in self.store.prekeys()}
             self.keys[BOOTSTRAP_ID] = self.signer.exchange_private()
+        for effect in out:
+            if isinstance(effect, ChannelsChanged):
+                channels = [s.channel for s in effect.subscriptions if not s.left]
+                self.secrets = {c.id: ((c.epoch, c.secret),) for c in channels}
+
+    # --- channels
+
+    def join(self, channel: BroadcastChannel) -> tuple[Effect, ...]:
+        """The owner joins a channel."""
+        return self.step(Subscribed(channel))
+
+    def leave(self, channel: BroadcastChannel) -> tuple[Effect, ...]:
+        """The owner leaves a channel."""
+        return self.step(Unsubscribed(channel.id))
+
+    def write_post(self, channel: BroadcastChannel, text: str = "hi", now: Now | None = None) -> tuple[Effect, ...]:
+        """The owner posts."""
+        return self.step(PostWritten(channel.id, self.uid(), text), now=now)
+
+    def hears(self, link: int, *channels: BroadcastChannel, now: Now | None = None) -> tuple[Effect, ...]:
+        """A neighbour tells its channels."""
+        ids = tuple(sorted(channel.id for channel in channels))
+        return self.step(InterestArrived(LinkId(link), ids), now=now)
+
+    def posted(
+        self,
+        channel: BroadcastChannel,
+        text: str = "hi",
+        *,
+        secret: bytes | None = None,
+        epoch: int = 0,
+        uid: Uid | None = None,
+        seq: int = 1,
+        parents: tuple[EnvelopeId, ...] = (),
+        ttl_s: int = TTL_DEFAULT_S,
+        age_ms: int = 0,
+        hop: int = 0,
+    ) -> MeshEnvelope:
+        """A post signed by this person that its node did not make."""
+        header = Header(Kind.CHANNEL, self.key, channel.id, self.entropy(16), ttl_s=ttl_s)
+        post = Post(uid or self.uid(), seq, text, parents)
+        payload = seal_post(header, secret or channel.secret, epoch, self.entropy(32), post, self.crypto)
+        return replace(make(header, payload, self.signer), hop=hop, age_ms=age_ms)
 
     # --- what an edge makes
 
@@ -166,7 +218,9 @@ class Person:
 
     def check(self, data: MeshEnvelope | bytes) -> Checked:
         """What our edge makes of received bytes that are good."""
-        checked = check(data if isinstance(data, bytes) else data.wire(), self.key, self.keys, self.crypto)
+        checked = check(
+            data if isinstance(data, bytes) else data.wire(), self.key, self.keys, self.crypto, self.secrets
+        )
         assert isinstance(checked, Checked), checked
         return checked
 
@@ -222,6 +276,16 @@ def envelopes(out: tuple[Effect, ...]) -> list[MeshEnvelope]:
 def receipts(out: tuple[Effect, ...]) -> list[Receipt]:
     """The receipts that a step sends, in order."""
     return [Receipt.decode(envelope.payload) for envelope in envelopes(out) if envelope.kind == Kind.RECEIPT]
+
+
+def interests(out: tuple[Effect, ...]) -> list[tuple[int, tuple[ChannelId, ...]]]:
+    """Whom a step tells which channels."""
+    return [(effect.link, effect.channels) for effect in out if isinstance(effect, SendInterest)]
+
+
+def accepted_posts(out: tuple[Effect, ...]) -> list[PostAccepted]:
+    """What a step says of posts that were written."""
+    return [effect for effect in out if isinstance(effect, PostAccepted)]
 
 
 def kinds(out: tuple[Effect, ...]) -> list[str]:

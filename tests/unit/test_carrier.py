@@ -24,7 +24,7 @@ def two() -> tuple[Person, Person]:
 
 def server_up(person: Person, epoch: bytes = EPOCH, now: int | None = None) -> tuple[Effect, ...]:
     moment = at(now) if now is not None else None
-    return person.step(LinkUp(TO_SERVER, SERVER, WINDOW, None, epoch), now=moment)
+    return person.step(LinkUp(TO_SERVER, SERVER, WINDOW, None, epoch, carrier=True), now=moment)
 
 
 def handed(effects: tuple[Effect, ...], link: LinkId = TO_SERVER) -> list[SendEnvelope]:

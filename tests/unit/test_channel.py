@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from tests.conformance.vectors import Case, each
 
 from quicprochat.adapters.crypto import Ed25519Signer, SodiumCrypto
@@ -20,8 +21,10 @@ from quicprochat.core.channel import (
     check_topic,
     decode_post,
     encode_post,
+    heads_after,
     open_post,
     open_secret,
+    open_with,
     post_epoch,
     seal_post,
 )
@@ -81,7 +84,7 @@ def test_a_topic_is_one_word(topic: str) -> None:
 @pytest.mark.parametrize(
     "topic",
     ["", " ", "two words", " x", "x\n", "x\u00a0y", "x\u200by", "x\u202ey", "\ud800", "\U000e0fff", "#x", "/x",
-     "-x", "@x", "t" * 65, "é" * 33],
+     "-x", "@x", "t" * 65, "é" * 33, "a\0b", "a>b", ">", "news.*", "*", "\u200fx", "t" * 10_240],
 )  # fmt: skip
 def test_what_is_no_word_is_no_topic(topic: str) -> None:
     with pytest.raises(LocalError):
@@ -257,6 +260,69 @@ def test_a_wrong_commitment_is_refused_though_all_else_fits() -> None:
     for claimed, fine in ((com, True), (bytes(32), False)):
         sealed = CRYPTO.aead_seal(key, pad(encode_post(POST)), channel._aad(HEADER, claimed))
         assert (opened(moved(bytes(4) + SALT + claimed + sealed)) == POST) is fine
+
+
+def two_key_ciphertext(keys: tuple[bytes, bytes], aad: bytes, want: bytes) -> bytes:
+    """A ciphertext whose one tag is right under both keys; under the first it begins with ``want``.
+
+    Poly1305 is a polynomial over the blocks modulo 2^130 - 5: two free blocks at the end make two tags equal.
+    """
+    prime, high = 2**130 - 5, 1 << 128
+
+    def stream(key: bytes, size: int) -> bytes:
+        return Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor().update(bytes(64 + size))
+
+    head = bytes(a ^ b for a, b in zip(want, stream(keys[0], len(want))[64:], strict=True))
+    padded = aad + bytes(-len(aad) % 16) + head
+    blocks = [int.from_bytes(padded[at : at + 16], "little") + high for at in range(0, len(padded), 16)]
+    lengths = high + int.from_bytes(struct.pack("<QQ", len(aad), len(head) + 32), "little")
+    sides = []
+    for key in keys:
+        one_time = stream(key, 0)
+        r = int.from_bytes(one_time[:16], "little") & 0x0FFFFFFC0FFFFFFC0FFFFFFC0FFFFFFF
+        known = 0
+        for block in blocks:
+            known = (known + block) * r % prime
+        sides.append((r, (known * r**3 + lengths * r) % prime, int.from_bytes(one_time[16:32], "little")))
+    (r1, known1, s1), (r2, known2, s2) = sides
+    divisor = pow(r1**3 * r2**2 - r2**3 * r1**2, -1, prime)
+    for tag in range(10_000):
+        # x * r^3 + y * r^2 + known = tag - s, for both keys; most solutions are no blocks of 16 bytes.
+        right1, right2 = ((tag - s1) % high - known1) % prime, ((tag - s2) % high - known2) % prime
+        x = (right1 * r2**2 - right2 * r1**2) * divisor % prime - high
+        y = (r1**3 * right2 - r2**3 * right1) * divisor % prime - high
+        if 0 <= x < high and 0 <= y < high:
+            return head + x.to_bytes(16, "little") + y.to_bytes(16, "little") + tag.to_bytes(16, "little")
+    raise AssertionError("no such ciphertext was found")
+
+
+def test_a_ciphertext_that_opens_under_two_keys_opens_for_no_second_reader() -> None:
+    """Made by somebody who knows both secrets, so that two readers would see two different posts."""
+    secrets = SECRET, b"\x01" * 32
+    (key, com), (other, _) = (channel._key_and_commitment(HEADER, secret, 0, SALT, CRYPTO) for secret in secrets)
+    aad = channel._aad(HEADER, com)
+    sealed = two_key_ciphertext((key, other), aad, pad(encode_post(POST)))
+    plains = [CRYPTO.aead_open(one, sealed, aad) for one in (key, other)]
+    assert all(plain is not None for plain in plains), "it would open under both"
+    assert plains[0] != plains[1]
+    envelope = moved(bytes(4) + SALT + com + sealed)
+    assert opened(envelope, secrets[1]) is None
+    assert open_with(envelope, ((0, secrets[1]),), CRYPTO) is None
+
+
+def test_of_several_secrets_of_an_epoch_the_right_one_opens() -> None:
+    secrets = ((0, b"\x01" * 32), (1, SECRET), (0, SECRET))
+    assert open_with(posted(), secrets, CRYPTO) == POST
+    assert open_with(posted(), secrets[:2], CRYPTO) is None, "the secret of another epoch"
+    assert open_with(posted(epoch=1), secrets, CRYPTO) == POST
+    assert open_with(posted(), (), CRYPTO) is None
+
+
+def test_heads_keep_the_newest_four_and_each_once() -> None:
+    assert heads_after((), IDS[0], ()) == (IDS[0],)
+    assert heads_after(IDS[:4], IDS[4], ()) == IDS[1:5]
+    assert heads_after(IDS[:3], IDS[3], IDS[:2]) == (IDS[2], IDS[3])
+    assert heads_after(IDS[:2], IDS[0], ()) == (IDS[1], IDS[0])
 
 
 def test_what_is_inside_is_read_strictly() -> None:

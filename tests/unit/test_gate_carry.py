@@ -72,8 +72,13 @@ def test_the_last_hop_is_not_carried_on(circle: list[Person]) -> None:
 
 def test_what_is_not_understood_is_carried_all_the_same(circle: list[Person]) -> None:
     alice, _, zoe, rita, _ = circle
-    for kind, flags in ((Kind.CHANNEL, 0), (77, 0), (Kind.MESSAGE, 128)):
+    for kind, flags in ((77, 0), (77, 5), (Kind.MESSAGE, 128)):
         assert stored(let_in(rita, alice.envelope(zoe.key, kind=kind, flags=flags), alice))
+
+
+def test_posts_are_not_carried_for_others(circle: list[Person]) -> None:
+    alice, _, zoe, rita, _ = circle
+    assert let_in(rita, alice.envelope(zoe.key, kind=Kind.CHANNEL), alice) == refused(Reason.POLICY)
 
 
 def test_the_memory_of_an_id_outlives_every_honest_copy(circle: list[Person]) -> None:

@@ -23,6 +23,7 @@ from quicprochat.core.identity import (
     pair_fingerprint,
     parse_identity,
     parse_key,
+    scan_agrees,
 )
 from quicprochat.core.ids import Label, PeerKey, domain, labelled_hash
 
@@ -135,7 +136,8 @@ def test_a_name_is_one_visible_line(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", " ", " Bob", "Bob ", "a\nb", "a\tb", "a\x00b", "a\x1b[0mb", "a\u202eb", "a\u200bb", "a@b", "/x", "#x", "-x",
+    ["", " ", "\u3164", "\u2800\u115f", " Bob", "Bob ",
+     "a\nb", "a\tb", "a\x00b", "a\x1b[0mb", "a\u202eb", "a\u200bb", "a@b", "/x", "#x", "-x",
      "qpc1x", KEY.hex(), "n" * 65, "\u00e9" * 33],
 )  # fmt: skip
 def test_what_could_be_taken_for_something_else_is_no_name(name: str) -> None:
@@ -157,12 +159,39 @@ def book(*contacts: Contact) -> MeshIdentity:
 
 def test_a_name_belongs_to_one_contact() -> None:
     identity = book(Contact(OTHER, "Bob"))
-    with pytest.raises(LocalError, match="another contact's already") as caught:
-        identity.with_contact(Contact(THIRD, "Bob"))
-    assert caught.value.code == "exists"
+    for name in ("Bob", "bob", "\u0412\u043eb", "B\u200bob", "\uff22\uff4f\uff42", "B0b"):
+        with pytest.raises(LocalError, match="a contact with another key") as caught:
+            identity.with_contact(Contact(THIRD, name))
+        assert caught.value.code == "untrusted"
+        assert OTHER.hex()[:16] in str(caught.value)
+    assert identity.with_contact(Contact(OTHER, "BOB")).contacts[OTHER].name == "BOB"
     assert identity.with_contact(Contact(OTHER, "Bob", verified=True)).contacts[OTHER].verified
     nameless = book(Contact(OTHER, blocked=True)).with_contact(Contact(THIRD, blocked=True))
     assert nameless.blocked() == {OTHER, THIRD}
+
+
+def test_contacts_of_one_look_from_before_can_still_be_blocked() -> None:
+    both = book(Contact(OTHER, "Bob"), Contact(THIRD, "bob"))
+    assert both.with_contact(Contact(THIRD, "bob", blocked=True)).blocked() == {THIRD}
+
+
+# --- comparing
+
+
+def test_what_is_scanned_is_the_digits_of_both_or_of_the_peer_or_its_ticket() -> None:
+    pair = pair_fingerprint(KEY, OTHER)
+    for scanned in (pair, pair.replace(" ", ""), f"\n{pair}\n", fingerprint(OTHER), str(Ticket(OTHER)).upper()):
+        assert scan_agrees(scanned, KEY, OTHER)
+        assert not scan_agrees(scanned, KEY, THIRD)
+    assert not scan_agrees(fingerprint(KEY), KEY, OTHER)
+    assert not scan_agrees(pair.replace(" ", "")[::-1], KEY, OTHER)
+
+
+@pytest.mark.parametrize("scanned", ["", "hello", "12345", "1" * 59, "1" * 61, "\u0661" * 60, "qpc1x", "x" + "1" * 60])
+def test_what_is_no_fingerprint_is_not_compared(scanned: str) -> None:
+    with pytest.raises(LocalError) as caught:
+        scan_agrees(scanned, KEY, OTHER)
+    assert caught.value.code == "usage"
 
 
 def test_a_full_address_book_says_so_and_still_takes_changes() -> None:

@@ -10,9 +10,10 @@ import pytest
 from quicprochat.core.envelope import ENVELOPE_MAX_BYTES
 from quicprochat.core.errors import WireError
 from quicprochat.core.gate import Reason, Verdict
-from quicprochat.core.ids import EnvelopeId
+from quicprochat.core.ids import ChannelId, EnvelopeId
 from quicprochat.core.link import (
     FRAME_MAX_BYTES,
+    INTEREST_MAX,
     Beat,
     FrameParser,
     FrameType,
@@ -21,9 +22,11 @@ from quicprochat.core.link import (
     Hello,
     Result,
     decode_bye,
+    decode_interest,
     decode_record,
     decode_results,
     encode_bye,
+    encode_interest,
     encode_record,
     encode_results,
     frame,
@@ -47,6 +50,7 @@ def parsed(*pieces: bytes) -> list[tuple[int, bytes]]:
 def test_the_numbers_are_published() -> None:
     assert {kind.name: kind.value for kind in FrameType} == {
         "HELLO": 1, "PING": 2, "PONG": 3, "ENVELOPE": 4, "RESULTS": 5, "RECORD": 6, "BYE": 7, "BEAT": 8,
+        "INTEREST": 0x80,
     }  # fmt: skip
     assert {code.name: code.value for code in Goodbye} == {
         "LEAVING": 0, "PROTOCOL": 1, "VERSION": 2, "SILENT": 3, "DUPLICATE": 4, "BLOCKED": 5, "ABUSE": 6, "SLOW": 7,
@@ -55,6 +59,7 @@ def test_the_numbers_are_published() -> None:
     assert [verdict.name for verdict in Verdict] == ["STORED", "DUPLICATE", "REFUSED", "DEFERRED"]
     assert [reason.name for reason in Reason] == [
         "NONE", "EXPIRED", "HOPS", "CLOCK", "POLICY", "UNSUPPORTED", "FULL", "DISK",
+        "UNOPENABLE",
     ]  # fmt: skip
 
 
@@ -175,7 +180,7 @@ def test_255_results_fit_and_neither_0_nor_256() -> None:
 
 
 def test_an_unknown_reason_is_no_reason_and_an_unknown_verdict_an_error() -> None:
-    assert decode_results(b"\x01" + ID + b"\x03\x08") == (Result(ID, Verdict.DEFERRED, Reason.NONE),)
+    assert decode_results(b"\x01" + ID + b"\x03\x09") == (Result(ID, Verdict.DEFERRED, Reason.NONE),)
     with pytest.raises(WireError, match="unknown verdict 4"):
         decode_results(b"\x01" + ID + b"\x04\x00")
 
@@ -185,6 +190,32 @@ def test_results_cut_short_or_followed_by_more_are_refused() -> None:
     for wrong in (*(body[:size] for size in range(len(body))), body + b"\x00"):
         with pytest.raises(WireError):
             decode_results(wrong)
+
+
+def test_a_list_of_channels_is_read_as_it_was_written() -> None:
+    ids = tuple(ChannelId(bytes([n]) * 32) for n in range(3))
+    for some in ((), ids[:1], ids):
+        assert decode_interest(encode_interest(some)) == some
+    most = tuple(ChannelId(n.to_bytes(32, "big")) for n in range(INTEREST_MAX))
+    assert decode_interest(encode_interest(most)) == most
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        b"",
+        b"\0",
+        b"\0\1" + bytes(31),
+        b"\0\1" + bytes(33),
+        b"\0\2" + bytes(64),
+        b"\0\2" + b"\1" * 32 + bytes(32),
+        (INTEREST_MAX + 1).to_bytes(2, "big") + b"".join(n.to_bytes(32, "big") for n in range(INTEREST_MAX + 1)),
+    ],
+    ids=["empty", "half a count", "cut short", "followed by more", "one twice", "descending", "too many"],
+)
+def test_a_list_of_channels_that_is_not_one_is_refused(wrong: bytes) -> None:
+    with pytest.raises(WireError):
+        decode_interest(wrong)
 
 
 def test_a_record_travels_behind_its_age() -> None:

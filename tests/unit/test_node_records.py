@@ -175,3 +175,33 @@ def test_made_up_peers_push_out_each_other_but_no_contact_and_no_neighbour(
     assert kept(alice, strangers[0]) == (1, 1), "who was pushed out may come again"
     hear(alice, bob.record_of(1, 9))
     assert len(alice.store.records(99)) == 5, "a newer record of a known peer needs no room"
+
+
+def records(out: tuple[Effect, ...]) -> list[tuple[int, bytes]]:
+    return [(effect.link, effect.record) for effect in out if isinstance(effect, SendRecord)]
+
+
+def test_a_new_neighbour_is_offered_what_is_known_but_no_blocked_peer_and_not_itself(circle: list[Person]) -> None:
+    alice, bob, carol = circle
+    dave, erin = Person(alice.crypto, "dave"), Person(alice.crypto, "erin")
+    for person in (bob, carol, dave):
+        hear(alice, person.record, link=None)
+    alice.decide(blocked=(dave,))
+    out = alice.meet(LINK, bob)
+    assert records(out) == [(LINK, carol.record.signed)]
+    assert records(alice.meet(LINK + 1, erin)) == [
+        (LINK, erin.record.signed), (LINK + 1, bob.record.signed), (LINK + 1, carol.record.signed)
+    ]  # fmt: skip
+
+
+def test_a_newer_record_is_passed_on_once_with_its_age_and_an_older_one_never(circle: list[Person]) -> None:
+    alice, bob, carol = circle
+    dave = Person(alice.crypto, "dave")
+    alice.meet(LINK, bob)
+    alice.meet(LINK + 1, carol)
+    alice.now = at(T0 + 60_000)
+    newer = dave.record_of(1, 9)
+    assert hear(alice, newer, age_ms=7) == (SendRecord(LinkId(LINK + 1), newer.signed, 7),)
+    assert hear(alice, newer, link=LINK + 1) == ()
+    assert records(hear(alice, dave.record)) == [(LINK, newer.signed)], "who is behind is shown the newer one"
+    assert hear(alice, dave.record, link=None) == ()

@@ -362,7 +362,7 @@ def test_a_message_can_be_withdrawn_until_its_end(circle: list[Person]) -> None:
     assert alice.store.usage(Scope.OWN) == Usage()
     assert alice.step(Withdrawn(written.uid)) == ()
     assert alice.step(Tick(), now=at(T0 + 60_000)) == ()
-    assert alice.meet(LINK, bob) == ()
+    assert envelopes(alice.meet(LINK, bob)) == []
 
 
 def test_withdrawing_what_was_never_written_does_nothing(circle: list[Person]) -> None:

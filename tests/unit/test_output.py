@@ -90,6 +90,26 @@ def test_a_request_and_a_weaker_protection_are_said() -> None:
     assert "[identity-key]" in shown
 
 
+def test_a_post_stands_under_its_channel_and_an_open_one_says_so() -> None:
+    post = {**MESSAGE, "event": "post", "to": None, "channel": "ef" * 32, "topic": "family", "kind": "private",
+            "text": "soup\nis ready \x1b[2J", "name": "bob"}  # fmt: skip
+    assert line(post).endswith("#family bob: soup\n    | is ready [2J")
+    assert "#family (open) bob: soup" in line({**post, "kind": "open"})
+    assert "#efefefefefefefef bob" in line({**post, "topic": ""})
+    assert "abababababababab: soup" in line({**post, "name": ""})
+    assert "\x1b" not in line({**post, "topic": "a\x1b[1m"})
+
+
+def test_a_channel_says_who_can_read_it() -> None:
+    channel = {"channel": "ef" * 32, "topic": "family", "kind": "private", "posts": 2, "unread": 1}
+    for command in ("channels", "subscribe"):
+        assert "private: whoever has the key can read it" in human(command, channel)
+        assert "open: anyone who knows the topic can read it" in human(command, {**channel, "kind": "open"})
+    assert human("subscribe", {**channel, "key": "ab" * 32}).endswith("key: " + "ab" * 32)
+    posted = {"id": "00" * 16, "channel": "ef" * 32, "topic": "village", "kind": "open", "subscribers": 1}
+    assert human("broadcast", posted).endswith("posted to #village (open): 1 linked subscriber")
+
+
 def test_a_receipt_is_one_line() -> None:
     receipt = {"event": "receipt", "cursor": 2, "id": "00" * 16, "to": "ab" * 32, "name": "bob", "state": "failed",
                "reason": "refused", "received_at": "2026-02-03T04:05:06.789Z"}  # fmt: skip

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import apsw
 import pytest
-from tests.conformance.rows import WALL, Step, envelope, held, key, message, receipt, sent, uid
+from tests.conformance.rows import WALL, Step, envelope, held, key, message, post, receipt, sent, subscription, uid
 
 from quicprochat.adapters.sqlite import SqliteStore, database, schema
 from quicprochat.adapters.sqlite.ballast import Ballast
@@ -146,6 +148,12 @@ def test_the_tables_answer_the_hot_questions_by_index(store: SqliteStore) -> Non
         store.records(5)
         store.sightings(5)
         store.journal(after=0, limit=5, messages=True, peer=key("ann"))
+        store.put_channel(subscription("news"))
+        store.channel(subscription("news").channel.id)
+        store.oldest(key("ann"), None, 5)
+        store.oldest(key("ann"), key("bob"), 5)
+        store.deliver(post("p"))
+        store.unread_posts(subscription("news").channel.id)
     store._sql.exec_trace = None
     slow = []
     for sql, bindings in asked.items():
@@ -217,6 +225,10 @@ def test_a_missing_or_wrong_directory_is_one_sentence(tmp_path: Path) -> None:
 # --- schema
 
 
+NEXT = schema.CURRENT.version + 1
+READABLE_FROM = schema.CURRENT.readable_from
+
+
 def newer(*, readable_from: int, sql: str = "CREATE TABLE more (x) STRICT;") -> schema.Schema:
     return schema.Schema((*schema.CURRENT.steps, sql.replace("(x)", "(x INTEGER)")), readable_from)
 
@@ -229,33 +241,66 @@ def test_an_older_file_is_backed_up_and_upgraded(path: Path, monkeypatch: pytest
     monkeypatch.setattr(schema, "CURRENT", newer(readable_from=1))
     store = SqliteStore.open(path)
     assert store.value("x") == b"1"
-    assert store._db.execute("SELECT version, readable_from FROM meta").get == (2, 1)
+    assert store._db.execute("SELECT version, readable_from FROM meta").get == (NEXT, 1)
     assert store._db.execute("SELECT count(*) FROM more").get == 0
-    backup = schema.backup_of(path, 1)
+    backup = schema.backup_of(path, NEXT - 1)
     assert oct(backup.stat().st_mode & 0o777) == "0o600"
     old = apsw.Connection(str(backup))
-    assert old.execute("SELECT version, readable_from FROM meta").get == (1, 1)
+    assert old.execute("SELECT version, readable_from FROM meta").get == (NEXT - 1, READABLE_FROM)
     assert old.execute("SELECT data FROM value").get == b"1"
     old.close()
+    store.close()
+
+
+def test_a_store_of_version_1_keeps_its_lines_and_takes_channels(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "CURRENT", schema.Schema(schema.CURRENT.steps[:1], 1))
+        store = SqliteStore.open(path)
+        with Step(store):
+            store.hold(held("a"))
+            store.set_value("x", b"1")
+            for cursor, kind, line in ((1, 1, message("m", text="Grüße")), (2, 2, receipt("r"))):
+                check = database.checksum(
+                    struct.pack(">qqq", kind, line.at, line.hops), line.peer, line.uid, line.protection.encode(),
+                    line.domain.encode(), line.state.encode(), line.reason.encode(), line.text.encode(),
+                )  # fmt: skip
+                row = (
+                    cursor, kind, 0, 0, line.peer, line.uid, line.at, line.hops, line.protection, line.domain,
+                    line.state, line.reason, check, line.text,
+                )  # fmt: skip
+                store._run("INSERT INTO line VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        store.close()
+    store = SqliteStore.open(path)
+    assert schema.backup_of(path, 1).exists()
+    lines = [replace(message("m", text="Grüße"), cursor=1), replace(receipt("r"), cursor=2)]
+    assert store.journal(after=0, limit=10) == lines
+    assert store.counters() == {}, "an old line was taken for damaged"
+    with Step(store):
+        store.put_channel(subscription("news"))
+        assert store.deliver(post("p")) == 3
+    store = reopened(store, path)
+    assert store.journal(after=0, limit=10) == [*lines, replace(post("p"), cursor=3)]
+    assert (store.channels(), store.unread(), store.value("x")) == ([subscription("news")], 2, b"1")
+    assert store.held(held("a").id) is not None
     store.close()
 
 
 def test_an_upgrade_that_fails_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     SqliteStore.open(path).close()
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "CURRENT", newer(readable_from=2, sql="CREATE TABLE more (x); CREATE TABLE more (x);"))
+        patch.setattr(schema, "CURRENT", newer(readable_from=NEXT, sql="CREATE TABLE more (x); CREATE TABLE more (x);"))
         with pytest.raises(StoreError):
             SqliteStore.open(path)
     store = SqliteStore.open(path)
-    assert store._db.execute("SELECT version FROM meta").get == 1
+    assert store._db.execute("SELECT version FROM meta").get == NEXT - 1
     assert store._db.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'more'").get == 0
     store.close()
 
 
 def test_an_upgrade_without_room_for_a_backup_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     SqliteStore.open(path).close()
-    schema.backup_of(path, 1).with_name("store.db.v1.backup.new").mkdir()
-    monkeypatch.setattr(schema, "CURRENT", newer(readable_from=2))
+    schema.backup_of(path, NEXT - 1).with_name(f"store.db.v{NEXT - 1}.backup.new").mkdir()
+    monkeypatch.setattr(schema, "CURRENT", newer(readable_from=NEXT))
     with pytest.raises(StoreError, match="no backup could be written"):
         SqliteStore.open(path)
 
@@ -265,14 +310,14 @@ def test_a_newer_file_is_used_if_it_says_we_may_and_refused_if_not(path: Path, m
         patch.setattr(schema, "CURRENT", newer(readable_from=1))
         SqliteStore.open(path).close()
     store = SqliteStore.open(path)
-    assert store._db.execute("SELECT version FROM meta").get == 2
+    assert store._db.execute("SELECT version FROM meta").get == NEXT
     store.close()
     path.unlink()
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "CURRENT", newer(readable_from=2))
+        patch.setattr(schema, "CURRENT", newer(readable_from=NEXT))
         SqliteStore.open(path).close()
     content = path.read_bytes()
-    with pytest.raises(StoreError, match=r"written by a newer quicprochat \(schema 2.*install the newer version"):
+    with pytest.raises(StoreError, match=rf"written by a newer quicprochat \(schema {NEXT}.*install the newer version"):
         SqliteStore.open(path)
     assert path.read_bytes() == content
 
@@ -309,6 +354,21 @@ def test_dropped_prekeys_are_gone_from_the_disk(path: Path) -> None:
     store.close()
 
 
+def test_the_secret_of_a_channel_that_was_left_is_gone_from_the_disk(path: Path) -> None:
+    store = SqliteStore.open(path)
+    secret = subscription("news").channel.secret
+    for heads in range(5):
+        with Step(store):
+            store.put_channel(subscription("news", heads=heads))
+            store.put_channel(subscription("kept"))
+    assert holds(path, secret) == {"store.db-wal"}, "the test would not see a secret"
+    with Step(store):
+        store.put_channel(subscription("news", left=True))
+    assert holds(path, secret) == set()
+    assert holds(path, subscription("kept").channel.secret) == {"store.db"}
+    store.close()
+
+
 def test_a_crash_between_commit_and_checkpoint_keeps_no_prekey(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = b"a secret that must not outlive.."
     store = SqliteStore.open(path)
@@ -336,7 +396,7 @@ def test_dropping_prekeys_removes_backups_too(path: Path, monkeypatch: pytest.Mo
     store.close()
     monkeypatch.setattr(schema, "CURRENT", newer(readable_from=1))
     store = SqliteStore.open(path)
-    assert holds(path, secret) == {"store.db", "store.db.v1.backup"}
+    assert holds(path, secret) == {"store.db", f"store.db.v{NEXT - 1}.backup"}
     with Step(store):
         store.drop_prekeys(Instant(9))
     assert holds(path, secret) == set()

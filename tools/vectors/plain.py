@@ -8,7 +8,7 @@ from tools.vectors.base import ALICE, BOB, CREATED_MS, CRYPTO, IDS, PREKEY, RECO
 from tools.vectors.sealed import PLAIN
 
 from quicprochat.adapters.crypto import Ed25519Signer
-from quicprochat.core import channel, link, seal
+from quicprochat.core import channel, ids, link, seal
 from quicprochat.core.envelope import Header, Kind, make
 from quicprochat.core.gate import Reason, Verdict
 from quicprochat.core.identity import Ticket
@@ -193,6 +193,7 @@ def frames() -> list[Json]:
     )  # fmt: skip
     said = [[r.id, r.verdict, r.reason] for r in results]
     card = sign_record(RECORD, BOB)
+    interests = sorted({ids.ChannelId(case["id"]) for case in channels()})
     made: list[tuple[str, link.FrameType, bytes, Any]] = [
         ("hello", link.FrameType.HELLO, first.encode(), hello_json(first)),
         ("hello of a later version", link.FrameType.HELLO, later.encode() + b"more", hello_json(later)),
@@ -202,6 +203,8 @@ def frames() -> list[Json]:
         ("results", link.FrameType.RESULTS, link.encode_results(results), said),
         ("results with an unknown reason", link.FrameType.RESULTS, b"\1" + IDS[0] + b"\2\xff", [[IDS[0], 2, 0]]),
         ("record", link.FrameType.RECORD, link.encode_record(card, 12_345), [12_345, card]),
+        ("interest", link.FrameType.INTEREST, link.encode_interest(interests), interests),
+        ("no interest", link.FrameType.INTEREST, link.encode_interest(()), []),
         ("bye", link.FrameType.BYE, link.encode_bye(link.Goodbye.LEAVING, "bis später"), [0, "bis später"]),
         ("bye without a reason", link.FrameType.BYE, b"\xfe", [254, ""]),
     ]  # fmt: skip
@@ -220,6 +223,9 @@ def frames_refused() -> list[Json]:
         ("hello", "record too long", hello[:-2] + (2_049).to_bytes(2, "big") + bytes(2_049)),
         ("results", "no results", b"\0"), ("results", "verdict", b"\1" + IDS[0] + b"\4\0"),
         ("results", "cut short", b"\2" + IDS[0] + b"\0\0"), ("results", "trailing bytes", b"\1" + IDS[0] + b"\0\0!"),
+        ("interest", "order", b"\0\2" + bytes(64)), ("interest", "order", b"\0\2" + b"\1" * 32 + bytes(32)),
+        ("interest", "cut short", b"\0\1" + bytes(31)), ("interest", "trailing bytes", bytes(3)),
+        ("interest", "too many channels", b"\1\1" + b"".join(n.to_bytes(32, "big") for n in range(257))),
         ("record", "record too long", bytes(8 + 2_049)), ("record", "cut short", bytes(7)), ("bye", "cut short", b""),
     ]  # fmt: skip
     return [{"format": name, "why": why, "body": body} for name, why, body in cases]

@@ -54,6 +54,7 @@ class Word:
     shown: str
     required: bool = True
     rest: bool = False
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,34 +96,57 @@ GLOBALS = (
     Option(("--bind",), "address and UDP port for links; port 0 is any free one (default: every address, and the"
            " port of the last run)", shown="IP:PORT"),
     Option(("--relay",), "iroh relay for peers that cannot reach each other directly", shown="URL"),
-    Option(("--server",), "home server; stored for later: this version uses none", shown="HOST:PORT"),
+    Option(("--server",), "home server; this version connects to none", shown="HOST:PORT"),
     Option(("--network",), "how far you want to be found: lan, community or internet; checked, but without effect"
            " in this version: nothing leaves your networks", shown="MODE", choices=("lan", "community", "internet")),
-    Option(("--no-discovery",), "neither look for peers nor announce yourself on the local network; this version"
-           " does neither anyway", Value.FLAG),
-    Option(("--quiet",), "listen for peers without announcing yourself; this version does neither anyway", Value.FLAG),
+    Option(("--no-discovery",), "neither look for peers nor announce yourself on the local network (mDNS)", Value.FLAG),
+    Option(("--quiet",), "look for peers on the local network without announcing yourself; who is found is linked, and"
+           " learns your key", Value.FLAG),
     Option(("--ephemeral",), "keep messages in memory only; they are gone when the node stops", Value.FLAG),
     Option(("--json",), "one JSON object a line on standard output; errors as JSON on standard error", Value.FLAG),
     Option(("-v", "--verbose"), "say more on standard error", Value.FLAG),
 )  # fmt: skip
 
+QR = Option(("--qr",), "show the ticket as a QR code too", Value.FLAG)
 PEER = Word("peer", "<peer>")
+TOPIC = Word("topic", "<topic>")
+OPEN_MEANS = "anyone who knows the topic can read it"
 NAME = Option(("--name",), "what you want to call the peer", shown="N")
 _PEER_HELP = "<peer> is a contact's name, a key, or the beginning of a key, of 8 digits or more."
 
 _ALL = (
-    Command("identity", "show your key, your ticket and your contacts", plain=True, network=True,
-            options=(Option(("--name",), "what you call yourself from now on; peers learn it", shown="N"),),
-            details="The ticket is what another person adds to find you. It holds your key and addresses, no secret."),
-    Command("peers", "list contacts and peers met or heard of", shape=Shape.LIST,
-            options=(Option(("--scan",), "first wait so long for links to come up", Value.SECONDS, "S"),)),
-    Command("add", "add a contact", (Word("contact", "<ticket|key[@ip:port]>"),), (NAME,), plain=True,
-            details="Messages from a contact are no requests any more. Without --name a contact is called by the"
-            " first digits of its key. Compare digits with: qpc mesh verify <peer>."),
+    Command("identity", "show your key, your ticket and your contacts", (
+                Word("action", "export|import", required=False, choices=("export", "import")),
+                Word("file", "FILE", required=False)),
+            plain=True, network=True,
+            options=(Option(("--name",), "what you call yourself from now on; peers learn it", shown="N"),
+                     QR,
+                     Option(("--old-copy-is-off",), "with import: the copy that you move from is stopped for good",
+                            Value.FLAG)),
+            details="The ticket is what another person adds to find you. It holds your key and addresses, no secret."
+            " export writes your key, name, contacts and the keys of messages under way into a new FILE that a"
+            " passphrase opens; messages are not in it. import makes that identity the one of an unused home. The"
+            " passphrase is asked for, or taken from QPC_PASSPHRASE or the first line of standard input. Two running"
+            " copies of one identity make messages go astray: stop the old one first."),
+    Command("peers", "list contacts, peers met or heard of, and who is on the local network", shape=Shape.LIST,
+            options=(Option(("--scan",), "first wait so long for peers to be found", Value.SECONDS, "S"),)),
+    Command("server", "note your home server, or show which is noted",
+            (Word("server", "<host:port>", required=False),), plain=True,
+            details="This version keeps the address for later and connects to no server yet."),
+    Command("add", "add a contact, or rename one", (Word("contact", "<ticket|key[@ip:port]|peer>"),), (NAME,),
+            plain=True,
+            details="A peer that is in reach or has written can be added by the first 8 digits of its key or more."
+            " Messages from a contact are no requests any more. Without --name a contact is called by the"
+            " first digits of its key. Compare digits with: qpc mesh verify <peer>. Exit code 4: the name is, or"
+            " looks like, that of a contact with another key."),
     Command("verify", "show the digits that you and a peer compare", (PEER,), plain=True,
-            options=(Option(("--confirm",), "note that the digits were the same on both sides", Value.FLAG),),
+            options=(Option(("--confirm",), "note that the digits were the same on both sides", Value.FLAG),
+                     Option(("--qr",), "show the digits as a QR code too, for the other's telephone", Value.FLAG),
+                     Option(("--scanned",), "what you scanned from the other's screen: compared, and noted if it is"
+                            " right", shown="TEXT")),
             details=f"{_PEER_HELP} Read the digits to each other by a way on which you know each other's voice or"
-            " face. The same digits mean that nobody stands between you."),
+            " face. The same digits mean that nobody stands between you. Exit code 4: what was scanned does not"
+            " belong to the two of you."),
     Command("block", "refuse a peer's links and messages", (PEER,), plain=True, details=_PEER_HELP),
     Command("unblock", "take a peer's links and messages again", (PEER,), plain=True, details=_PEER_HELP),
     Command("send", "send a message", (PEER, Word("text", "<text>|-", required=False, rest=True)), plain=True,
@@ -141,15 +165,37 @@ _ALL = (
             " refused."),
     Command("cancel", "stop offering a message", (Word("id", "<id>"),), plain=True,
             details="A copy that has left may still arrive."),
-    Command("inbox", "show received messages, read or not", shape=Shape.STREAM, plain=True,
-            options=(Option(("--peer",), "only messages from this peer", shown="P"),
+    Command("inbox", "show received messages and posts, read or not", shape=Shape.STREAM, plain=True,
+            options=(Option(("--peer",), "only what this peer wrote", shown="P"),
                      Option(("--since",), "only what came after this cursor", Value.CURSOR, "CURSOR"))),
-    Command("listen", "show unread messages, then each as it comes", shape=Shape.STREAM, plain=True, network=True,
-            options=(Option(("--count",), "end after so many messages (news of sent ones are not counted)",
+    Command("listen", "show unread messages and posts, then each as it comes", shape=Shape.STREAM, plain=True,
+            network=True,
+            options=(Option(("--count",), "end after so many messages and posts (news of sent ones are not counted)",
                             Value.COUNT, "N"),
                      Option(("--timeout",), "end after so long; with --count unmet the exit code is then 6",
                             Value.SECONDS, "S")),
             details="A line counts as read once it was written out; before that, it comes again."),
+    Command("subscribe", "join a channel, open or private", (TOPIC,),
+            options=(Option(("--key",), "the key of a private channel, 64 hexadecimal digits; new makes one and shows"
+                            " it this once", shown="HEX|new"),),
+            details=f"Without a key the channel is open: {OPEN_MEANS}, and can post into it. With a key it is private:"
+            " whoever was given the key reads all posts of the channel, earlier and later ones, and can post. Nobody"
+            " posts under another's name. Peers you are linked to see which channels you are in, but of a private one"
+            " neither topic nor key. One topic stands for one channel on your node. Invites are not in this version"
+            " yet; hand the key over where nobody else hears it, and on a machine that you share, type it at the"
+            " prompt: others see the words of a command."),
+    Command("unsubscribe", "leave a channel", (TOPIC,),
+            details="Forgets its key and the posts kept for others; the inbox keeps what came. To come back into a"
+            " private channel takes its key again."),
+    Command("channels", "list the channels you are in, and who can read them", shape=Shape.LIST,
+            details=f"Open means that {OPEN_MEANS}; private, that whoever has the key can. posts are those kept for"
+            " subscribers who come later, your own among them."),
+    Command("broadcast", "post into a channel you are in", (TOPIC, Word("text", "<text>|-", required=False, rest=True)),
+            network=True,
+            details="Who can read it: qpc mesh channels. The post goes to every linked peer that subscribes, and for 7"
+            " days to those that link later (of your last 1,000 posts in a channel). There are no receipts. A topic you"
+            " have not joined is an error, so that a typo does not make a private word public. Where no daemon runs,"
+            " the command runs a node itself and stays up to 5 seconds for a first subscriber."),
     Command("store", "show what is stored and what was done", plain=True),
     Command("route", "list the ways to other peers", shape=Shape.LIST),
     Command("trace", "show what happened to a message of yours", (Word("id", "<id>"),), plain=True),
@@ -160,14 +206,19 @@ _ALL = (
             " with the same home then talks to it. SIGTERM and SIGINT stop it. If another process owns the home, it"
             " waits up to 5 seconds for a single command to end, and ends itself (exit code 3) if a daemon or a"
             " prompt is there."),
+    Command("completion", "print a script that completes commands with Tab", (
+                Word("shell", "bash|zsh|fish", choices=("bash", "zsh", "fish", "contacts")),), plain=True, mesh=False,
+            details="For bash, put this into ~/.bashrc: source <(qpc completion bash). For zsh, after compinit in"
+            " ~/.zshrc: source <(qpc completion zsh). For fish: qpc completion fish >"
+            " ~/.config/fish/completions/qpc.fish. Names of contacts are completed as well."),
+    Command("man", "print the manual page", plain=True, mesh=False,
+            details="To read it: qpc man | man -l - To install it: mkdir -p ~/.local/share/man/man1 && qpc man >"
+            " ~/.local/share/man/man1/qpc.1"),
 )  # fmt: skip
 
 COMMANDS = {command.name: command for command in _ALL}
 
 NOT_YET = {
-    "server": NotYet("home servers are not in this version yet", plain=True),
     "register": NotYet("names at a home server are not in this version yet", plain=True),
-    "subscribe": NotYet("channels are not in this version yet"),
-    "broadcast": NotYet("channels are not in this version yet"),
     "sim": NotYet("the simulator is not in this version yet", plain=True),
 }

@@ -6,18 +6,22 @@ The same functions answer the home's socket, a call that runs a node of its own,
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from typing import Any
 
 from quicprochat.client.shapes import (
     Json,
+    channel_object,
     identity_object,
     line_object,
     peer_object,
+    posted_object,
     rfc3339,
     route_object,
     sent_object,
+    server_object,
     store_object,
     trace_object,
 )
@@ -28,9 +32,13 @@ from quicprochat.core.ids import PeerKey
 from quicprochat.core.receipt import State
 from quicprochat.core.store import Line, LineKind
 from quicprochat.p2p import P2pNode
+from quicprochat.p2p.channels import NEW_KEY
 
 PAGE = 256
 """Lines of the inbox read in one transaction: bounds how long a long inbox holds up everybody else."""
+
+EXPORT_PART_BYTES = 1 << 20
+"""Of an exported identity in one line of the socket."""
 
 Answer = AsyncGenerator[Json, None]
 
@@ -91,11 +99,24 @@ def answer(node: P2pNode, command: str, values: object) -> Answer:
 
 async def identity(node: P2pNode, args: Args) -> Answer:
     """Show who we are; with a name, first change what we call ourselves."""
+    if args.optional("action") is not None:
+        raise LocalError(
+            "an identity is moved from the shell, where a passphrase can be asked for: qpc identity --help"
+        )
     name = args.optional("name")
     if name is not None:
         await node.rename(name)
     contacts = [peer for peer in await node.peers() if peer.contact]
-    yield identity_object(node.key, node.name, node.fingerprint(), str(node.ticket()), node.addresses(), contacts)
+    yield identity_object(
+        node.key, node.name, node.fingerprint(), str(node.ticket()), node.addresses(), contacts, node.alarms
+    )
+
+
+async def export(node: P2pNode, args: Args) -> Answer:
+    """Give our identity away, sealed with a passphrase; no command of its own, but a part of identity."""
+    data = await node.export(args.text("passphrase"))
+    for start in range(0, len(data), EXPORT_PART_BYTES):
+        yield {"data": base64.b64encode(data[start : start + EXPORT_PART_BYTES]).decode("ascii")}
 
 
 async def store(node: P2pNode, args: Args) -> Answer:
@@ -113,12 +134,19 @@ async def route(node: P2pNode, args: Args) -> Answer:
 
 
 async def peers(node: P2pNode, args: Args) -> Answer:
-    """List peers, perhaps after giving links some time to come up."""
+    """List peers and announced servers, perhaps after giving them some time to be found."""
     scan = args.seconds("scan")
     if scan:
         await asyncio.sleep(scan)
     for peer in await node.peers():
         yield peer_object(peer)
+    for found in node.servers():
+        yield server_object(found)
+
+
+async def server(node: P2pNode, args: Args) -> Answer:
+    """Note a home server, or show which is noted."""
+    yield {"server": await node.home_server(args.optional("server")), "connected": False}
 
 
 async def add(node: P2pNode, args: Args) -> Answer:
@@ -128,7 +156,8 @@ async def add(node: P2pNode, args: Args) -> Answer:
 
 async def verify(node: P2pNode, args: Args) -> Answer:
     """Show the digits of two keys, or note that they were compared."""
-    peer, digits = await node.verify(args.text("peer"), confirmed=args.flag("confirm"))
+    scanned = args.optional("scanned") or ""
+    peer, digits = await node.verify(args.text("peer"), confirmed=args.flag("confirm"), scanned=scanned)
     yield {**peer_object(peer), "fingerprint": digits}
 
 
@@ -146,6 +175,9 @@ async def requests(node: P2pNode, args: Args) -> Answer:
     """List strangers whose messages are not accepted yet."""
     names = {peer.key: peer.name for peer in await node.peers()}
     for key, (count, last) in (await _requests(node)).items():
+        contact = node.contact(key)
+        if contact is not None and contact.blocked:
+            continue
         yield {
             "public_key": key.hex(),
             "name": names.get(key, ""),
@@ -207,7 +239,11 @@ async def inbox(node: P2pNode, args: Args) -> Answer:
     peer = args.optional("peer")
     key = await node.resolve(peer) if peer is not None else None
     async for line in _pages(node, args.number("since", 0), key):
-        yield line_object(line, node.key, node.contact(line.peer))
+        yield _line(node, line)
+
+
+def _line(node: P2pNode, line: Line) -> Json:
+    return line_object(line, node.key, node.contact(line.peer), node.channel(line.channel))
 
 
 async def _pages(node: P2pNode, after: int, peer: PeerKey | None) -> AsyncGenerator[Line, None]:
@@ -229,8 +265,8 @@ async def listen(node: P2pNode, args: Args) -> Answer:
             if line.cursor <= written:
                 await node.read((line.cursor,))
                 continue
-            left -= line.kind is LineKind.MESSAGE
-            yield line_object(line, node.key, node.contact(line.peer))
+            left -= line.kind is not LineKind.RECEIPT
+            yield _line(node, line)
             if counting and not left:
                 return
     if node.stopping:
@@ -240,10 +276,45 @@ async def listen(node: P2pNode, args: Args) -> Answer:
         raise LocalError(f"{left} of the messages did not come in time", code="timeout")
 
 
+# --- channels
+
+
+async def subscribe(node: P2pNode, args: Args) -> Answer:
+    """Join a channel; a key that was made here is shown, this once."""
+    topic, key = args.text("topic"), args.optional("key")
+    channel = await node.subscribe(topic, key)
+    views = {view.channel.id: view for view in await node.channel_views()}
+    yield {
+        **channel_object(channel, views.get(channel.id)),
+        **({"key": channel.secret.hex()} if key == NEW_KEY else {}),
+    }
+
+
+async def unsubscribe(node: P2pNode, args: Args) -> Answer:
+    """Leave a channel."""
+    yield channel_object(await node.unsubscribe(args.text("topic")))
+
+
+async def channels(node: P2pNode, args: Args) -> Answer:
+    """List the channels we are in."""
+    for view in await node.channel_views():
+        yield channel_object(view.channel, view)
+
+
+async def broadcast(node: P2pNode, args: Args) -> Answer:
+    """Post into a channel."""
+    yield posted_object(await node.broadcast(args.text("topic"), args.text("text")))
+
+
+async def reached(node: P2pNode, args: Args) -> Answer:
+    """Return how many neighbours have a post, once one has it or after a time; no command, but a part of broadcast."""
+    yield {"reached": await node.reached(await node.find_sent(args.text("id")), args.seconds("timeout"))}
+
+
 HANDLERS: dict[str, Callable[[P2pNode, Args], Answer]] = {
     command.__name__: command
     for command in (
-        identity, store, route, peers, add, verify, block, unblock, requests, accept, send, wait, cancel, trace, inbox,
-        listen,
+        identity, export, store, route, peers, server, add, verify, block, unblock, requests, accept, send, wait,
+        cancel, trace, inbox, listen, subscribe, unsubscribe, channels, broadcast, reached,
     )
 }  # fmt: skip

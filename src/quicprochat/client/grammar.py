@@ -84,6 +84,8 @@ def parse_line(line: str) -> Request | None:
     if name == "help" or (mesh and not name):
         about = tuple(rest.replace("/", " ").split())
         return Request("help", {"about": about or (("mesh",) if mesh else ())})
+    if name in ("completion", "man") and not mesh:
+        raise LocalError(f"this is for the shell: qpc {name}")
     if name == "daemon":
         raise LocalError("this is a node already; a daemon is started from the shell with: qpc daemon")
     command = find_command(name, mesh=mesh, slash=True)
@@ -178,6 +180,8 @@ def _arguments(command: Command, found: dict[str, Any], *, mesh: bool, slash: bo
             args[word.key] = words.pop(0) if words else None
         if word.required and not args[word.key]:
             raise LocalError(f"{word.shown} is missing; write: {usage}")
+        if word.choices and args[word.key] not in (None, *word.choices):
+            raise LocalError(f"{args[word.key][:64]!r} is none of {', '.join(word.choices)}; write: {usage}")
     if words:
         raise LocalError(f"{words[0][:64]!r} is too much; write: {usage}")
     return {key: value for key, value in args.items() if value is not None}

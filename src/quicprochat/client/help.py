@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from quicprochat.client.catalogue import COMMANDS, GLOBALS, NOT_YET, Command, Option
 from quicprochat.client.grammar import find_command
 
-_STATES = (
+STATES = (
     ("queued", "safe on your disk, nobody else has it"),
     ("relayed", "another node has a copy; yours is kept and offered on"),
     ("delivered", "the recipient's node opened it, stored it, and signed for that"),
@@ -15,9 +15,16 @@ _STATES = (
     ("failed", "the recipient's node refused it or could not open it; the reason is beside it"),
     ("cancelled", "you withdrew it; a copy that had left may still arrive"),
 )
-_EXITS = (
-    "0 ok, 2 usage, 3 unreachable or I/O, 4 untrusted key, 5 not found, 6 wait timed out, 7 refused by policy or quota,"
-    "\n70 a fault of this program, 130 interrupted"
+EXITS = (
+    ("0", "ok"),
+    ("2", "usage"),
+    ("3", "unreachable or I/O"),
+    ("4", "untrusted key"),
+    ("5", "not found"),
+    ("6", "wait timed out"),
+    ("7", "refused by policy or quota"),
+    ("70", "a fault of this program"),
+    ("130", "interrupted"),
 )
 
 
@@ -44,7 +51,7 @@ def _overview(*, slash: bool) -> str:
         return f"{_table(rows)}\n{_not_yet(start)}\n"
     top = [
         ("qpc", "open a prompt; from a pipe, read its lines"),
-        ("qpc daemon", COMMANDS["daemon"].summary),
+        *((f"qpc {name}", command.summary) for name, command in COMMANDS.items() if not command.mesh),
         ("qpc help <command>", "show how a command is used"),
     ]
     return "\n".join(
@@ -59,9 +66,9 @@ def _overview(*, slash: bool) -> str:
             _table([_option(option) for option in GLOBALS]),
             "",
             "States of a message you sent:",
-            _table(list(_STATES)),
+            _table(list(STATES)),
             "",
-            f"Exit codes: {_EXITS}",
+            _wrapped("Exit codes: " + ", ".join(f"{code} {meaning}" for code, meaning in EXITS)),
             "",
         )
     )

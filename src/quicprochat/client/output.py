@@ -7,6 +7,8 @@ import unicodedata
 from datetime import datetime
 from typing import Any
 
+from quicprochat.client.catalogue import OPEN_MEANS
+
 SHOWN_MAX_CHARS = 4_096
 LOG_MAX_CHARS = 65_536
 
@@ -111,16 +113,30 @@ def _identity(item: Json) -> str:
         f"  {_peer_name(peer, 'public_key'):<16}  {peer['public_key'][:16]}  {_marks(peer)}".rstrip()
         for peer in item["peers"]
     ]
+    lines += [f"ALARM: {display_line(alarm['text'])}" for alarm in item.get("alarms", ())]
     return "\n".join(lines)
 
 
 def _peer(item: Json) -> str:
+    if item.get("role") == "server":
+        return f"{'(home server)':<16}  {item['public_key'][:16]:<16}  {display_line(item['domain'], 64):<24}  " + (
+            display_line(item["server"])
+        )
     # A name that a peer gave itself is no more than a claim, and is shown as one.
-    claimed = f"({display_line(item['name'], 64)})" if item["name"] else "-"
+    shown = display_line(item["name"], 64).strip()
+    claimed = f"({shown})" if shown else "-"
     name = _peer_name(item, "public_key") if item["contact"] else claimed
     seen = f"last seen {_time(item['last_seen'])}" if item["last_seen"] else "never seen"
+    if item.get("announced"):
+        seen = "announced here"
     where = " ".join(item["addresses"])
-    return f"{name:<16}  {item['public_key'][:16]}  {_marks(item) or seen:<24}  {where}".rstrip()
+    line = f"{name:<16}  {item['public_key'][:16]}  {_marks(item) or seen:<24}  {where}".rstrip()
+    like = display_line(item.get("looks_like", ""), 64)
+    return f"{line}  NOT your contact {like}: another key" if like else line
+
+
+def _server(item: Json) -> str:
+    return str(item["server"]) or "(none; note one with: qpc server <host:port>)"
 
 
 def _added(item: Json) -> str:
@@ -150,9 +166,41 @@ def line(item: Json) -> str:
         return f"{_time(item['received_at'])}  {item['id']} to {_peer_name(item, 'to')}: {item['state']}{reason}"
     who = _peer_name(item, "from")
     author = f"request from {item['from'][:16]}" if item["request"] else who
+    if item["event"] == "post":
+        text = display(item["text"]).replace("\n", "\n    | ")
+        return f"{_time(item['received_at'])}  {_place(item)} {author}: {text}"
     notes = "" if item["protection"] == "forward-secret" else f"  [{display_line(item['protection'], 40)}]"
     text = display(item["text"]).replace("\n", "\n    | ")
     return f"{_time(item['received_at'])}  {author}: {text}{notes}"
+
+
+def _place(item: Json) -> str:
+    """Return a channel as it stands before a post; whoever reads or writes in an open one is told each time."""
+    name = display_line(item["topic"], 64) or item["channel"][:16]
+    return f"#{name} (open)" if item["kind"] == "open" else f"#{name}"
+
+
+def _access(item: Json) -> str:
+    return f"open: {OPEN_MEANS}" if item["kind"] == "open" else "private: whoever has the key can read it"
+
+
+def _channel(item: Json) -> str:
+    counts = f"{plural(item['posts'], 'post')}, {item['unread']} unread" if "posts" in item else ""
+    return f"{display_line(item['topic'], 64):<16}  {item['channel'][:16]}  {_access(item):<46}  {counts}".rstrip()
+
+
+def _subscribed(item: Json) -> str:
+    key = f"\nkey: {item['key']}" if "key" in item else ""
+    return f"you are in #{display_line(item['topic'], 64)} now. {_access(item)}{key}"
+
+
+def _unsubscribed(item: Json) -> str:
+    return f"you have left #{display_line(item['topic'], 64)}"
+
+
+def _posted(item: Json) -> str:
+    subscribers = plural(item["subscribers"], "linked subscriber")
+    return f"{item['id']}  posted to {_place(item)}: {subscribers}"
 
 
 def _store(item: Json) -> str:
@@ -161,6 +209,7 @@ def _store(item: Json) -> str:
         ("waiting here", f"{waiting}, {item['bytes']} bytes"),
         ("room", f"{item['capacity_per_recipient']} messages of others for each recipient"),
         ("delivered to you", f"{item['delivered']}, of which {item['unread']} unread"),
+        ("posts kept", f"{item['posts']}, for subscribers who come later"),
         ("came twice", item["duplicates"]),
         ("expired", item["expired"]),
     )
@@ -190,6 +239,7 @@ def _request(item: Json) -> str:
 _HUMAN = {
     "identity": _identity,
     "peers": _peer,
+    "server": _server,
     "add": _added,
     "accept": _added,
     "verify": _verified,
@@ -203,11 +253,16 @@ _HUMAN = {
     "route": _route,
     "trace": _trace,
     "requests": _request,
+    "subscribe": _subscribed,
+    "unsubscribe": _unsubscribed,
+    "channels": _channel,
+    "broadcast": _posted,
 }
 
 _EMPTY = {
-    "peers": "nobody is known yet; add somebody with: qpc mesh add <ticket>",
+    "peers": "nobody is known or found yet; add somebody with: qpc mesh add <ticket>",
     "route": "there is no way to anybody at this moment",
     "requests": "no stranger is waiting",
     "inbox": "nothing has come",
+    "channels": "you are in no channel; join one with: qpc mesh subscribe <topic>",
 }

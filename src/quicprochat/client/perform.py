@@ -9,13 +9,16 @@ import asyncio
 import json
 import sys
 from collections import deque
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 from quicprochat.client.catalogue import COMMANDS, Shape
 from quicprochat.client.errors import OK, CallError, code_of, exit_code
 from quicprochat.client.extra import mesh_installed
 from quicprochat.client.grammar import Request
 from quicprochat.client.output import LOG_MAX_CHARS, SHOWN_MAX_CHARS, display, empty, human, plural
+from quicprochat.client.qr import qr_content, qr_text
 from quicprochat.client.session import Session
 from quicprochat.client.socket import Json
 from quicprochat.client.stdio import Writes
@@ -71,15 +74,24 @@ class Performer:
             return await self._send(request)
         if command == "cancel":
             return await self._cancel(request)
+        if command == "broadcast":
+            return await self._broadcast(request)
         shape = COMMANDS[command].shape
         if shape is Shape.STREAM:
             await self.stream(command, request.args)
         elif shape is Shape.LIST:
             await self._list(command, await self._session.ask_all(command, request.args))
         else:
-            await self.show(command, await self._session.ask(command, request.args))
+            item = await self._session.ask(command, request.args)
+            await self.show(command, item)
+            if request.args.get("qr") and not self._json:
+                await self._out.write(qr_text(qr_content(command, item), sys.stdout.encoding))
+            if command == "server":
+                say("the address is kept; connecting to a home server comes in a later version")
             if command in ("add", "accept") and not self._json:
                 say("to be sure that it is the right person, compare digits: qpc mesh verify <peer>")
+            if command == "subscribe" and request.args.get("key") == "new" and not self._json:
+                say("hand the key over where nobody else hears it; it is not shown again")
         return OK
 
     async def show(self, command: str, item: Json) -> None:
@@ -143,16 +155,41 @@ class Performer:
             raise CallError(f"too late: the message is {sent['state']}", "too_late")
         return OK
 
+    async def _broadcast(self, request: Request) -> int:
+        if not request.args.get("text"):
+            raise LocalError("there is no text to post")
+        posted = await self._session.ask("broadcast", request.args)
+        await self.show("broadcast", posted)
+        if self._session.hello.stays:
+            if not self._session.hello.networked:
+                say("kept; the node of this home has no links, so it goes out when one with links runs")
+            return OK
+
+        async def reached(timeout_s: float) -> Json:
+            return await self._session.ask("reached", {"id": posted["id"], "timeout": timeout_s})
+
+        count = (await self._stay(reached))["reached"] if mesh_installed() else 0
+        if count and not self._json:
+            say(f"taken by {plural(count, 'subscriber')} so far")
+        if not count:
+            if self._session.loses_messages:
+                raise CallError(f"no subscriber has it, and it is lost now: {LOST}", "timeout")
+            say("kept; it goes to subscribers that link when a node runs on this home: qpc daemon")
+        return OK
+
     async def _wait(self, id: str, until: str, timeout_s: float) -> Json:
         return await self._session.ask("wait", {"id": id, "until": until, "timeout": timeout_s})
 
     async def _linger(self, id: str) -> Json:
+        return await self._stay(lambda timeout_s: self._wait(id, DELIVERED, timeout_s))
+
+    async def _stay(self, wait: Callable[[float], Coroutine[Any, Any, Json]]) -> Json:
         """Stay for a delivery: not for long, and only until somebody wants to run a node on this home."""
-        waiting = asyncio.create_task(self._wait(id, DELIVERED, LINGER_S))
+        waiting = asyncio.create_task(wait(LINGER_S))
         leaving = asyncio.create_task(self._session.leave.wait())
         try:
             await asyncio.wait((waiting, leaving), return_when=asyncio.FIRST_COMPLETED)
-            return waiting.result() if waiting.done() else await self._wait(id, DELIVERED, 0)
+            return waiting.result() if waiting.done() else await wait(0)
         finally:
             for task in (waiting, leaving):
                 task.cancel()

@@ -34,8 +34,12 @@ def run(request: Request, settings: Settings) -> int:
         return _run(repl(settings))
     if request.command == "daemon":
         return _run(daemon(settings), OK)
-    if request.command == "send":
+    if request.command in ("send", "broadcast"):
         request = _with_text(request)
+    if request.args.get("action"):
+        from quicprochat.client.moving import prepare
+
+        return _run(prepare(request, settings))
     return _run(one_shot(request, settings))
 
 

@@ -117,7 +117,9 @@ class Session:
         from quicprochat.p2p import Options, P2pNode
 
         s = self._settings
-        options = Options(s.home, bind=s.bind, relay=s.relay, ephemeral=s.ephemeral)
+        options = Options(
+            s.home, bind=s.bind, relay=s.relay, ephemeral=s.ephemeral, discovery=not s.no_discovery, quiet=s.quiet
+        )
         node = P2pNode(options, network=self._network and mesh_installed())
         await node.start()
         self.hello = Hello(__version__, networked=node.networked, stays=self._stays)
@@ -244,7 +246,7 @@ class Stream:
         if self._call is not None:
             self._call.written(cursor)
         self._args["after"] = cursor
-        if self._args.get("count") and line["event"] == "message":
+        if self._args.get("count") and line["event"] in ("message", "post"):
             self._args["count"] -= 1
 
     def _prepare_next(self, error: Moved) -> None:

@@ -75,9 +75,12 @@ def _checked(key: str, value: Any, source: str) -> Any:
         if not good:
             raise LocalError(f"{source} is {value[:60]!r}; a relay is a URL, as in https://relay.example.net")
     if key == "server":
-        host, _, port = value.rpartition(":")
-        if not host or not port.isascii() or not port.isdigit() or not 1 <= int(port[:6]) <= 65535:
-            raise LocalError(f"{source} is {value[:60]!r}; a server is host:port")
+        from quicprochat.core.address import check_server
+
+        try:
+            return check_server(value)
+        except LocalError as error:
+            raise LocalError(f"{source}: {error}") from None
     return value
 
 

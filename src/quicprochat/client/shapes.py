@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from quicprochat.core.channel import Access, BroadcastChannel
+from quicprochat.core.events import Alarm
 from quicprochat.core.identity import Contact
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.receipt import State
 from quicprochat.core.store import Line, LineKind, Sent
 from quicprochat.core.time import WallTime
-from quicprochat.p2p.views import PeerView, RouteView, StoreView, TraceView
+from quicprochat.p2p.views import ChannelView, PeerView, Posted, RouteView, ServerView, StoreView, TraceView
 
 Json = dict[str, Any]
 
@@ -43,11 +45,38 @@ def peer_object(peer: PeerView) -> Json:
         "verified": peer.verified,
         "blocked": peer.blocked,
         "last_seen": rfc3339(peer.last_seen),
+        "looks_like": peer.looks_like,
+        "announced": peer.announced,
+    }
+
+
+def server_object(found: ServerView) -> Json:
+    """Return the entry of ``peers`` for an announced home server; nothing of it is proved."""
+    return {
+        "public_key": found.key.hex() if found.key is not None else "",
+        "name": "",
+        "role": "server",
+        "addresses": [],
+        "server": found.server,
+        "domain": found.domain,
+        "linked": False,
+        "contact": False,
+        "verified": False,
+        "blocked": False,
+        "last_seen": None,
+        "announced": True,
+        "certificate": found.fingerprint,
     }
 
 
 def identity_object(
-    key: PeerKey, name: str, digits: str, ticket: str, addresses: Iterable[object], contacts: Iterable[PeerView]
+    key: PeerKey,
+    name: str,
+    digits: str,
+    ticket: str,
+    addresses: Iterable[object],
+    contacts: Iterable[PeerView],
+    alarms: Iterable[Alarm] = (),
 ) -> Json:
     """Return the answer of ``identity``."""
     return {
@@ -68,6 +97,10 @@ def identity_object(
             }
             for peer in contacts
         ],
+        "alarms": [
+            {"code": alarm.code, "text": alarm.text, "peer": alarm.peer.hex() if alarm.peer else None}
+            for alarm in alarms
+        ],
     }
 
 
@@ -82,8 +115,11 @@ def sent_object(sent: Sent) -> Json:
     }
 
 
-def line_object(line: Line, me: PeerKey, contact: Contact | None) -> Json:
-    """Return one line of ``inbox`` or ``listen``; in a receipt ``to`` is whom the message was sent to."""
+def line_object(line: Line, me: PeerKey, contact: Contact | None, channel: BroadcastChannel | None = None) -> Json:
+    """Return one line of ``inbox`` or ``listen``; in a receipt ``to`` is whom the message was sent to.
+
+    A post has ``channel`` (an id) where a message has ``to``, and beside it the channel's ``topic`` and ``kind``.
+    """
     name = contact.name if contact is not None else ""
     if line.kind is LineKind.RECEIPT:
         return {
@@ -96,19 +132,48 @@ def line_object(line: Line, me: PeerKey, contact: Contact | None) -> Json:
             "reason": line.reason,
             "received_at": rfc3339(line.at),
         }
+    if line.kind is LineKind.POST:
+        # Its kind is the one the line was written with: a damaged store may have lost the channel.
+        kind = Access(line.protection)
+        protection = "open" if kind is Access.OPEN else "channel-key"
+        place = {
+            "to": None,
+            "channel": line.channel.hex(),
+            "topic": channel.topic if channel else "",
+            "kind": kind.value,
+        }
+    else:
+        protection = line.protection
+        place = {"to": me.hex(), "channel": None}
     return {
-        "event": "message",
+        "event": line.kind.value,
         "cursor": line.cursor,
         "id": line.uid.hex(),
         "from": line.peer.hex(),
         "name": name,
-        "to": me.hex(),
-        "channel": None,
+        **place,
         "text": line.text,
         "hops": line.hops,
         "received_at": rfc3339(line.at),
-        "protection": line.protection,
+        "protection": protection,
         "request": line.request,
+    }
+
+
+def channel_object(channel: BroadcastChannel, view: ChannelView | None = None) -> Json:
+    """Return one entry of ``channels``; without counts the answer of ``unsubscribe``. Never has the key in it."""
+    counts = {} if view is None else {"posts": view.posts, "unread": view.unread}
+    return {"channel": channel.id.hex(), "topic": channel.topic, "kind": channel.kind.value, **counts}
+
+
+def posted_object(posted: Posted) -> Json:
+    """Return the answer of ``broadcast``; ``subscribers`` is how many linked peers are in the channel."""
+    return {
+        "id": posted.uid.hex(),
+        "channel": posted.channel.id.hex(),
+        "topic": posted.channel.topic,
+        "kind": posted.channel.kind.value,
+        "subscribers": posted.neighbours,
     }
 
 
@@ -123,6 +188,7 @@ def store_object(view: StoreView) -> Json:
         "delivered": view.delivered,
         "duplicates": view.duplicates,
         "unread": view.unread,
+        "posts": view.posts,
     }
 
 

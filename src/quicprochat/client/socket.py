@@ -52,7 +52,9 @@ class Hello:
     stays: bool
 
 
-LASTING = frozenset({"identity", "inbox", "listen", "peers", "requests", "route", "store", "trace", "wait"})
+LASTING = frozenset(
+    {"channels", "identity", "inbox", "listen", "peers", "reached", "requests", "route", "store", "trace", "wait"}
+)
 
 
 def lasting(command: str, args: Json) -> bool:

@@ -24,6 +24,20 @@ COUNTER_MAX = 2**63
 
 _VERSION = struct.Struct(">QQ")
 _VERSION_KEY = "record.version"
+_MOVED_KEY = "record.moved"
+
+
+def record_version(store: MeshStore) -> tuple[int, int]:
+    """Return the number of the last record of ourselves that this home made; (1, 0) before the first."""
+    stored = store.value(_VERSION_KEY)
+    epoch, seq = _VERSION.unpack(stored) if stored else (1, 0)
+    return epoch, seq
+
+
+def mark_moved(tx: MeshStore, version: tuple[int, int]) -> None:
+    """Note that this identity came from another home; our records go on above ``version``, the last of that home's."""
+    tx.set_value(_VERSION_KEY, _VERSION.pack(version[0] + 1, 0))
+    tx.set_value(_MOVED_KEY, b"\x01")
 
 
 class OwnCard:
@@ -36,13 +50,14 @@ class OwnCard:
         self.made_at = Instant(0)
         self._prekeys: tuple[Prekey, ...] = ()
         self._prekey_made = Instant(0)
+        self._moved = False
         self._jumped = False
         self._silenced = False
 
     def start(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         """Take up where the last run ended; a first run makes its first prekey."""
-        stored = tx.value(_VERSION_KEY)
-        epoch, seq = _VERSION.unpack(stored) if stored else (1, 0)
+        epoch, seq = record_version(tx)
+        self._moved = tx.value(_MOVED_KEY) is not None
         self.record = replace(self.record, epoch=epoch, seq=seq)
         prekeys = tx.prekeys()
         if prekeys:
@@ -89,7 +104,8 @@ class OwnCard:
         """A record under our own key came from outside; return True when a newer one of ours must follow.
 
         After a restored backup our counter may lag behind: jump past it, once. A second time means that a copy of this
-        identity is alive somewhere, which is said once.
+        identity is alive somewhere. Where the identity was moved to, the counter jumped when it came, and already the
+        first time means that the old copy is alive. Each is said once.
         """
         if other.version < self.record.version or other.signed == self.record.signed:
             return False
@@ -105,5 +121,13 @@ class OwnCard:
             )
             return False
         self._jumped = True
+        if self._moved:
+            out.append(
+                Alarm(
+                    "identity_cloned",
+                    "this identity is in use elsewhere too: the copy that it was moved from, or another one, is "
+                    "running; stop it, or messages go astray",
+                )
+            )
         self.record = replace(self.record, epoch=other.epoch, seq=other.seq, signed=b"")
         return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 
 from quicprochat.core.courier import BATCH, Lane
+from quicprochat.core.envelope import Kind
 from quicprochat.core.events import Effect, LinkId
 from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.outbox import Outbox
@@ -53,7 +54,9 @@ class CarrierLane(Lane):
                     self.backlog = True
                     return
                 self.after = held.serial
-                if held.id in self.flying or held.id in self._taken.ids or held.dst in self._direct:
+                if held.kind == Kind.CHANNEL or held.dst in self._direct:
+                    continue  # posts go from subscriber to subscriber
+                if held.id in self.flying or held.id in self._taken.ids:
                     continue
                 if not outbox.withheld(held.id) and not outbox.upgrading(PeerKey(held.dst)):
                     self.hand(held, now, out)

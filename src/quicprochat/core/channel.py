@@ -18,6 +18,7 @@ import hashlib
 import hmac
 import struct
 import unicodedata
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -37,10 +38,14 @@ PARENTS_MAX = 4
 """Posts that a post names as read before it; more would buy little order for 32 bytes each."""
 TOPIC_MAX_BYTES = 64
 
+Secrets = Mapping[bytes, tuple[tuple[int, bytes], ...]]
+"""What opens posts: for each channel's id its epochs and secrets; one epoch may have several."""
+
 _HEAD = struct.Struct(">I32s32s")
 _EPOCH = struct.Struct(">I")
 _INNER = struct.Struct(">B16sQ")
 _RESERVED_STARTS = ("#", "/", "-", "@")
+_WILDCARDS = ("*", ">")
 
 
 class Access(Enum):
@@ -79,6 +84,24 @@ class BroadcastChannel:
 
 
 @dataclass(frozen=True, slots=True)
+class Subscription:
+    """A channel this node is in, or was in: then ``left`` is True and the secret is gone.
+
+    ``heads`` are the newest posts known that no other one known names as read before it, at most PARENTS_MAX.
+    """
+
+    channel: BroadcastChannel
+    heads: tuple[EnvelopeId, ...] = ()
+    left: bool = False
+
+
+def heads_after(heads: tuple[EnvelopeId, ...], id: EnvelopeId, parents: Iterable[EnvelopeId]) -> tuple[EnvelopeId, ...]:
+    """Return a channel's heads with one more post: it takes the place of those it names as read before it."""
+    answered = {id, *parents}
+    return (*(head for head in heads if head not in answered), id)[-PARENTS_MAX:]
+
+
+@dataclass(frozen=True, slots=True)
 class Post:
     """What is inside a channel frame; its author is the envelope's.
 
@@ -101,6 +124,8 @@ def check_topic(topic: str) -> str:
     normal = unicodedata.normalize("NFC", topic)
     if not normal or not normal.isprintable() or " " in normal:
         raise LocalError("a topic is one word of visible characters")
+    if any(sign in normal for sign in _WILDCARDS):
+        raise LocalError(f"a topic has none of {' '.join(_WILDCARDS)} in it: each channel is subscribed to by its name")
     if normal.startswith(_RESERVED_STARTS):
         raise LocalError(f"a topic does not begin with one of {' '.join(_RESERVED_STARTS)}")
     if len(normal.encode("utf-8")) > TOPIC_MAX_BYTES:
@@ -208,3 +233,12 @@ def open_post(envelope: MeshEnvelope, secret: bytes, crypto: Crypto) -> Post | N
         return decode_post(unpad(plain))
     except WireError:
         return None
+
+
+def open_with(envelope: MeshEnvelope, secrets: Iterable[tuple[int, bytes]], crypto: Crypto) -> Post | None:
+    """Open a post with whichever of a channel's secrets fits its epoch; None when none does."""
+    epoch = post_epoch(envelope)
+    for of, secret in secrets:
+        if of == epoch and (post := open_post(envelope, secret, crypto)) is not None:
+            return post
+    return None

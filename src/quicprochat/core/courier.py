@@ -69,13 +69,17 @@ class Lane:
         return len(self.flying) < self.window and self.flying_bytes < IN_FLIGHT_BYTES
 
     def hand(self, held: Held, now: Instant, out: list[Effect]) -> None:
-        """Hand one envelope over and wait for its answer."""
+        """Hand over the next of what waits for this neighbour, and wait for its answer."""
+        self.after = max(self.after, held.serial)
+        self.launch(held, now, out)
+
+    def launch(self, held: Held, now: Instant, out: list[Effect]) -> None:
+        """Hand over an envelope and wait for its answer."""
         if not self.flying:
             self.progress_at = now
         if held.id not in self.flying:
             self.flying[held.id] = len(held.wire)
             self.flying_bytes += len(held.wire)
-        self.after = max(self.after, held.serial)
         out.append(SendEnvelope(self.link, held.to_send(now)))
 
     def answered(self, id: EnvelopeId, now: Instant) -> None:

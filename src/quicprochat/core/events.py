@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import NewType
 
 from quicprochat.core.address import Address
+from quicprochat.core.channel import BroadcastChannel, Subscription
 from quicprochat.core.envelope import MeshEnvelope
 from quicprochat.core.gate import Checked, Reason
-from quicprochat.core.ids import EnvelopeId, PeerKey, Uid
+from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey, Uid
 from quicprochat.core.link import Goodbye, Result
 from quicprochat.core.receipt import State
 from quicprochat.core.record import PeerRecord
@@ -24,16 +25,18 @@ LinkId = NewType("LinkId", int)
 
 @dataclass(frozen=True, slots=True)
 class LinkUp:
-    """A link is up and both hellos are exchanged. ``window`` is what the peer takes before answering.
+    """A link is up and both hellos are exchanged.
 
-    ``server_epoch`` is empty for a peer's link; a home server, which takes mail for others, has one.
+    ``window`` is what the peer takes before answering; a new ``store_epoch`` says that it forgot what it held.
+    ``carrier`` is a home server, which takes mail for others.
     """
 
     link: LinkId
     peer: PeerKey
     window: int
     address: Address | None = None
-    server_epoch: bytes = b""
+    store_epoch: bytes = b""
+    carrier: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,37 @@ class RecordArrived:
     link: LinkId | None
     record: PeerRecord
     age_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class InterestArrived:
+    """A neighbour told which channels it subscribes to, all of them."""
+
+    link: LinkId
+    channels: tuple[ChannelId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribed:
+    """The owner joined a channel."""
+
+    channel: BroadcastChannel
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribed:
+    """The owner left a channel."""
+
+    channel: ChannelId
+
+
+@dataclass(frozen=True, slots=True)
+class PostWritten:
+    """The owner wrote a post, whose length was checked. Answered by :class:`PostAccepted`."""
+
+    channel: ChannelId
+    uid: Uid
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +169,8 @@ class Tick:
 
 Event = (
     LinkUp | LinkDown | EnvelopeArrived | EnvelopeRejected | ResultsArrived | RecordArrived | Written | Resealed
-    | ResealFailed | Withdrawn | PolicyChanged | SelfChanged | Tick
+    | ResealFailed | Withdrawn | PolicyChanged | SelfChanged | Tick | InterestArrived | Subscribed | Unsubscribed
+    | PostWritten
 )  # fmt: skip
 
 
@@ -229,6 +264,42 @@ class RecordMade:
 
 
 @dataclass(frozen=True, slots=True)
+class SendInterest:
+    """Tell a neighbour which channels we subscribe to, all of them."""
+
+    link: LinkId
+    channels: tuple[ChannelId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelsChanged:
+    """These are the channels we are in now, and those we left: use their secrets for opening."""
+
+    subscriptions: tuple[Subscription, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PostAccepted:
+    """The answer to :class:`PostWritten`: Reason.NONE when the post is safe; POLICY when we are not in the channel.
+
+    ``neighbours`` is how many linked peers subscribe to the channel at this moment.
+    """
+
+    uid: Uid
+    reason: Reason
+    id: EnvelopeId | None = None
+    neighbours: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PostTaken:
+    """A neighbour has a post of ours, for the first time in this run."""
+
+    id: EnvelopeId
+    peer: PeerKey
+
+
+@dataclass(frozen=True, slots=True)
 class Alarm:
     """Something a person must be told."""
 
@@ -239,12 +310,13 @@ class Alarm:
 
 Effect = (
     SendEnvelope | SendResults | SendRecord | CloseLink | Accepted | Reseal | Journaled | StateChanged | PrekeysChanged
-    | RecordMade | Alarm
+    | RecordMade | Alarm | SendInterest | ChannelsChanged | PostAccepted | PostTaken
 )  # fmt: skip
 
 __all__ = [
-    "Accepted", "Alarm", "CloseLink", "Effect", "EnvelopeArrived", "EnvelopeId", "EnvelopeRejected", "Event",
-    "Journaled", "LinkDown", "LinkId", "LinkUp", "PolicyChanged", "PrekeysChanged", "RecordArrived", "RecordMade",
-    "Reseal", "ResealFailed", "Resealed", "ResultsArrived", "SelfChanged", "SendEnvelope", "SendRecord", "SendResults",
-    "StateChanged", "Tick", "Withdrawn", "Written",
+    "Accepted", "Alarm", "ChannelsChanged", "CloseLink", "Effect", "EnvelopeArrived", "EnvelopeId", "EnvelopeRejected",
+    "Event", "InterestArrived", "Journaled", "LinkDown", "LinkId", "LinkUp", "PolicyChanged", "PostAccepted",
+    "PostTaken", "PostWritten", "PrekeysChanged", "RecordArrived", "RecordMade", "Reseal", "ResealFailed", "Resealed",
+    "ResultsArrived", "SelfChanged", "SendEnvelope", "SendInterest", "SendRecord", "SendResults", "StateChanged",
+    "Subscribed", "Tick", "Unsubscribed", "Withdrawn", "Written",
 ]  # fmt: skip

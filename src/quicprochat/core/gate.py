@@ -11,15 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
 
+from quicprochat.core.channel import Post, Secrets, heads_after, open_with
 from quicprochat.core.crypto import Crypto, PrivateKey
 from quicprochat.core.envelope import HEADER_BYTES, SUITE_X25519, TRANSIT, TRANSIT_OFFSET, Kind, MeshEnvelope
 from quicprochat.core.errors import WireError
-from quicprochat.core.ids import Label, PeerKey
+from quicprochat.core.ids import ChannelId, Label, PeerKey
 from quicprochat.core.receipt import RECEIPT_VERSION, Receipt, Status
 from quicprochat.core.record import PeerRecord, open_record
 from quicprochat.core.seal import Opened, open_sealed
 from quicprochat.core.store import Fate, Held, Line, LineKind, MeshStore, Scope, Usage
 from quicprochat.core.time import HOUR_MS, MINUTE_MS, Instant, Now
+from quicprochat.core.window import PostLimits, slide
 
 CLOCK_SLACK_MS = 10 * MINUTE_MS
 """How far two clocks may disagree before one of them is wrong."""
@@ -36,6 +38,7 @@ class Reason(IntEnum):
     UNSUPPORTED = 5
     FULL = 6
     DISK = 7
+    UNOPENABLE = 8
 
 
 class Verdict(IntEnum):
@@ -66,17 +69,24 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """An envelope whose author's signature holds; opened if it was for us and could be."""
+    """An envelope whose author's signature holds; opened if it was for us or a channel of ours, and could be.
+
+    ``keyless`` is True for a post of a channel whose secrets were not at hand: that it did not open says nothing.
+    """
 
     envelope: MeshEnvelope
     opened: Opened | None = None
     receipt: Receipt | None = None
     record: PeerRecord | None = None
     """The author's own record, where a receipt brings one."""
+    post: Post | None = None
+    keyless: bool = True
 
 
-def check(data: bytes, me: PeerKey, keys: Mapping[bytes, PrivateKey], crypto: Crypto) -> Checked | Reject:
-    """Judge received bytes without any state; ``keys`` are ours for opening. Raises: nothing."""
+def check(
+    data: bytes, me: PeerKey, keys: Mapping[bytes, PrivateKey], crypto: Crypto, channels: Secrets | None = None
+) -> Checked | Reject:
+    """Judge received bytes without any state; ``keys`` and ``channels`` are ours for opening. Raises: nothing."""
     try:
         envelope = MeshEnvelope.decode(data)
         # One of a later version is carried unread; its carrier is not to blame.
@@ -93,7 +103,11 @@ def check(data: bytes, me: PeerKey, keys: Mapping[bytes, PrivateKey], crypto: Cr
     opened = None
     if envelope.kind == Kind.MESSAGE and envelope.dst == me and understood(envelope):
         opened = open_sealed(envelope, keys, crypto)
-    return Checked(envelope, opened, receipt, _record_in(envelope, receipt, me, crypto))
+    post, secrets = None, channels.get(envelope.dst) if channels and envelope.kind == Kind.CHANNEL else None
+    if secrets is not None:
+        post = open_with(envelope, secrets, crypto)
+    record = _record_in(envelope, receipt, me, crypto)
+    return Checked(envelope, opened, receipt, record, post, keyless=secrets is None)
 
 
 def _record_in(envelope: MeshEnvelope, receipt: Receipt | None, me: PeerKey, crypto: Crypto) -> PeerRecord | None:
@@ -133,6 +147,7 @@ class Limits:
     """Messages of strangers waiting to be accepted."""
     requests_bytes: int = 32 << 20
     requests_per_author: int = 100
+    posts: PostLimits = field(default_factory=PostLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +214,8 @@ def admit(tx: MeshStore, checked: Checked, via: PeerKey, policy: Policy, now: No
         return Admission(Verdict.STORED)
     if policy.disk_low:
         return Admission(Verdict.DEFERRED, Reason.DISK)
+    if envelope.kind == Kind.CHANNEL and envelope.dst != policy.me:
+        return _post(tx, checked, via, age, policy, now)
     if envelope.dst != policy.me:
         if not policy.carry:
             return Admission(Verdict.REFUSED, Reason.POLICY)
@@ -244,6 +261,49 @@ def _deliver(tx: MeshStore, checked: Checked, policy: Policy, now: Now) -> Admis
     return Admission(Verdict.STORED, status=_delivered(tx), line=replace(line, cursor=cursor))
 
 
+def _post(tx: MeshStore, checked: Checked, via: PeerKey, age: int, policy: Policy, now: Now) -> Admission:
+    """Put a post that opened into the inbox, once by (author, uid), and into its channel's window."""
+    envelope, post = checked.envelope, checked.post
+    subscription = tx.channel(ChannelId(envelope.dst))
+    if subscription is None or subscription.left:
+        return Admission(Verdict.REFUSED, Reason.POLICY)
+    if not understood(envelope):
+        return Admission(Verdict.REFUSED, Reason.UNSUPPORTED)
+    if tx.fate(envelope.id) is not None:
+        tx.count("duplicates")
+        return Admission(Verdict.DUPLICATE)
+    if post is None:
+        if checked.keyless:
+            # We subscribed while it was on its way through the check: let it come again.
+            return Admission(Verdict.DEFERRED)
+        # Nothing is remembered of it: any member can make such posts.
+        tx.count("unopenable")
+        return Admission(Verdict.REFUSED, Reason.UNOPENABLE)
+    line = Line(
+        LineKind.POST, envelope.src, post.uid, now.wall, post.text, envelope.hop, subscription.channel.kind.value,
+        domain=post.domain, channel=envelope.dst,
+    )  # fmt: skip
+    cursor = tx.deliver(line)
+    if cursor is None:
+        # The same post in another envelope; see _deliver.
+        tx.count("duplicates")
+        return Admission(Verdict.DUPLICATE)
+    tx.count("delivered")
+    tx.remember(envelope.id, Fate.HELD, _forget_at(envelope, now.at))
+    tx.put_channel(replace(subscription, heads=heads_after(subscription.heads, envelope.id, post.parents)))
+    held = _held(envelope, via, age, now)
+    tx.hold(held)
+    slide(tx, held, policy.limits.posts, now.at)
+    return Admission(Verdict.STORED, line=replace(line, cursor=cursor))
+
+
+def _held(envelope: MeshEnvelope, via: bytes, age: int, now: Now) -> Held:
+    return Held(
+        envelope.id, envelope.kind, envelope.src, envelope.dst, via, envelope.wire(age_ms=age),
+        now.at, Instant(now.at + envelope.ttl_ms - age),
+    )  # fmt: skip
+
+
 def _requests_full(tx: MeshStore, line: Line, limits: Limits) -> bool:
     everyone = tx.usage(Scope.REQUESTS)
     return (
@@ -258,10 +318,7 @@ def _carry(
 ) -> Admission:
     if envelope.hop >= envelope.max_hops:
         return Admission(Verdict.REFUSED, Reason.HOPS)
-    held = Held(
-        envelope.id, envelope.kind, envelope.src, envelope.dst, via, envelope.wire(age_ms=age),
-        now.at, Instant(now.at + envelope.ttl_ms - age),
-    )  # fmt: skip
+    held = _held(envelope, via, age, now)
     known = tx.held(envelope.id)
     if fate is not None or known is not None:
         tx.count("duplicates")
@@ -334,3 +391,13 @@ def submit(tx: MeshStore, envelope: MeshEnvelope, policy: Policy, now: Now) -> H
     expires = Instant(now.at + envelope.ttl_ms - envelope.age_ms)
     held = Held(envelope.id, envelope.kind, envelope.src, envelope.dst, b"", wire, now.at, expires)
     return replace(held, serial=tx.hold(held))
+
+
+def publish(tx: MeshStore, envelope: MeshEnvelope, policy: Policy, now: Now) -> Held | Reason:
+    """Put a post of our own into its channel's window; return it as it is held there, or why it is not."""
+    if policy.disk_low:
+        return Reason.DISK
+    held = _held(envelope, b"", envelope.age_ms, now)
+    held = replace(held, serial=tx.hold(held))
+    slide(tx, held, policy.limits.posts, now.at)
+    return held

@@ -16,6 +16,7 @@ from typing import Any
 from quicprochat.core.address import Address, decode_addresses, encode_addresses
 from quicprochat.core.errors import LocalError, WireError
 from quicprochat.core.ids import KEY_BYTES, Label, PeerKey, labelled_hash
+from quicprochat.core.names import skeleton
 from quicprochat.core.record import ADDRESSES_MAX, NAME_MAX_BYTES, RELAY_MAX_BYTES
 from quicprochat.core.wire import Reader, utf8
 
@@ -42,6 +43,22 @@ def pair_fingerprint(one: bytes, other: bytes) -> str:
     """Return the 60 digits of two keys, the same on both sides: both keys' own digits in the order of the keys."""
     first, second = sorted((one, other))
     return f"{fingerprint(first)} {fingerprint(second)}"
+
+
+def scan_agrees(scanned: str, own: PeerKey, peer: PeerKey) -> bool:
+    """Say whether what was scanned at the peer's side belongs to the two of us.
+
+    It is the pair's 60 digits, the peer's own 30, or the peer's ticket. Raises: LocalError when it is none of these.
+    """
+    if scanned.strip().lower().startswith(TICKET_PREFIX):
+        return Ticket.parse(scanned.strip()).key == peer
+    digits = re.sub(r"[\s.-]", "", scanned)
+    if digits.isascii() and digits.isdigit():
+        if len(digits) == 2 * GROUPS * GROUP_DIGITS:
+            return digits == pair_fingerprint(own, peer).replace(" ", "")
+        if len(digits) == GROUPS * GROUP_DIGITS:
+            return digits == fingerprint(peer).replace(" ", "")
+    raise LocalError("what was scanned is neither the 60 digits of two peers, nor the 30 of one, nor a ticket")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +122,7 @@ def check_name(name: str) -> str:
     size = len(utf8(name, "the name"))
     if size > NAME_MAX_BYTES:
         raise LocalError(f"a name has at most {NAME_MAX_BYTES} bytes; this one has {size}")
-    if not name or name != name.strip() or not name.isprintable():
+    if not skeleton(name) or name != name.strip() or not name.isprintable():
         raise LocalError("a name is one line of visible characters without spaces at its ends")
     if "@" in name or name.startswith(("/", "#", "-", TICKET_PREFIX)) or _HEX_KEY.fullmatch(name):
         raise LocalError(
@@ -124,15 +141,30 @@ class MeshIdentity:
     contacts: Mapping[PeerKey, Contact] = field(default_factory=dict)
 
     def with_contact(self, contact: Contact) -> MeshIdentity:
-        """Return the identity with this contact added or replaced. Raises: LocalError when the name is taken."""
-        for other in self.contacts.values():
-            if contact.name and other.name == contact.name and other.key != contact.key:
-                raise LocalError(
-                    f"the name {contact.name!r} is another contact's already; choose another", code="exists"
-                )
+        """Return the identity with this contact added or replaced.
+
+        Raises: LocalError when the name is another's, or looks like it (code ``untrusted``), or the book is full.
+        """
+        old = self.contacts.get(contact.key)
+        namesake = self.called(contact.name) if old is None or old.name != contact.name else None
+        if namesake is not None and namesake.key != contact.key:
+            digits = namesake.key.hex()[:16]
+            raise LocalError(
+                f"{namesake.name!r} is already the name of a contact with another key ({digits}): this may be somebody "
+                "else. Choose another name; or, if that person proves to have a new key, first rename the old contact: "
+                f"qpc add {digits} --name <other name>",
+                code="untrusted",
+            )
         if contact.key not in self.contacts and len(self.contacts) >= CONTACTS_MAX:
             raise LocalError(f"the address book holds {CONTACTS_MAX} contacts and is full", code="full")
         return replace(self, contacts={**self.contacts, contact.key: contact})
+
+    def called(self, name: str) -> Contact | None:
+        """Return the contact of this name, or else one whose name looks like it."""
+        named = [contact for contact in self.contacts.values() if contact.name]
+        exact = next((contact for contact in named if contact.name == name), None)
+        seen = skeleton(name)
+        return exact or next((contact for contact in named if seen and skeleton(contact.name) == seen), None)
 
     def known(self) -> frozenset[PeerKey]:
         """Return the keys whose mail is welcome."""

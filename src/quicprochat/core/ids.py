@@ -46,6 +46,7 @@ class Label(Enum):
     CHANNEL_INNER = "channel-inner"
     FINGERPRINT = "fp"
     TICKET = "ticket"
+    EXPORT = "export"
 
 
 _PREFIXES = {label: b"quicprochat-mesh/1/" + label.value.encode("ascii") + b"\x00" for label in Label}

@@ -8,6 +8,7 @@
     RECORD  = age_ms 8 | record
     BYE     = code 1 | reason (UTF-8)
     PING, PONG, BEAT = empty
+    INTEREST= count 2 (0..256) | count * channel id 32, ascending
 
 Who the other end is, the transport has proved: its node key is its mesh key. Types of 0x80 and above may be skipped
 by who does not know them; an unknown type below ends the link.
@@ -19,11 +20,12 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum
+from itertools import pairwise
 
 from quicprochat.core.envelope import ENVELOPE_MAX_BYTES
 from quicprochat.core.errors import WireError
 from quicprochat.core.gate import Reason, Verdict
-from quicprochat.core.ids import ID_BYTES, EnvelopeId
+from quicprochat.core.ids import ID_BYTES, ChannelId, EnvelopeId
 from quicprochat.core.record import RECORD_MAX_BYTES
 from quicprochat.core.time import Instant
 from quicprochat.core.wire import Reader
@@ -36,6 +38,8 @@ RESULTS_MAX = 255
 WINDOW = 1_024
 """Envelopes a node lets a neighbour send before it has answered the first."""
 REASON_MAX_BYTES = 200
+INTEREST_MAX = 256
+"""Channels a node subscribes to at most: bounds what each neighbour remembers of it."""
 IGNORABLE = 0x80
 
 _LENGTH = struct.Struct(">IB")
@@ -53,6 +57,7 @@ class FrameType(IntEnum):
     RECORD = 0x06
     BYE = 0x07
     BEAT = 0x08
+    INTEREST = 0x80
 
 
 class Goodbye(IntEnum):
@@ -203,6 +208,25 @@ def decode_record(body: bytes) -> tuple[int, bytes]:
     if len(record) > RECORD_MAX_BYTES:
         raise WireError(f"a peer record of {len(record)} bytes")
     return age, record
+
+
+def encode_interest(channels: Sequence[ChannelId]) -> bytes:
+    """Return the body of an INTEREST frame; the ids ascend, and are at most INTEREST_MAX."""
+    assert len(channels) <= INTEREST_MAX
+    assert all(later > earlier for earlier, later in pairwise(channels))
+    return len(channels).to_bytes(2, "big") + b"".join(channels)
+
+
+def decode_interest(body: bytes) -> tuple[ChannelId, ...]:
+    """Read an INTEREST frame: all channels that the neighbour subscribes to. Raises: WireError."""
+    reader = Reader(body, "a list of channels")
+    if (count := reader.uint(2)) > INTEREST_MAX:
+        raise WireError(f"a list of {count} channels; {INTEREST_MAX} are allowed")
+    channels = tuple(ChannelId(reader.take(ID_BYTES)) for _ in range(count))
+    reader.end()
+    if any(later <= earlier for earlier, later in pairwise(channels)):
+        raise WireError("a list of channels that does not ascend")
+    return channels
 
 
 def encode_bye(code: Goodbye, reason: str) -> bytes:

@@ -14,7 +14,9 @@ from heapq import heappop, heappush
 from itertools import islice
 from typing import Any
 
-from quicprochat.core.ids import EnvelopeId, PeerKey, Uid
+from quicprochat.core.channel import Subscription
+from quicprochat.core.envelope import Kind
+from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey, Uid
 from quicprochat.core.quota import Quotas
 from quicprochat.core.receipt import State
 from quicprochat.core.seal import Protection
@@ -59,6 +61,7 @@ class MemoryStore:
         self._records: dict[PeerKey, StoredRecord] = {}
         self._sightings: dict[PeerKey, Sighting] = {}
         self._prekeys: dict[bytes, StoredPrekey] = {}
+        self._channels: dict[ChannelId, Subscription] = {}
 
     @property
     def volatile(self) -> bool:
@@ -189,7 +192,12 @@ class MemoryStore:
         return self._quotas.usage(scope, key)
 
     def recipients(self) -> int:
-        return sum(1 for held in self._by_dst.values() if held)
+        return sum(1 for held in self._by_dst.values() if any(h.kind != Kind.CHANNEL for h in held.values()))
+
+    def oldest(self, dst: bytes, src: PeerKey | None, limit: int) -> Sequence[EnvelopeId]:
+        waiting = self._by_dst.get(dst, {})
+        wanted = (waiting[serial] for serial in sorted(waiting))
+        return [h.id for h in wanted if (not h.own if src is None else h.src == src)][:limit]
 
     # --- sent messages
 
@@ -266,7 +274,7 @@ class MemoryStore:
         found: list[Line] = []
         for cursor in sorted(c for c in self._lines if c > after):
             line = self._lines[cursor]
-            if (unread and line.read) or (messages and line.kind is not LineKind.MESSAGE):
+            if (unread and line.read) or (messages and line.kind is LineKind.RECEIPT):
                 continue
             if peer is not None and line.peer != peer:
                 continue
@@ -285,7 +293,10 @@ class MemoryStore:
                 self._set(self._lines, cursor, replace(line, read=True))
 
     def unread(self) -> int:
-        return sum(1 for line in self._lines.values() if line.kind is LineKind.MESSAGE and not line.read)
+        return sum(1 for line in self._lines.values() if line.kind is not LineKind.RECEIPT and not line.read)
+
+    def unread_posts(self, channel: ChannelId) -> int:
+        return sum(1 for line in self._lines.values() if line.channel == channel and not line.read)
 
     def accept(self, author: PeerKey) -> int:
         found = [line for line in self._lines.values() if line.peer == author and line.request]
@@ -293,6 +304,9 @@ class MemoryStore:
             self._set(self._lines, line.cursor, replace(line, request=False))
             self._count_request(line, -1)
         return len(found)
+
+    def requesters(self, limit: int) -> Sequence[PeerKey]:
+        return sorted({line.peer for line in self._lines.values() if line.request})[:limit]
 
     # --- peers
 
@@ -318,6 +332,17 @@ class MemoryStore:
 
     def sightings(self, limit: int) -> Sequence[Sighting]:
         return sorted(self._sightings.values(), key=lambda s: (-s.at, s.key))[:limit]
+
+    # --- channels
+
+    def put_channel(self, subscription: Subscription) -> None:
+        self._set(self._channels, subscription.channel.id, subscription)
+
+    def channel(self, id: ChannelId) -> Subscription | None:
+        return self._channels.get(id)
+
+    def channels(self) -> Sequence[Subscription]:
+        return [self._channels[id] for id in sorted(self._channels)]
 
     # --- prekeys
 

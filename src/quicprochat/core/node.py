@@ -25,11 +25,13 @@ from quicprochat.core.events import (
     EnvelopeArrived,
     EnvelopeRejected,
     Event,
+    InterestArrived,
     Journaled,
     LinkDown,
     LinkId,
     LinkUp,
     PolicyChanged,
+    PostWritten,
     RecordArrived,
     Resealed,
     ResealFailed,
@@ -38,7 +40,9 @@ from quicprochat.core.events import (
     SendEnvelope,
     SendRecord,
     SendResults,
+    Subscribed,
     Tick,
+    Unsubscribed,
     Withdrawn,
     Written,
 )
@@ -47,11 +51,15 @@ from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.link import RESULTS_MAX, Goodbye, Result
 from quicprochat.core.outbox import Outbox
 from quicprochat.core.patience import Patience
+from quicprochat.core.posts import Posts
 from quicprochat.core.receipt import OPEN_STATES, RECEIPT_IDS_MAX, Receipt, State, Status
-from quicprochat.core.record import PeerRecord, open_record
+from quicprochat.core.record import RECORD_LIFETIME_S, PeerRecord, open_record
 from quicprochat.core.seal import Prekey, Protection
+from quicprochat.core.spread import OFFER_MAX, Spread
 from quicprochat.core.store import Fate, MeshStore, Scope, Sent, Sighting, StoredRecord
-from quicprochat.core.time import HOUR_MS, MINUTE_MS, Instant, Now
+from quicprochat.core.time import MINUTE_MS, Instant, Now
+from quicprochat.core.window import after_release
+from quicprochat.core.window import expire as expire_post
 
 RECORDS_MAX = 4_096
 """Records of others that are kept; a flood of made-up peers pushes out the oldest who are not contacts."""
@@ -85,6 +93,7 @@ class Node:
         self._card = OwnCard(signer, crypto)
         self._wanted = PeerRecord(signer.key, 0, 0)
         self._outbox = Outbox()
+        self._posts = Posts(signer, crypto, entropy)
         self._links: dict[LinkId, _Neighbour] = {}
         self._by_peer: dict[PeerKey, _Neighbour] = {}
         self._servers: dict[PeerKey, Taken] = {}
@@ -92,6 +101,8 @@ class Node:
         self._conflicts: set[PeerKey] = set()
         self._alarms = TokenBucket(ALARM_BURST, ALARM_PER_S, Instant(0))
         self._patience = Patience()
+        self._spread = Spread()
+        self._spread_at: Instant | None = None
         self._sweep_at = Instant(0)
         self._next_expiry: Instant | None = None
         # Gathered during one step, sent at its end.
@@ -119,7 +130,8 @@ class Node:
         """Take up what the store remembers; to be called once, inside a transaction, before the first step."""
         out: list[Effect] = []
         self._card.start(tx, now, out)
-        self._records = {r.key: (r.epoch, r.seq) for r in tx.records(RECORDS_MAX)}
+        self._posts.start(tx, out)
+        self._records = {r.key: (r.epoch, r.seq) for r in reversed(tx.records(RECORDS_MAX))}
         self._sweep_at = now.at
         self._next_expiry = tx.next_expiry()
         return tuple(out)
@@ -129,7 +141,11 @@ class Node:
         times = [self._card.deadline(), self._sweep_at]
         if self._next_expiry is not None:
             times.append(self._next_expiry)
+        if self._spread_at is not None:
+            times.append(self._spread_at)
         times += [at for n in self._links.values() if (at := n.lane.deadline()) is not None]
+        if (at := self._posts.deadline()) is not None:
+            times.append(at)
         return min(times)
 
     def step(self, events: Iterable[Event], tx: MeshStore, now: Now) -> tuple[Effect, ...]:
@@ -143,7 +159,9 @@ class Node:
         for neighbour in self._links.values():
             if neighbour.lane.backlog and not self._outbox.upgrading(neighbour.peer):
                 neighbour.lane.fill(tx, self._outbox, now.at, out)
+            self._posts.fill(tx, neighbour.lane, now.at, out)
         self._flush_results(out)
+        self._spread_records(tx, now, out)
         self._next_expiry = tx.next_expiry()
         return tuple(out)
 
@@ -180,6 +198,15 @@ class Node:
                     addresses=event.addresses,
                 )
                 self._publish(tx, now, out)
+            case InterestArrived():
+                if (neighbour := self._links.get(event.link)) is not None:
+                    self._posts.interest(neighbour.peer, event.channels)
+            case PostWritten():
+                self._posts.write(event, tx, self._policy, now, out)
+            case Subscribed():
+                self._posts.join(tx, event.channel, out)
+            case Unsubscribed():
+                self._posts.leave(tx, event.channel, now, out)
             case Tick():
                 pass
             case _:
@@ -194,18 +221,23 @@ class Node:
         old = self._by_peer.get(event.peer)
         if old is not None:
             self._links.pop(old.lane.link, None)
+            self._spread.link_down(old.lane.link)
         neighbour = _Neighbour(event.peer, self._lane(event, tx, now), now.at)
         self._links[event.link] = neighbour
         self._by_peer[event.peer] = neighbour
-        if not event.server_epoch:
-            address = str(event.address) if event.address else ""
-            tx.see(Sighting(event.peer, now.wall, now.at, address))
+        if event.carrier:
+            return
+        owners = [*reversed(self._by_peer), *(record.key for record in tx.records(OFFER_MAX))]
+        self._spread.link_up(event.link, event.peer, (o for o in owners if o not in self._policy.blocked), now.at)
+        self._posts.link_up(event.peer, event.store_epoch, now.at)
+        address = str(event.address) if event.address else ""
+        tx.see(Sighting(event.peer, now.wall, now.at, address))
 
     def _lane(self, event: LinkUp, tx: MeshStore, now: Now) -> Lane:
-        if not event.server_epoch:
+        if not event.carrier:
             return Lane(event.link, event.peer, event.window, now.at)
         taken = self._servers.setdefault(event.peer, Taken())
-        taken.begin(event.server_epoch, tx)
+        taken.begin(event.store_epoch, tx)
         return CarrierLane(event.link, event.peer, event.window, now.at, taken, self._by_peer)
 
     def _carry_again(self) -> None:
@@ -221,11 +253,13 @@ class Node:
                 neighbour.lane.backlog = True
 
     def _link_down(self, event: LinkDown, tx: MeshStore, now: Now) -> None:
+        self._spread.link_down(event.link)
         neighbour = self._links.pop(event.link, None)
         if neighbour is None:
             return
         if self._by_peer.get(neighbour.peer) is neighbour:
             del self._by_peer[neighbour.peer]
+            self._posts.link_down(neighbour.peer)
         self._results.pop(event.link, None)
         self._carry_again()
 
@@ -238,6 +272,7 @@ class Node:
         if ban:
             del self._links[event.link]
             self._by_peer.pop(neighbour.peer, None)
+            self._posts.link_down(neighbour.peer)
             out.append(CloseLink(event.link, Goodbye.ABUSE, "too many envelopes that do not verify", ban))
 
     def _policy_changed(self, event: PolicyChanged, out: list[Effect]) -> None:
@@ -245,6 +280,7 @@ class Node:
         for peer in sorted(event.blocked & self._by_peer.keys()):
             neighbour = self._by_peer.pop(peer)
             del self._links[neighbour.lane.link]
+            self._posts.link_down(peer)
             out.append(CloseLink(neighbour.lane.link, Goodbye.BUSY, "no room"))
 
     # --- what comes in
@@ -256,7 +292,8 @@ class Node:
             return
         checked, via = event.checked, neighbour.peer
         envelope, receipt = checked.envelope, checked.receipt
-        admission = admit(tx, checked, via, self._policy, now)
+        let_in = self._posts.admit if envelope.kind == Kind.CHANNEL else admit
+        admission = let_in(tx, checked, via, self._policy, now)
         onward = self._by_peer.get(PeerKey(envelope.dst))
         if onward is not None:
             onward.lane.backlog = True
@@ -306,7 +343,7 @@ class Node:
             held = tx.held(id)
             if held is not None and not held.own and held.dst == author:
                 tx.release(id)
-                tx.remember(id, Fate.GONE, _after_release(now))
+                tx.remember(id, Fate.GONE, after_release(now.at))
 
     def _reseal_unopened(
         self, receipt: Receipt, record: PeerRecord, tx: MeshStore, now: Now, out: list[Effect]
@@ -329,6 +366,8 @@ class Node:
             if result.id not in lane.flying:
                 continue
             lane.answered(result.id, now.at)
+            if self._posts.answered(neighbour.peer, result, now.at, out):
+                continue
             held = tx.held(result.id)
             if held is None:
                 continue
@@ -345,14 +384,14 @@ class Node:
                     self._outbox.seal_again(tx, sent, self._prekey_of(sent.to, tx, now), now, out)
             elif held.dst == neighbour.peer and result.verdict is not Verdict.DEFERRED:
                 tx.release(result.id)
-                tx.remember(result.id, Fate.GONE, _after_release(now))
+                tx.remember(result.id, Fate.GONE, after_release(now.at))
 
     def _prekey_of(self, peer: PeerKey, tx: MeshStore, now: Now) -> Prekey | None:
         stored = tx.record(peer)
         if stored is None:
             return None
         record = open_record(stored.data, self._crypto)
-        if stored.age_ms + now.at - stored.stored_at >= record.lifetime_s * 1_000:
+        if _age(stored, now) >= record.lifetime_s * 1_000:
             return None
         return record.prekeys[0] if record.prekeys else None
 
@@ -375,14 +414,18 @@ class Node:
                 return
             if stored is not None and record.version < known and event.link is not None:
                 # Its owner, or a neighbour, is behind: show the newer one.
-                out.append(SendRecord(event.link, stored.data, stored.age_ms + max(0, now.at - stored.stored_at)))
+                out.append(SendRecord(event.link, stored.data, _age(stored, now)))
+            if event.link is not None:
+                self._spread.shown(record.key, event.link)
             if record.version < known:
                 return
         else:
             if known is None:
                 self._make_room_for_record(tx)
             tx.put_record(StoredRecord(record.key, *record.version, record.signed, event.age_ms, now.at))
-            self._records[record.key] = record.version
+            self._records.pop(record.key, None)
+            self._records[record.key] = record.version  # last, as the newest to come
+            self._spread.news(record.key, event.link, now.at)
         if record.prekeys:
             self._outbox.upgrade(tx, record.key, record.prekeys[0], now, out)
 
@@ -397,10 +440,10 @@ class Node:
     def _make_room_for_record(self, tx: MeshStore) -> None:
         if len(self._records) < RECORDS_MAX:
             return
-        for old in reversed(tx.records(RECORDS_MAX)):
-            if old.key not in self._policy.contacts and old.key not in self._by_peer:
-                tx.drop_record(old.key)
-                self._records.pop(old.key, None)
+        for old in self._records:
+            if old not in self._policy.contacts and old not in self._by_peer:
+                tx.drop_record(old)
+                del self._records[old]
                 return
 
     # --- what goes out
@@ -488,6 +531,15 @@ class Node:
         if self._card.publish(tx, self._wanted, now, out):
             out.extend(SendRecord(link, self.record.signed, 0) for link in self._links)
 
+    def _spread_records(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        for link, owner in self._spread.due(now.at):
+            stored = tx.record(owner)
+            if stored is None or link not in self._links or owner in self._policy.blocked:
+                continue
+            if (age_ms := _age(stored, now)) < RECORD_LIFETIME_S * 1_000:
+                out.append(SendRecord(link, stored.data, age_ms))
+        self._spread_at = self._spread.deadline(now.at)
+
     # --- time
 
     def _timers(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
@@ -496,9 +548,12 @@ class Node:
             self._publish(tx, now, out)
         if self._next_expiry is not None and now.at >= self._next_expiry:
             for held in tx.expired(now.at, SWEEP_BATCH):
+                if held.kind == Kind.CHANNEL:
+                    expire_post(tx, held, now.at)
+                    continue
                 self._outbox.expire(tx, held, now, out)
                 if not held.own:
-                    tx.remember(held.id, Fate.GONE, _after_release(now))
+                    tx.remember(held.id, Fate.GONE, after_release(now.at))
         if now.at >= self._sweep_at:
             more = tx.forget(now.at, SWEEP_BATCH) == SWEEP_BATCH
             self._sweep_at = Instant(now.at + (1_000 if more else SWEEP_MS))
@@ -538,6 +593,6 @@ class Node:
         self._results.clear()
 
 
-def _after_release(now: Now) -> Instant:
-    """How long the id of a released envelope is remembered: as long as any copy of it can live."""
-    return Instant(now.at + 2 * TTL_MAX_S * 1_000 + HOUR_MS)
+def _age(stored: StoredRecord, now: Now) -> int:
+    """How long ago a stored record was signed."""
+    return stored.age_ms + max(0, now.at - stored.stored_at)

@@ -8,6 +8,10 @@ from quicprochat.core.store import Held, Scope, Usage
 
 def scopes_of(held: Held) -> tuple[tuple[Scope, bytes], ...]:
     """Return every quota that an envelope counts against."""
+    if held.kind == Kind.CHANNEL:
+        if held.own:
+            return ((Scope.OWN_POSTS, held.dst),)
+        return ((Scope.POSTS, b""), (Scope.POSTS, held.dst), (Scope.POSTS, held.src + held.dst))
     if held.own:
         return ((Scope.OWN, b""),)
     if held.kind == Kind.RECEIPT:
@@ -41,6 +45,10 @@ class Quotas:
         """Count an envelope in or out of all its scopes."""
         for scope, key in scopes_of(held):
             self.add(scope, key, len(held.wire), sign)
+
+    def keys(self, scope: Scope, size: int) -> set[bytes]:
+        """Return a scope's keys of so many bytes for which something is counted."""
+        return {key for of, key in self._used if of is scope and len(key) == size}
 
     def usage(self, scope: Scope, key: bytes) -> Usage:
         """Return a scope's total."""

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Protocol
 
+from quicprochat.core.channel import Subscription
 from quicprochat.core.envelope import HEADER_BYTES, TRANSIT, TRANSIT_OFFSET
-from quicprochat.core.ids import EnvelopeId, PeerKey, Uid
+from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey, Uid
 from quicprochat.core.receipt import State
 from quicprochat.core.seal import Protection
 from quicprochat.core.time import Instant, WallTime
@@ -82,6 +83,10 @@ class Scope(Enum):
     """Others' mail from one author to one recipient; key = author | recipient."""
     REQUESTS = "requests"
     """Messages from strangers in the inbox, not yet accepted; key empty for all, or the author."""
+    OWN_POSTS = "own posts"
+    """Our own posts that are kept; key = channel."""
+    POSTS = "posts"
+    """Others' posts that are kept; key empty for all, or the channel, or author | channel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +133,15 @@ class LineKind(Enum):
 
     MESSAGE = "message"
     RECEIPT = "receipt"
+    POST = "post"
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the journal: a message that arrived, or a change of state of one that was sent.
+    """One line of the journal: a message or post that arrived, or a change of state of one that was sent.
 
-    ``peer`` is the author of a message, or whom the sent message was to. ``cursor`` orders lines and is never reused
-    (0 before storing). ``read`` once a reader has written it out.
+    ``peer`` is the author of a message or post, or whom the sent message was to. ``channel`` is a post's, else empty.
+    ``cursor`` orders lines and is never reused (0 before storing). ``read`` once a reader has written it out.
     """
 
     kind: LineKind
@@ -151,6 +157,7 @@ class Line:
     reason: str = ""
     read: bool = False
     cursor: int = 0
+    channel: bytes = b""
 
     @property
     def size(self) -> int:
@@ -295,12 +302,16 @@ class MeshStore(Protocol):
         """Return when the next held envelope expires."""
         ...
 
+    def oldest(self, dst: bytes, src: PeerKey | None, limit: int) -> Sequence[EnvelopeId]:
+        """Return what is held longest for a destination: from one author, or (None) from anybody but ourselves."""
+        ...
+
     def usage(self, scope: Scope, key: bytes = b"") -> Usage:
         """Return what a scope counts now; cheap, asked for every envelope."""
         ...
 
     def recipients(self) -> int:
-        """Return for how many different destinations something is held."""
+        """Return for how many different destinations something is held; channels are not counted."""
         ...
 
     # --- sent messages
@@ -344,7 +355,7 @@ class MeshStore(Protocol):
     # --- journal: inbox and changes of state
 
     def deliver(self, line: Line) -> int | None:
-        """Put a message into the inbox; return its cursor, or None when (author, uid) was delivered before."""
+        """Put a MESSAGE or POST into the inbox; return its cursor, or None when (author, uid) was delivered before."""
         ...
 
     def delivered(self, author: PeerKey, uid: Uid) -> bool:
@@ -364,7 +375,7 @@ class MeshStore(Protocol):
         messages: bool = False,
         peer: PeerKey | None = None,
     ) -> Sequence[Line]:
-        """Return lines with a cursor above ``after`` in order; only unread, only messages, only one peer's."""
+        """Return lines with a cursor above ``after`` in order; only unread, only what was received, only one peer's."""
         ...
 
     def newest_line(self) -> int:
@@ -376,11 +387,19 @@ class MeshStore(Protocol):
         ...
 
     def unread(self) -> int:
-        """Return how many messages are unread."""
+        """Return how many messages and posts are unread."""
+        ...
+
+    def unread_posts(self, channel: ChannelId) -> int:
+        """Return how many posts of one channel are unread."""
         ...
 
     def accept(self, author: PeerKey) -> int:
         """Turn an author's requests into ordinary messages; return how many."""
+        ...
+
+    def requesters(self, limit: int) -> Sequence[PeerKey]:
+        """Return authors of requests, in the order of their keys."""
         ...
 
     # --- peers
@@ -407,6 +426,20 @@ class MeshStore(Protocol):
 
     def sightings(self, limit: int) -> Sequence[Sighting]:
         """Return peers that were linked, the most recent first."""
+        ...
+
+    # --- channels
+
+    def put_channel(self, subscription: Subscription) -> None:
+        """Keep a subscription in place of what was known of the channel; of one that was left no secret stays."""
+        ...
+
+    def channel(self, id: ChannelId) -> Subscription | None:
+        """Return the subscription to a channel, also one that was left."""
+        ...
+
+    def channels(self) -> Sequence[Subscription]:
+        """Return all subscriptions, left ones among them, in the order of their ids."""
         ...
 
     # --- prekeys

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from quicprochat.core.identity import (
     parse_key,
 )
 from quicprochat.core.ids import PeerKey
+from quicprochat.core.names import look_alike, skeleton
 
 _HEX = re.compile(r"[0-9a-fA-F]+")
 
@@ -94,16 +95,21 @@ class AddressBook:
         self._keep(self.identity.with_contact(contact))
         return contact
 
-    def resolve(self, text: str, heard: Iterable[PeerKey]) -> PeerKey:
-        """Return the one peer that a name, a key, or a beginning of a key means.
-
-        ``heard`` are keys of peers that are known without being contacts. Raises: LocalError with code ``not_found``
-        or ``ambiguous``.
-        """
+    def find(self, text: str) -> PeerKey | None:
+        """Return the contact of exactly this name, or the key that the text is; None for anything else."""
         for contact in self.identity.contacts.values():
             if contact.name and contact.name == text:
                 return contact.key
-        if (key := parse_key(text)) is not None:
+        return parse_key(text)
+
+    def resolve(self, text: str, heard: Iterable[PeerKey], claims: Mapping[PeerKey, str] | None = None) -> PeerKey:
+        """Return the one peer that a name, a key, or a beginning of a key means.
+
+        Names are those of contacts; what a peer calls itself (``claims``) never resolves, it is only mentioned.
+        ``heard`` are keys of peers that are known without being contacts. Raises: LocalError with code ``not_found``
+        or ``ambiguous``.
+        """
+        if (key := self.find(text)) is not None:
             return key
         if "@" in text:
             raise LocalError(
@@ -111,22 +117,42 @@ class AddressBook:
                 "name or a key",
                 code="unsupported",
             )
-        found: set[PeerKey] = set()
+        contacts = self.identity.contacts
+        seen = skeleton(text)
+        found = {c.key for c in contacts.values() if seen and c.name and skeleton(c.name) == seen}
         if len(text) >= KEY_PREFIX_MIN and _HEX.fullmatch(text):
             prefix = text.lower()
-            found = {k for k in (*self.identity.contacts, *heard) if k.hex().startswith(prefix)}
+            found |= {k for k in (*contacts, *heard) if k.hex().startswith(prefix)}
         if len(found) > 1:
-            raise LocalError(f"{text!r} is the beginning of {len(found)} keys; give more digits", code="ambiguous")
-        if not found:
             raise LocalError(
-                f"no peer is called {text[:64]!r}; see: qpc mesh peers, or add one with: qpc mesh add <ticket>",
-                code="not_found",
+                f"{text[:64]!r} can mean {len(found)} peers; write the name as it is in your address book, or more "
+                "digits of the key",
+                code="ambiguous",
             )
+        if not found:
+            raise LocalError(_nobody(text, claims or {}), code="not_found")
         return found.pop()
 
 
+def _nobody(text: str, claims: Mapping[PeerKey, str]) -> str:
+    claiming = sorted(key.hex()[:16] for key, name in claims.items() if look_alike(name, text))
+    if not claiming:
+        return f"no peer is called {text[:64]!r}; see: qpc mesh peers, or add one with: qpc mesh add <ticket>"
+    if len(claiming) > 1:
+        return f"{len(claiming)} strangers call themselves {text[:64]!r}; tell them apart with: qpc mesh peers"
+    return (
+        f"a stranger with the key {claiming[0]} calls itself {text[:64]!r}; compare digits (qpc verify {claiming[0]}),"
+        f" then add it under a name of yours: qpc add {claiming[0]} --name <name>"
+    )
+
+
+def looks_whole(text: str) -> bool:
+    """Say whether a text is to be read as a ticket, a whole key, or a key with an address."""
+    return text.lower().startswith(TICKET_PREFIX) or "@" in text or parse_key(text) is not None
+
+
 def _parse_peer(text: str) -> Ticket:
-    if text.startswith(TICKET_PREFIX):
+    if text.lower().startswith(TICKET_PREFIX):
         return Ticket.parse(text)
     digits, at, address = text.partition("@")
     key = parse_key(digits)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from quicprochat.core.channel import Secrets, Subscription
 from quicprochat.core.crypto import Crypto, Entropy, PrivateKey, Signer
 from quicprochat.core.envelope import Header, Kind, MeshEnvelope, make
 from quicprochat.core.events import Reseal, Resealed, ResealFailed, Written
@@ -28,6 +29,7 @@ class Edge:
         self._domain = home_domain
         self._identity_key = identity_key
         self.keys: dict[bytes, PrivateKey] = {BOOTSTRAP_ID: identity_key}
+        self.channels: Secrets = {}
 
     def load_prekeys(self, stored: Callable[[], Iterable[StoredPrekey]]) -> None:
         """Take over the stored prekeys; the dictionary is replaced, since threads may be opening with the old one."""
@@ -35,6 +37,11 @@ class Edge:
         self.keys = {BOOTSTRAP_ID: self._identity_key} | {
             p.id: known.get(p.id) or self._crypto.load_prekey(p.secret) for p in stored()
         }
+
+    def load_channels(self, subscriptions: Iterable[Subscription]) -> None:
+        """Take over the secrets of the channels we are in; replaced as a whole, like the prekeys."""
+        joined = [s.channel for s in subscriptions if not s.left]
+        self.channels = {channel.id: ((channel.epoch, channel.secret),) for channel in joined}
 
     def write(
         self, to: PeerKey, text: str, prekey: Prekey | None, ttl_s: int, now: Now, *, claim_time: bool, require_fs: bool

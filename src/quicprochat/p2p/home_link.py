@@ -248,7 +248,8 @@ class HomeLink:
         self._out, self._records, self._results = [], [self._own_record()], {}
         self._wake.set()
         server = PeerKey(connection.peer)
-        await self._owner.settle([LinkUp(self.id, server, BATCH * BATCHES_IN_FLIGHT, None, bytes(info.epoch))])
+        window, epoch = BATCH * BATCHES_IN_FLIGHT, bytes(info.epoch)
+        await self._owner.settle([LinkUp(self.id, server, window, None, epoch, carrier=True)])
         try:
             self._session = session
             receiver = Receiver(self._take_in, lambda: connection.end(Goodbye.ABUSE, "too many pushes at once"))

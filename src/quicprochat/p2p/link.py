@@ -9,9 +9,17 @@ from typing import Protocol
 
 from quicprochat.core.bucket import TokenBucket
 from quicprochat.core.errors import RemoteError, UnavailableError
-from quicprochat.core.events import EnvelopeArrived, EnvelopeRejected, Event, LinkId, RecordArrived, ResultsArrived
+from quicprochat.core.events import (
+    EnvelopeArrived,
+    EnvelopeRejected,
+    Event,
+    InterestArrived,
+    LinkId,
+    RecordArrived,
+    ResultsArrived,
+)
 from quicprochat.core.gate import Checked, Reject
-from quicprochat.core.ids import PeerKey
+from quicprochat.core.ids import ChannelId, PeerKey
 from quicprochat.core.link import (
     IGNORABLE,
     Beat,
@@ -22,8 +30,10 @@ from quicprochat.core.link import (
     Hello,
     Result,
     decode_bye,
+    decode_interest,
     decode_record,
     decode_results,
+    encode_interest,
     encode_record,
     encode_results,
     frame,
@@ -46,6 +56,8 @@ BATCHES_UNDER_WAY = 2
 STRANGER_BURST, STRANGER_PER_S = 2_000, 1_000
 """Envelopes of a neighbour who is no contact that are verified: a quarter of a small core at most (guess)."""
 RECORD_BURST, RECORD_PER_S = 64, 16
+INTEREST_BURST, INTEREST_PER_S = 32, 2
+"""Changes of interest taken from a neighbour; a node of ours tells fewer (``posts.TELL_BURST``)."""
 
 
 class ByteStream(Protocol):
@@ -137,6 +149,7 @@ class PeerLink:
         now = owner.instant()
         self._envelopes = TokenBucket(STRANGER_BURST, STRANGER_PER_S, now)
         self._records = TokenBucket(RECORD_BURST, RECORD_PER_S, now)
+        self._interests = TokenBucket(INTEREST_BURST, INTEREST_PER_S, now)
         self._under_way = asyncio.Semaphore(BATCHES_UNDER_WAY)
         self._ending: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -151,6 +164,10 @@ class PeerLink:
     def send_record(self, record: bytes, age_ms: int) -> None:
         """Pass on a record."""
         self.send(frame(FrameType.RECORD, encode_record(record, age_ms)))
+
+    def send_interest(self, channels: Sequence[ChannelId]) -> None:
+        """Say which channels this node subscribes to."""
+        self.send(frame(FrameType.INTEREST, encode_interest(channels)))
 
     def send(self, data: bytes) -> None:
         """Queue whole frames; joined with whatever else is waiting, they leave in one write."""
@@ -268,6 +285,10 @@ class PeerLink:
                 if self._records.take(self._owner.instant()):
                     age, data = decode_record(body)
                     out.append(RecordArrived(self.id, self._owner.open_record(data), age))
+            case FrameType.INTEREST:
+                if not self._interests.take(self._owner.instant()):
+                    raise RemoteError("too many changes of interest", code=Goodbye.ABUSE)
+                out.append(InterestArrived(self.id, decode_interest(body)))
             case FrameType.BYE:
                 code, reason = decode_bye(body)
                 raise UnavailableError(f"the peer said goodbye ({code}): {reason}")

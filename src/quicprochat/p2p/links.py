@@ -33,6 +33,10 @@ STRANGERS_MAX = 256
 CARDS_MAX = 4_096
 """Records kept at hand for sealing; the store has the others."""
 DIAL_S = 5.0
+MEET_S = 2.0
+"""A dial on the local network: who is there answers within milliseconds."""
+MEET_MAX = 64
+"""Strangers dialled because discovery heard of them: in a crowd, a part of it links the rest (guess)."""
 STREAM_S = 5.0
 
 
@@ -120,6 +124,8 @@ class Links:
         self._transport: Transport | None = None
         self.cards: dict[PeerKey, PeerRecord] = {}
         """The newest verified records of peers met in this run."""
+        self.named: Callable[[PeerKey, str], None] = lambda key, name: None
+        """Told what a peer calls itself, with every record that is news."""
         self.dialler = Dialler(self._dial, self.instant, jitter)
 
     # --- what the node and its callers ask
@@ -180,11 +186,26 @@ class Links:
             log.error("a link ended by a fault of this program; please report it", exc_info=error)
 
     async def _dial(self, target: Target) -> bool:
-        assert self._transport is not None
         if self._banned(target.key) or target.key in self._book.identity.blocked():
             return False
-        addresses = [(a.ip, a.port) for a in target.addresses]
-        connection = await self._transport.connect(target.key, addresses, target.relay or None, DIAL_S)
+        return await self._connect(target.key, target.addresses, target.relay or None, DIAL_S)
+
+    async def meet(self, key: PeerKey, addresses: tuple[Address, ...]) -> bool:
+        """Dial a peer, perhaps a stranger, where it was announced on the local network; return whether it is linked.
+
+        Raises: LocalError, UnavailableError.
+        """
+        if key in self._by_peer:
+            return True
+        if self._transport is None or self._banned(key) or key in self._book.identity.blocked():
+            return False
+        if not self.wants(key) and self._strangers() >= MEET_MAX:
+            return False
+        return await self._connect(key, addresses, None, MEET_S)
+
+    async def _connect(self, key: PeerKey, where: tuple[Address, ...], relay: str | None, timeout_s: float) -> bool:
+        assert self._transport is not None
+        connection = await self._transport.connect(key, [(a.ip, a.port) for a in where], relay, timeout_s)
         ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._spawn(self._serve(connection, ready))
         return await ready
@@ -215,8 +236,10 @@ class Links:
     def _welcome(self, peer: PeerKey) -> bool:
         if self._banned(peer) or peer in self._book.identity.blocked() or len(self._by_id) >= LINKS_MAX:
             return False
-        strangers = sum(1 for entry in self._by_id.values() if not self.trusted(entry.link.peer))
-        return self.trusted(peer) or strangers < STRANGERS_MAX
+        return self.trusted(peer) or self._strangers() < STRANGERS_MAX
+
+    def _strangers(self) -> int:
+        return sum(1 for entry in self._by_id.values() if not self.trusted(entry.link.peer))
 
     def _banned(self, peer: PeerKey) -> bool:
         return self._bans.get(peer, Instant(0)) > self.instant()
@@ -268,10 +291,12 @@ class Links:
         remote = entry.connection.remote_address()
         address = Address(*remote) if remote else None
         self._driver.post(
-            RecordArrived(link.id, record, hello.record_age_ms), LinkUp(link.id, link.peer, hello.window, address)
+            RecordArrived(link.id, record, hello.record_age_ms),
+            LinkUp(link.id, link.peer, hello.window, address, hello.store_epoch),
         )
         if entry.ready is not None and not entry.ready.done():
             entry.ready.set_result(True)
+        log.debug("%s is linked", link.peer.hex()[:8])
         self.dialler.linked(link.peer)
         self.learn(record, address if link.dialled else None)
         self._news()
@@ -284,12 +309,16 @@ class Links:
         self._wanted.add(peer)
         return True
 
+    def wants(self, peer: PeerKey) -> bool:
+        """Say whether the peer is a contact, or somebody we have mail for."""
+        return self.trusted(peer) or peer in self._wanted
+
     def learn(self, record: PeerRecord, worked: Address | None = None) -> None:
         """Dial this peer, from now on, where its record says; first where it was just reached.
 
         Only contacts, and those we have mail for: a stranger's record must not make us send packets where it likes.
         """
-        if not self.trusted(record.key) and record.key not in self._wanted:
+        if not self.wants(record.key):
             return
         contact = self._book.contact(record.key)
         noted = contact.addresses if contact else ()
@@ -299,12 +328,12 @@ class Links:
 
     async def check_all(self, envelopes: list[bytes]) -> list[Checked | Reject]:
         """Run the gate's first half over received envelopes."""
-        keys, key, crypto = self._edge.keys, self.key, self._crypto
+        keys, key, crypto, channels = self._edge.keys, self.key, self._crypto, self._edge.channels
         if len(envelopes) <= CHECK_INLINE:
-            return [check(data, key, keys, crypto) for data in envelopes]
+            return [check(data, key, keys, crypto, channels) for data in envelopes]
 
         def work() -> list[Checked | Reject]:
-            return [check(data, key, keys, crypto) for data in envelopes]
+            return [check(data, key, keys, crypto, channels) for data in envelopes]
 
         return await asyncio.get_running_loop().run_in_executor(self._checks, work)
 
@@ -314,8 +343,11 @@ class Links:
         known = self.cards.get(record.key)
         if known is None or record.version > known.version:
             self.cards[record.key] = record
+            self.named(record.key, record.name)
             if len(self.cards) > CARDS_MAX:
                 del self.cards[next(key for key in self.cards if key not in self._by_peer)]
+            if record.key not in self._by_peer:
+                self.learn(record)
         return record
 
     def next_link_id(self) -> LinkId:

@@ -16,30 +16,35 @@ from quicprochat.adapters.home import Home
 from quicprochat.adapters.sqlite.ballast import BALLAST_BYTES
 from quicprochat.adapters.sqlite.store import SqliteStore
 from quicprochat.adapters.system import SystemClock, entropy, jitter
-from quicprochat.core.address import Address
+from quicprochat.core.address import Address, check_server
+from quicprochat.core.channel import BroadcastChannel
 from quicprochat.core.envelope import TTL_DEFAULT_S, TTL_MAX_S
 from quicprochat.core.errors import LocalError, UnavailableError
 from quicprochat.core.events import (
     Accepted,
     Alarm,
+    ChannelsChanged,
     CloseLink,
     Effect,
     Journaled,
     LinkId,
     PolicyChanged,
+    PostAccepted,
+    PostTaken,
     PrekeysChanged,
     RecordMade,
     Reseal,
     ResealFailed,
     SelfChanged,
     SendEnvelope,
+    SendInterest,
     SendRecord,
     SendResults,
     StateChanged,
     Withdrawn,
 )
 from quicprochat.core.gate import Policy, Reason
-from quicprochat.core.identity import Contact, Ticket, fingerprint, pair_fingerprint
+from quicprochat.core.identity import Contact, Ticket, fingerprint, pair_fingerprint, scan_agrees
 from quicprochat.core.ids import PeerKey, Uid
 from quicprochat.core.link import Hello
 from quicprochat.core.memory import MemoryStore
@@ -49,16 +54,30 @@ from quicprochat.core.record import PeerRecord, open_record
 from quicprochat.core.store import Line, LineKind, MeshStore, Scope, Sent, Sighting, StoredRecord
 from quicprochat.core.time import WallTime
 from quicprochat.p2p.account import Account
-from quicprochat.p2p.book import AddressBook
+from quicprochat.p2p.book import AddressBook, looks_whole
+from quicprochat.p2p.candidates import Candidate
+from quicprochat.p2p.channels import Channels
+from quicprochat.p2p.claims import Claims
 from quicprochat.p2p.driver import CLOCK_KEY, Driver, Point
 from quicprochat.p2p.edge import Edge
 from quicprochat.p2p.feed import Feed
 from quicprochat.p2p.link import PeerLink
 from quicprochat.p2p.links import Links, Transport
+from quicprochat.p2p.moving import gather, pack
 from quicprochat.p2p.options import Options
-from quicprochat.p2p.views import PeerView, RouteView, ServerStanding, StoreView, TraceView
+from quicprochat.p2p.views import (
+    ChannelView,
+    PeerView,
+    Posted,
+    RouteView,
+    ServerStanding,
+    ServerView,
+    StoreView,
+    TraceView,
+)
 
 if TYPE_CHECKING:
+    from quicprochat.p2p.discovery import Discovery
     from quicprochat.p2p.home_link import HomeLink
 
 log = logging.getLogger("quicprochat")
@@ -67,7 +86,9 @@ T = TypeVar("T")
 SESSION_BYTES = 16
 EPOCH_KEY = "epoch"
 PORT_KEY = "p2p.port"
+SERVER_KEY = "server"
 DISK_CHECK_S = 10.0
+ALARMS_MAX = 100
 RECENT_MAX = 4_096
 """Messages whose state is known without asking the store."""
 
@@ -98,6 +119,7 @@ class P2pNode:
         self._main: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._endpoint: Any = None
+        self._discovery: Discovery | None = None
         self._disk_low = False
         self.alarms: list[Alarm] = []
 
@@ -132,11 +154,14 @@ class P2pNode:
         self._node = Node(signer, self._crypto, entropy, self._policy)
         self._edge = Edge(signer, signer.exchange_private(), self._crypto, entropy)
         self._driver = Driver(self._node, self._store, self._clock, self._release, self._probe)
+        self._channels = Channels(self._driver, self._crypto, entropy)
         self._feed = Feed(self._driver, self._store.newest_line())
         self._links = Links(self._book, self._edge, self._crypto, self._driver, self._hello, jitter, self._feed.tell)
         self._account = Account(
             identity.seed, self._driver, self._links, self._own_record, self._whom_to_look_up, self._feed.tell, jitter
         )
+        self._claims = Claims(self._book, self._links.instant, self._alarm)
+        self._links.named = self._claims.heard
         try:
             await self._driver.start()
             await self._open_network()
@@ -187,6 +212,10 @@ class P2pNode:
             # Only the port of the last run is taken: any other serves as well, and records tell the peers.
             self._endpoint = await Endpoint.bind(seed, bind=None, relay_url=relay)
         self._endpoint.on_address_change(self._addresses_changed)
+        if self._options.discovery:
+            from quicprochat.p2p.discovery import Discovery  # a tenth of a second to load
+
+            self._discovery = Discovery(self._links, self.addresses, jitter, bind=bind, quiet=self._options.quiet)
 
     def _prepare(self, store: MeshStore) -> None:
         epoch = store.value(EPOCH_KEY)
@@ -234,6 +263,8 @@ class P2pNode:
                     others.append(group.create_task(self._links.run(transport)))
                 if self._network:
                     others.append(group.create_task(self._account.run()))
+                if self._discovery is not None:
+                    others.append(group.create_task(self._discovery.run()))
                 await self._stop.wait()
                 for task in others:
                     task.cancel()
@@ -313,14 +344,29 @@ class P2pNode:
                 self._reseal(effect)
             case PrekeysChanged():
                 self._edge.load_prekeys(self._store.prekeys)
+            case SendInterest():
+                if (peer := self._links.link(effect.link)) is not None:
+                    peer.send_interest(effect.channels)
+            case ChannelsChanged():
+                self._edge.load_channels(effect.subscriptions)
+                self._channels.load(effect.subscriptions)
+            case PostAccepted():
+                self._channels.accepted(effect)
+            case PostTaken():
+                self._channels.taken(effect)
             case RecordMade():
                 pass
             case Alarm():
-                log.error("%s", effect.text)
-                self.alarms.append(effect)
-                self._feed.tell()
+                self._alarm(effect)
             case _:
                 assert_never(effect)
+
+    def _alarm(self, alarm: Alarm) -> None:
+        """Tell the person: in the log at once, and in :attr:`alarms`, which keeps the last ones."""
+        log.error("%s", alarm.text)
+        self.alarms.append(alarm)
+        del self.alarms[:-ALARMS_MAX]
+        self._feed.tell()
 
     def _remember(self, sent: Sent) -> None:
         """Keep a message at hand while somebody is likely to wait for it."""
@@ -366,6 +412,8 @@ class P2pNode:
         self._driver.post(self._self_changed())
         self._links.dialler.hurry()
         self._account.hurry()
+        if self._discovery is not None:
+            self._discovery.network_changed()
 
     @property
     def key(self) -> PeerKey:
@@ -418,6 +466,14 @@ class P2pNode:
         """Return what another person needs to find us."""
         return Ticket(self.key, self.addresses(), self._relay())
 
+    async def export(self, passphrase: str) -> bytes:
+        """Return our identity as a file that the passphrase opens, see ``p2p.moving``; no messages are in it.
+
+        Raises: LocalError for a passphrase that is too short, UnavailableError.
+        """
+        contents = await self._call(lambda store: gather(self._book.identity, store, self._driver.now()))
+        return await asyncio.to_thread(pack, contents, passphrase)
+
     async def rename(self, name: str) -> None:
         """Change what we call ourselves; peers learn it at once. Raises: LocalError."""
         self._book.rename(name)
@@ -427,7 +483,13 @@ class P2pNode:
 
     async def resolve(self, peer: str) -> PeerKey:
         """Return the peer that a name, a key or the beginning of a key means. Raises: LocalError."""
-        return self._book.resolve(peer, await self._heard())
+        found = self._book.find(peer)
+        return found if found is not None else self._book.resolve(peer, await self._heard(), self._claimed())
+
+    def _claimed(self) -> dict[PeerKey, str]:
+        """Return what strangers met in this run call themselves."""
+        cards = self._links.cards.values()
+        return {card.key: card.name for card in cards if card.name and not self._links.trusted(card.key)}
 
     def contact(self, key: PeerKey) -> Contact | None:
         """Return what our owner noted of a peer."""
@@ -436,22 +498,58 @@ class P2pNode:
     async def _heard(self) -> set[PeerKey]:
         def read(store: MeshStore) -> set[PeerKey]:
             records = {r.key for r in store.records(RECORDS_MAX)}
-            return records | {s.key for s in store.sightings(RECORDS_MAX)}
+            met = {s.key for s in store.sightings(RECORDS_MAX)}
+            return records | met | set(store.requesters(self._options.limits.requests))
 
-        return await self._call(read) | self._links.linked()
+        return await self._call(read) | self._links.linked() | self._announced().keys()
+
+    def _announced(self) -> dict[PeerKey, Candidate]:
+        return self._discovery.found() if self._discovery is not None else {}
+
+    def servers(self) -> list[ServerView]:
+        """Return the home servers that announce themselves on the local network."""
+        return self._discovery.servers() if self._discovery is not None else []
+
+    async def home_server(self, server: str | None = None) -> str:
+        """Return the home server noted in this home, "" for none; given one, note it first. Raises: LocalError."""
+        wanted = check_server(server).encode() if server is not None else None
+
+        def work(store: MeshStore) -> bytes:
+            if wanted is not None:
+                store.set_value(SERVER_KEY, wanted)
+            return store.value(SERVER_KEY) or b""
+
+        return (await self._call(work)).decode()
 
     async def add(self, text: str, name: str | None = None) -> PeerView:
-        """Add a contact from a ticket, a key or key@ip:port, and dial it. Raises: LocalError."""
+        """Add a contact and dial it: from a ticket, a key, key@ip:port, or the first digits of a known peer's key.
+
+        Raises: LocalError; with code ``untrusted`` when the name is, or looks like, that of a contact with another key.
+        """
+        if not looks_whole(text):
+            text = (await self.resolve(text)).hex()
         contact = self._book.add(text, name)
+        for card in self._links.cards.values():
+            self._claims.heard(card.key, card.name)
         await self._call(lambda store: store.accept(contact.key))
         self._policy_changed()
         self._dial_contact(contact)
         return await self.peer(contact.key)
 
-    async def verify(self, peer: str, *, confirmed: bool = False) -> tuple[PeerView, str]:
-        """Return a peer and the digits both sides compare; ``confirmed`` notes that they were equal."""
+    async def verify(self, peer: str, *, confirmed: bool = False, scanned: str = "") -> tuple[PeerView, str]:
+        """Return a peer and the digits both sides compare; ``confirmed`` notes that they were equal.
+
+        ``scanned`` is what the peer's screen showed as a QR code; it confirms as well. Raises: LocalError with code
+        ``untrusted`` when it is not what this peer must show.
+        """
         key = await self.resolve(peer)
-        if confirmed:
+        if scanned and not scan_agrees(scanned, self.key, key):
+            raise LocalError(
+                "what was scanned does not belong to you and this peer: it is another person's screen, or somebody "
+                "stands between you; do not trust this key",
+                code="untrusted",
+            )
+        if confirmed or scanned:
             if self._book.contact(key) is None:
                 raise LocalError("only a contact can be marked as verified; add it first")
             self._book.change(key, lambda c: replace(c, verified=True))
@@ -477,7 +575,7 @@ class P2pNode:
         return found[0]
 
     async def peers(self, also: Iterable[PeerKey] = ()) -> list[PeerView]:
-        """Return contacts and peers met or heard of, contacts first."""
+        """Return contacts, and peers that were met, heard of or are announced here; contacts first."""
 
         def read(store: MeshStore) -> tuple[dict[PeerKey, PeerRecord], dict[PeerKey, Sighting]]:
             records = {r.key: open_record(r.data, self._crypto) for r in store.records(RECORDS_MAX)}
@@ -486,17 +584,21 @@ class P2pNode:
         records, sightings = await self._call(read)
         linked = self._links.linked()
         contacts = self._book.identity.contacts
-        keys = {*contacts, *records, *sightings, *linked, *also} - {self.key}
+        announced = self._announced()
+        keys = {*contacts, *records, *sightings, *linked, *announced, *also} - {self.key}
         views = []
         for key in keys:
             contact = contacts.get(key) or Contact(key)
             record = records.get(key)
             seen = sightings.get(key)
-            heard = record.addresses if record else ()
+            found = announced.get(key)
+            heard = (*(found.addresses if found else ()), *(record.addresses if record else ()))
             view = PeerView(
                 key, contact.name or (record.name if record else ""), bool(contact.name), contact.verified,
                 contact.blocked, key in linked, tuple(dict.fromkeys((*contact.addresses, *heard))),
-                record.domain if record else "", seen.wall if seen else WallTime(0),
+                record.domain if record else found.domain if found else "", seen.wall if seen else WallTime(0),
+                found is not None,
+                imitated.name if (imitated := self._claims.imitated(key, record.name if record else "")) else "",
             )  # fmt: skip
             views.append(view)
         return sorted(views, key=lambda v: (not v.contact, not v.linked, v.name, v.key))
@@ -598,7 +700,7 @@ class P2pNode:
         return TraceView(sent, tuple(events), tuple(envelopes))
 
     async def inbox(self, *, after: int = 0, peer: PeerKey | None = None, limit: int = 1_000) -> list[Line]:
-        """Return received messages with a cursor above ``after``, oldest first."""
+        """Return received messages and posts with a cursor above ``after``, oldest first."""
         return list(await self._call(lambda store: store.journal(after=after, limit=limit, messages=True, peer=peer)))
 
     def listen(self, timeout_s: float | None = None) -> AsyncGenerator[Line, None]:
@@ -615,11 +717,55 @@ class P2pNode:
         await self._call(lambda store: store.mark_read(wanted))
 
     async def messages(self) -> AsyncIterator[Line]:
-        """Yield received messages, unread ones first; each counts as read when the next is asked for."""
+        """Yield received messages, unread ones first; each counts as read when the next is asked for.
+
+        Posts are left as they are, for :meth:`posts`.
+        """
         async for line in self.listen():
             if line.kind is LineKind.MESSAGE:
                 yield line
-            await self.read((line.cursor,))
+            if line.kind is not LineKind.POST:
+                await self.read((line.cursor,))
+
+    # --- channels
+
+    async def subscribe(self, topic: str, key: str | bytes | None = None) -> BroadcastChannel:
+        """Join a channel: an open one, or with a key (32 bytes, 64 digits, "new") a private one. Raises: LocalError."""
+        return await self._channels.subscribe(topic, key)
+
+    async def unsubscribe(self, topic: str) -> BroadcastChannel:
+        """Leave a channel. Raises: LocalError with code ``not_found``."""
+        return await self._channels.unsubscribe(topic)
+
+    async def broadcast(self, topic: str, text: str) -> Posted:
+        """Post into a channel that we are in; it goes to all linked subscribers, now and for a week.
+
+        Raises: LocalError (no such channel, too long, disk full), StoreError.
+        """
+        return await self._channels.broadcast(topic, text)
+
+    async def reached(self, uid: Uid, timeout_s: float | None = None) -> int:
+        """Wait, for so long at most, until a neighbour has a post; return how many have it. Raises: LocalError."""
+        return await self._channels.reached(uid, timeout_s)
+
+    async def posts(self) -> AsyncIterator[Line]:
+        """Yield posts of all channels, unread ones first; each counts as read when the next is asked for."""
+        async for line in self.listen():
+            if line.kind is LineKind.POST:
+                yield line
+                await self.read((line.cursor,))
+
+    def channels(self) -> tuple[BroadcastChannel, ...]:
+        """Return the channels we are in."""
+        return self._channels.joined()
+
+    def channel(self, id: bytes) -> BroadcastChannel | None:
+        """Return the channel of a line, also one that was left; None for a line without."""
+        return self._channels.named(id)
+
+    async def channel_views(self) -> list[ChannelView]:
+        """Return the channels we are in, with what is kept and what is unread."""
+        return await self._channels.views()
 
     # --- views
 
@@ -652,6 +798,9 @@ class P2pNode:
                 own.count + carried.count + receipts.count, own.bytes + carried.bytes + receipts.bytes,
                 store.recipients(), self._options.limits.per_recipient, counters.get("expired", 0),
                 counters.get("delivered", 0), counters.get("duplicates", 0), store.unread(),
+                store.usage(Scope.POSTS).count + sum(
+                    store.usage(Scope.OWN_POSTS, channel.id).count for channel in self.channels()
+                ),
             )  # fmt: skip
 
         return await self._call(read)

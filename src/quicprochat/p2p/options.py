@@ -11,11 +11,17 @@ from quicprochat.core.gate import Limits
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """``bind`` None keeps the port of the last run; ``relay`` is an iroh relay's URL or ""."""
+    """``bind`` None keeps the port of the last run; ``relay`` is an iroh relay's URL or "".
+
+    ``discovery`` looks for peers on the local network and announces this node there, with its key, to everybody;
+    ``quiet`` only looks. The command line turns it on; a program that uses the library says so itself.
+    """
 
     home: Path
     bind: Address | None = None
     relay: str = ""
     ephemeral: bool = False
+    discovery: bool = False
+    quiet: bool = False
     limits: Limits = field(default_factory=Limits)
     disk_reserve_bytes: int = 16 << 20

@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quicprochat.core.address import Address
+from quicprochat.core.channel import BroadcastChannel
 from quicprochat.core.errors import QuicprochatError
-from quicprochat.core.ids import EnvelopeId, PeerKey
+from quicprochat.core.ids import EnvelopeId, PeerKey, Uid
 from quicprochat.core.store import Sent, TraceEvent
 from quicprochat.core.time import WallTime
 
 
 @dataclass(frozen=True, slots=True)
 class PeerView:
-    """A peer as known here. ``name`` is the contact's name, else what the peer calls itself."""
+    """A peer as known here. ``name`` is the contact's name, else what the peer calls itself.
+
+    ``looks_like`` is the name of the contact that this peer, who is another, would be taken for by its own name.
+    """
 
     key: PeerKey
     name: str
@@ -24,6 +28,19 @@ class PeerView:
     addresses: tuple[Address, ...]
     domain: str
     last_seen: WallTime
+    announced: bool = False
+    """True while the peer announces itself on the local network."""
+    looks_like: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerView:
+    """A home server that announces itself on the local network, as it says. ``server`` is host:port."""
+
+    server: str
+    domain: str
+    key: PeerKey | None
+    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +81,7 @@ class StoreView:
     delivered: int
     duplicates: int
     unread: int
+    posts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +91,22 @@ class TraceView:
     sent: Sent
     events: tuple[TraceEvent, ...]
     envelopes: tuple[EnvelopeId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelView:
+    """A channel we are in; ``posts`` are those kept for subscribers who come later, our own among them."""
+
+    channel: BroadcastChannel
+    posts: int
+    unread: int
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """A post of ours, just written; ``neighbours`` is how many linked peers subscribe to its channel."""
+
+    uid: Uid
+    id: EnvelopeId
+    channel: BroadcastChannel
+    neighbours: int

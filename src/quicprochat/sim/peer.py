@@ -7,20 +7,26 @@ from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from quicprochat.core.channel import BroadcastChannel, Secrets
 from quicprochat.core.envelope import TTL_DEFAULT_S, Header, Kind, MeshEnvelope, make
 from quicprochat.core.events import (
     Accepted,
     Alarm,
+    ChannelsChanged,
     CloseLink,
     Effect,
     EnvelopeArrived,
     EnvelopeRejected,
     Event,
+    InterestArrived,
     Journaled,
     LinkDown,
     LinkId,
     LinkUp,
     PolicyChanged,
+    PostAccepted,
+    PostTaken,
+    PostWritten,
     PrekeysChanged,
     RecordArrived,
     RecordMade,
@@ -30,19 +36,24 @@ from quicprochat.core.events import (
     ResultsArrived,
     SelfChanged,
     SendEnvelope,
+    SendInterest,
     SendRecord,
     SendResults,
     StateChanged,
+    Subscribed,
+    Unsubscribed,
     Withdrawn,
     Written,
 )
 from quicprochat.core.gate import Limits, Policy, Reject, check
-from quicprochat.core.ids import UID_BYTES, PeerKey, Uid
+from quicprochat.core.ids import UID_BYTES, ChannelId, PeerKey, Uid
 from quicprochat.core.link import (
     FrameType,
     Hello,
+    decode_interest,
     decode_record,
     decode_results,
+    encode_interest,
     encode_record,
     encode_results,
 )
@@ -86,7 +97,7 @@ class Peer:
         self.record: PeerRecord | None = None
         self._record_at = Instant(0)
         self.doom: Doom | None = None
-        self.told: list[Accepted | Journaled | StateChanged | Alarm] = []
+        self.told: list[Accepted | Journaled | StateChanged | Alarm | PostAccepted | PostTaken] = []
         """What the owner was told, over all runs."""
         self.written: list[Uid] = []
         self.busy = False
@@ -94,6 +105,7 @@ class Peer:
         self._links: dict[LinkId, Link] = {}
         self._link_ids = 0
         self._keys: dict[bytes, SimPrivate] = {}
+        self._secrets: Secrets = {}
         self._bans: dict[PeerKey, int] = {}
         self._events: list[Event] = []
         self._run = 0
@@ -197,7 +209,12 @@ class Peer:
                 self._keys[BOOTSTRAP_ID] = self.signer.exchange_private()
             case RecordMade():
                 self.record, self._record_at = effect.record, self.moment().at
-            case Accepted() | Journaled() | StateChanged() | Alarm():
+            case SendInterest():
+                self._send(effect.link, FrameType.INTEREST, encode_interest(effect.channels))
+            case ChannelsChanged():
+                channels = [s.channel for s in effect.subscriptions if not s.left]
+                self._secrets = {c.id: ((c.epoch, c.secret),) for c in channels}
+            case Accepted() | Journaled() | StateChanged() | Alarm() | PostAccepted() | PostTaken():
                 self.told.append(effect)
 
     def _send(self, link: LinkId, kind: FrameType, body: bytes) -> None:
@@ -256,13 +273,15 @@ class Peer:
                 LinkUp(link.id, link.far.peer.key, hello.window),
             )
         elif kind == FrameType.ENVELOPE:
-            checked = check(body, self.key, self._keys, crypto)
+            checked = check(body, self.key, self._keys, crypto, self._secrets)
             self.post(EnvelopeRejected(link.id) if isinstance(checked, Reject) else EnvelopeArrived(link.id, checked))
         elif kind == FrameType.RESULTS:
             self.post(ResultsArrived(link.id, decode_results(body)))
         elif kind == FrameType.RECORD:
             age, data = decode_record(body)
             self.post(RecordArrived(link.id, open_record(data, crypto), age))
+        elif kind == FrameType.INTEREST:
+            self.post(InterestArrived(link.id, decode_interest(body)))
 
     # --- the owner
 
@@ -283,6 +302,20 @@ class Peer:
         """Want a message no more."""
         self.post(Withdrawn(uid))
 
+    def subscribe(self, channel: BroadcastChannel) -> None:
+        """Join a channel."""
+        self.post(Subscribed(channel))
+
+    def unsubscribe(self, id: ChannelId) -> None:
+        """Leave a channel."""
+        self.post(Unsubscribed(id))
+
+    def broadcast(self, id: ChannelId, text: str) -> Uid:
+        """Write a post; what became of it, ``told`` says."""
+        uid = Uid(self.entropy(UID_BYTES))
+        self.later(SEAL_MS, self.post, PostWritten(id, uid, text))
+        return uid
+
     def decide(
         self, *, contacts: Iterable[PeerKey] = (), blocked: Iterable[PeerKey] = (), disk_low: bool = False
     ) -> None:
@@ -294,7 +327,7 @@ class Peer:
             cable.dial()
 
     def inbox(self) -> list[Line]:
-        """Return the messages that arrived, oldest first."""
+        """Return the messages and posts that arrived, oldest first."""
         return list(self.store.journal(after=0, limit=1 << 30, messages=True))
 
     def _reseal(self, asked: Reseal) -> None:

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from quicprochat.adapters.sqlite.database import Database, Row, checksum, sturdy
 from quicprochat.core.envelope import CORE_BYTES, HEADER_BYTES
-from quicprochat.core.ids import EnvelopeId, Label, PeerKey, labelled_hash
+from quicprochat.core.ids import ID_BYTES, EnvelopeId, Label, PeerKey, labelled_hash
 from quicprochat.core.quota import Quotas, scopes_of
 from quicprochat.core.store import Fate, Held, Scope, Usage
 from quicprochat.core.time import Instant
@@ -148,4 +148,13 @@ class Envelopes(Database):
 
     def recipients(self) -> int:
         count: int = self._one("SELECT count(DISTINCT dst) FROM held")
-        return count
+        return count - self._channels_held()
+
+    def _channels_held(self) -> int:
+        # From the totals, since kinds stand in no index; a channel's id is a hash, and so nobody's key.
+        return len({key for scope in (Scope.POSTS, Scope.OWN_POSTS) for key in self._quotas.keys(scope, ID_BYTES)})
+
+    def oldest(self, dst: bytes, src: PeerKey | None, limit: int) -> Sequence[EnvelopeId]:
+        whose = "via != x''" if src is None else "substr(wire, 5, 32) = :src"
+        sql = f"SELECT id FROM held WHERE dst = :dst AND {whose} ORDER BY serial LIMIT :limit"
+        return [id for (id,) in self._rows(sql, {"dst": dst, "src": src, "limit": limit})]

@@ -7,30 +7,32 @@ from collections.abc import Iterable, Sequence
 
 from quicprochat.adapters.sqlite.database import Row, checksum, sturdy
 from quicprochat.adapters.sqlite.envelopes import Envelopes
-from quicprochat.core.ids import PeerKey, Uid
+from quicprochat.core.ids import KEY_BYTES, ChannelId, PeerKey, Uid
 from quicprochat.core.store import Line, LineKind, Scope
 
 _FIXED = struct.Struct(">qqq")
-_MESSAGE, _RECEIPT = 1, 2
-_KINDS = {_MESSAGE: LineKind.MESSAGE, _RECEIPT: LineKind.RECEIPT}
+_MESSAGE, _RECEIPT, _POST = 1, 2, 3
+_KINDS = {_MESSAGE: LineKind.MESSAGE, _RECEIPT: LineKind.RECEIPT, _POST: LineKind.POST}
 _NUMBERS = {kind: number for number, kind in _KINDS.items()}
+_RECEIVED = f"kind IN ({_MESSAGE}, {_POST})"
 
 _COLUMNS = "cursor, " + sturdy(
     "#kind", "#read", "#request", "peer", "uid", "#at", "#hops", "protection", "domain", "state", "reason", "checksum",
-    "text",
+    "text", "channel",
 )  # fmt: skip
 _CHARGED = sturdy("peer", "#octet_length(text)")
 
 
 def _intact(row: Row) -> Line | None:
     """Return the line of a row, None when the row is not what was written."""
-    (cursor, kind, read, request, peer, uid, at, hops, protection, domain, state, reason, check, text) = row
+    (cursor, kind, read, request, peer, uid, at, hops, protection, domain, state, reason, check, text, channel) = row
+    parts = (peer, uid, protection, domain, state, reason, text, *((channel,) if channel else ()))
     try:
-        if checksum(_FIXED.pack(kind, at, hops), peer, uid, protection, domain, state, reason, text) != check:
+        if checksum(_FIXED.pack(kind, at, hops), *parts) != check:
             return None
         return Line(
             _KINDS[kind], peer, uid, at, text.decode(), hops, protection.decode(), bool(request), domain.decode(),
-            state.decode(), reason.decode(), bool(read), cursor,
+            state.decode(), reason.decode(), bool(read), cursor, channel,
         )  # fmt: skip
     except (TypeError, ValueError, KeyError, struct.error):
         return None
@@ -54,12 +56,13 @@ class Journal(Envelopes):
         check = checksum(
             _FIXED.pack(kind, line.at, line.hops), line.peer, line.uid, line.protection.encode(),
             line.domain.encode(), line.state.encode(), line.reason.encode(), line.text.encode(),
+            *((line.channel,) if line.channel else ()),
         )  # fmt: skip
         self._run(
-            "INSERT INTO line VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO line VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 self._cursor, kind, line.read, line.request, line.peer, line.uid, line.at, line.hops,
-                line.protection, line.domain, line.state, line.reason, check, line.text,
+                line.protection, line.domain, line.state, line.reason, check, line.text, line.channel,
             ),
         )  # fmt: skip
         return self._cursor
@@ -69,7 +72,7 @@ class Journal(Envelopes):
             "INSERT INTO delivered VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (line.peer, line.uid, self._cursor + 1)
         ):
             return None
-        cursor = self._append(_MESSAGE, line)
+        cursor = self._append(_NUMBERS[line.kind], line)
         if line.request:
             self._count_request(line.peer, line.size, 1)
         return cursor
@@ -87,7 +90,7 @@ class Journal(Envelopes):
         if unread:
             conditions.append("read = 0")
         if messages:
-            conditions.append(f"kind = {_MESSAGE}")
+            conditions.append(_RECEIVED)
         if peer is not None:
             conditions.append("peer = :peer")
         if peer is not None and messages and not unread:
@@ -112,7 +115,12 @@ class Journal(Envelopes):
         self._run_many("UPDATE line SET read = 1 WHERE cursor = ? AND read = 0", ((cursor,) for cursor in cursors))
 
     def unread(self) -> int:
-        count: int = self._one(f"SELECT count(*) FROM line WHERE read = 0 AND kind = {_MESSAGE}")
+        count: int = self._one(f"SELECT count(*) FROM line WHERE read = 0 AND {_RECEIVED}")
+        return count
+
+    def unread_posts(self, channel: ChannelId) -> int:
+        sql = f"SELECT count(*) FROM line WHERE channel = ? AND read = 0 AND kind = {_POST}"
+        count: int = self._one(sql, (channel,))
         return count
 
     def accept(self, author: PeerKey) -> int:
@@ -120,3 +128,8 @@ class Journal(Envelopes):
         for peer, size in rows:
             self._count_request(peer, size, -1)
         return len(rows)
+
+    def requesters(self, limit: int) -> Sequence[PeerKey]:
+        # The index of requests has them in order; the quota of requests bounds how many it holds.
+        rows = self._rows("SELECT DISTINCT peer FROM line WHERE request = 1 ORDER BY peer LIMIT ?", (limit,))
+        return [PeerKey(peer) for (peer,) in rows if isinstance(peer, bytes) and len(peer) == KEY_BYTES]

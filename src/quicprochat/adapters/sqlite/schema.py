@@ -38,7 +38,7 @@ def _step(number: int) -> str:
     return (files(__package__) / "sql" / f"{number:04}.sql").read_text("utf-8")
 
 
-CURRENT = Schema(steps=(_step(1), _step(2)), readable_from=1)
+CURRENT = Schema(steps=(_step(1), _step(2), _step(3)), readable_from=2)
 
 
 def backup_of(path: Path, version: int) -> Path:

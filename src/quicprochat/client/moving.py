@@ -1,0 +1,145 @@
+"""``qpc identity export FILE`` and ``qpc identity import FILE``: an identity into a file, and out of it.
+
+The passphrase comes from QPC_PASSPHRASE, else from the terminal, else from the first line of standard input; never from
+the command line, which every user of the machine can read.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from quicprochat.client.errors import OK
+from quicprochat.client.grammar import Request, check_text
+from quicprochat.client.output import display_line, plural
+from quicprochat.client.perform import say
+from quicprochat.client.session import Session
+from quicprochat.client.settings import Settings
+from quicprochat.client.stdio import STDIN, Output
+from quicprochat.core.errors import LocalError
+
+VARIABLE = "QPC_PASSPHRASE"
+PASSPHRASE_LINE_MAX = 4_096
+_ASTRAY = (
+    "two running copies of one identity make messages go astray: each gets some of them, and neither knows of the "
+    "other's. Stop the old copy for good"
+)
+
+
+def prepare(request: Request, settings: Settings) -> Coroutine[Any, Any, int]:
+    """Ask the person for what is needed; return the work to be done then. Raises: LocalError."""
+    action, file = request.args["action"], request.args.get("file")
+    if not file:
+        raise LocalError(f"which file? Write: qpc identity {action} FILE")
+    path = Path(file).expanduser().absolute()
+    if action == "export":
+        if path.exists() or path.is_symlink():
+            raise LocalError(f"{path} exists already, and nothing is written over; choose another name", code="exists")
+        return _export(path, _passphrase(twice=True), settings)
+    from quicprochat.adapters.exportfile import read_export
+
+    data = read_export(path)
+    _check_old_copy(confirmed=bool(request.args.get("old_copy_is_off")))
+    return _import(path, data, _passphrase(twice=False), settings)
+
+
+async def _export(path: Path, passphrase: str, settings: Settings) -> int:
+    from quicprochat.adapters.exportfile import write_export
+
+    async with Session(settings, stays=False, network=False) as session:
+        me = await session.ask("identity", {})
+        parts = await session.ask_all("export", {"passphrase": passphrase})
+    data = b"".join(base64.b64decode(part["data"]) for part in parts)
+    write_export(path, data)
+    answer = {
+        "file": str(path),
+        "bytes": len(data),
+        "public_key": me["public_key"],
+        "name": me["name"],
+        "contacts": len(me["peers"]),
+    }
+    if settings.json:
+        await Output().write(json.dumps(answer) + "\n")
+        return OK
+    contacts = plural(answer["contacts"], "contact")
+    await Output().write(f"{display_line(str(path))}: your key, your name and {contacts}; no messages\n")
+    say(f"whoever has this file and the passphrase is you. To move: {_ASTRAY[0].upper()}{_ASTRAY[1:]}, then import.")
+    return OK
+
+
+async def _import(path: Path, data: bytes, passphrase: str, settings: Settings) -> int:
+    import asyncio
+
+    from quicprochat.p2p.moving import import_identity
+
+    done = await asyncio.to_thread(import_identity, settings.home, data, passphrase)
+    identity = done.identity
+    answer = {
+        "public_key": identity.key.hex(),
+        "name": identity.name,
+        "contacts": len(identity.contacts),
+        "prekeys": done.prekeys,
+    }
+    if settings.json:
+        await Output().write(json.dumps(answer) + "\n")
+        return OK
+    name = display_line(identity.name, 64) or identity.key.hex()[:16]
+    contacts = plural(len(identity.contacts), "contact")
+    await Output().write(f"this home is {name} now, with {contacts}; messages stayed in the old home\n")
+    return OK
+
+
+def _check_old_copy(*, confirmed: bool) -> None:
+    if confirmed:
+        return
+    if not os.isatty(STDIN):
+        raise LocalError(f"{_ASTRAY}, then say so with --old-copy-is-off")
+    say(f"{_ASTRAY[0].upper()}{_ASTRAY[1:]} before you go on.")
+    if _typed(lambda: input("Is it off? (yes/no) ")).strip().lower() != "yes":
+        raise LocalError("nothing was imported; come back when the old copy is off", code="policy")
+
+
+def _passphrase(*, twice: bool) -> str:
+    if given := os.environ.get(VARIABLE):
+        return check_text(given)
+    if not os.isatty(STDIN):
+        return _first_line()
+    import getpass
+
+    first = _typed(lambda: getpass.getpass("Passphrase: "))
+    if twice:
+        from quicprochat.core.export import check_new_passphrase
+
+        check_new_passphrase(first)
+        if _typed(lambda: getpass.getpass("The same again: ")) != first:
+            raise LocalError("the two passphrases differ; nothing was written")
+    return check_text(first)
+
+
+def _typed(ask: Callable[[], str]) -> str:
+    try:
+        return ask()
+    except EOFError:
+        print(file=sys.stderr)
+        raise LocalError("nothing was typed, and nothing was done") from None
+
+
+def _first_line() -> str:
+    data = b""
+    try:
+        while b"\n" not in data and len(data) <= PASSPHRASE_LINE_MAX and (part := os.read(STDIN, PASSPHRASE_LINE_MAX)):
+            data += part
+    except OSError as error:
+        raise LocalError(f"the passphrase cannot be read from standard input: {error.strerror}") from error
+    line = data.split(b"\n")[0].removesuffix(b"\r")
+    if not line:
+        raise LocalError(f"the passphrase is missing: put it into {VARIABLE}, or into the first line of standard input")
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        raise LocalError("the passphrase on standard input is not valid UTF-8") from None

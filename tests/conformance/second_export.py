@@ -1,0 +1,33 @@
+"""Exported identities, after docs/protocol.md §2.5; see ``second_implementation``."""
+
+from __future__ import annotations
+
+import base64
+import json
+import unicodedata
+from typing import Any
+
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+from tests.conformance.second_implementation import aead_open, d, hkdf_expand, hkdf_extract, need
+
+MAGIC = b"quicprochat identity\n"
+
+
+def read_export(data: bytes, passphrase: str) -> dict[str, Any]:
+    need(data[:21] == MAGIC and len(data) >= 46, "no export")
+    need(len(data) <= 64 * 1024 * 1024, "too large")
+    header, sealed = data[:46], data[46:]
+    ops, mem_kib = int.from_bytes(header[22:26], "big"), int.from_bytes(header[26:30], "big")
+    need(header[21] == 1, "version")
+    need(1 <= ops <= 16 and 8_192 <= mem_kib <= 524_288, "cost")
+    kdf = Argon2id(salt=header[30:], length=32, iterations=ops, lanes=1, memory_cost=mem_kib)
+    secret = kdf.derive(unicodedata.normalize("NFC", passphrase).encode())
+    key = hkdf_expand(hkdf_extract(b"", secret), d("export"), 32)
+    contents: dict[str, Any] = json.loads(aead_open(key, bytes(12), sealed, d("export") + header))
+    return {
+        "seed": bytes.fromhex(contents["identity"]["secret_key"]),
+        "record": contents["record"],
+        "prekeys": [{"secret": base64.b64decode(item), "age_ms": age} for item, age in contents["prekeys"]],
+        "records": [{"data": base64.b64decode(item), "age_ms": age} for item, age in contents["records"]],
+        "wall": contents["wall"],
+    }

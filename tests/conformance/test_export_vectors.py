@@ -1,0 +1,40 @@
+"""The vectors of exported identities, read by the product and by the second implementation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.conformance import second_export
+from tests.conformance.second_implementation import Refused
+from tests.conformance.vectors import Case, each
+
+from quicprochat.adapters.crypto import SodiumCrypto
+from quicprochat.adapters.passphrase import stretch
+from quicprochat.adapters.system import entropy
+from quicprochat.core.errors import LocalError
+from quicprochat.core.export import Aged, open_export, passphrase_bytes
+
+CRYPTO = SodiumCrypto(entropy)
+
+
+def test_the_second_implementation_imports_nothing_of_the_product() -> None:
+    assert "from quicprochat" not in Path(second_export.__file__).read_text("utf-8")
+
+
+@each("exports")
+def test_exports(case: Case) -> None:
+    found = open_export(case["file"], passphrase_bytes(case["passphrase"]), stretch, CRYPTO)
+    assert (found.identity.seed, [*found.version], found.wall) == (case["seed"], case["record"], case["wall"])
+    assert found.prekeys == tuple(Aged(item["secret"], item["age_ms"]) for item in case["prekeys"])
+    assert found.records == tuple(Aged(item["data"], item["age_ms"]) for item in case["records"])
+    read = second_export.read_export(case["file"], case["passphrase"])
+    assert read == {name: case[name] for name in ("seed", "record", "prekeys", "records", "wall")}
+
+
+@each("exports_refused")
+def test_refused_exports(case: Case) -> None:
+    with pytest.raises(Refused):
+        second_export.read_export(case["file"], case["passphrase"])
+    with pytest.raises(LocalError):
+        open_export(case["file"], passphrase_bytes(case["passphrase"]), stretch, CRYPTO)

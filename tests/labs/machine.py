@@ -1,0 +1,86 @@
+"""A machine in a lab: a network namespace, a home, and a daemon that may be running there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.integration.qpc import PROGRAM, ROOT, environment
+from tests.labs.bridge import sh
+
+PATIENCE_S = 20.0
+
+
+class Machine:
+    """``name`` is the namespace's."""
+
+    def __init__(self, name: str, home: Path) -> None:
+        self.name = name
+        self.home = home
+        self._daemon: subprocess.Popen[str] | None = None
+
+    def command(self, *words: str) -> list[str]:
+        return ["ip", "netns", "exec", self.name, *words]
+
+    def start(self, *options: str) -> None:
+        # zeroconf leaves a socket to the garbage collector where an interface does not take its address yet.
+        warnings = ("-W", "error", "-W", "ignore::ResourceWarning")
+        qpc = [sys.executable, *warnings, "-c", PROGRAM, "daemon", "--home", str(self.home), *options]
+        self._daemon = subprocess.Popen(
+            self.command(*qpc), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=environment(QPC_NO_DISCOVERY="0"),
+        )  # fmt: skip
+        assert self._daemon.stdout is not None
+        assert self._daemon.stdout.readline().startswith("ready")
+
+    def stop(self) -> str:
+        """Stop the daemon; return what it said."""
+        if self._daemon is None:
+            return ""
+        self._daemon.terminate()
+        _, talk = self._daemon.communicate(timeout=PATIENCE_S)
+        code, self._daemon = self._daemon.returncode, None
+        assert code == 0, talk
+        assert "Traceback" not in talk, talk
+        return talk
+
+    def qpc(self, *words: str) -> Any:
+        """Run a command on this machine and return its JSON answer."""
+        program = [sys.executable, "-c", PROGRAM, *words, "--json", "--home", str(self.home)]
+        done = subprocess.run(self.command(*program), capture_output=True, text=True, env=environment())
+        assert done.returncode == 0, (words, done.stderr)
+        return json.loads(done.stdout)
+
+    def dns(self, *words: str) -> subprocess.Popen[str]:
+        """Start the hand-made mDNS program here."""
+        program = [sys.executable, "-m", "tests.labs.dns", *words]
+        return subprocess.Popen(self.command(*program), stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment())
+
+    def ip(self, *words: str) -> str:
+        return sh("ip", "-n", self.name, *words)
+
+    @property
+    def key(self) -> str:
+        return str(self.qpc("identity", "--no-discovery")["public_key"])
+
+    def peer(self, key: str) -> dict[str, Any] | None:
+        """Return what this machine lists of a peer."""
+        return next((peer for peer in self.qpc("mesh", "peers") if peer["public_key"] == key), None)
+
+    def linked(self, key: str) -> bool:
+        peer = self.peer(key)
+        return peer is not None and peer["linked"]
+
+
+def until(condition: Callable[[], object], patience_s: float = PATIENCE_S) -> float:
+    """Wait for a condition; return how long it took."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < patience_s, f"not within {patience_s} s"
+        time.sleep(0.05)
+    return time.monotonic() - began

@@ -1,0 +1,209 @@
+"""Posts at the gate: what opens is delivered once, whoever brings it; the rest is refused, and why."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from tests.unit.people import T0, Person, at, deferred, let_in, people, refused
+
+from quicprochat.core.channel import BroadcastChannel
+from quicprochat.core.envelope import HEADER_BYTES, Header, Kind, MeshEnvelope, make
+from quicprochat.core.gate import Admission, Checked, Fault, Reason, Reject, Verdict, admit, check
+from quicprochat.core.ids import EnvelopeId, Uid
+from quicprochat.core.store import Fate, LineKind, Scope, Usage
+from quicprochat.core.time import DAY_MS, Instant
+
+CHANNEL = BroadcastChannel.private(b"\x07" * 32, "family")
+OTHER = BroadcastChannel.private(b"\x08" * 32, "others")
+
+
+@pytest.fixture
+def circle() -> tuple[Person, Person, Person]:
+    """Alice and Mallory are members, and so is Bob, at whose gate we stand."""
+    alice, bob, mallory = people("alice", "bob", "mallory")
+    bob.join(CHANNEL)
+    return alice, bob, mallory
+
+
+def enter(bob: Person, envelope: MeshEnvelope, via: Person, **changes: object) -> Admission:
+    return let_in(bob, envelope, via, policy=replace(bob.policy, **changes))  # type: ignore[arg-type]
+
+
+def untouched(bob: Person, envelope: MeshEnvelope) -> bool:
+    """Say whether a post left no trace but a count."""
+    return (
+        bob.inbox() == []
+        and bob.store.fate(envelope.id) is None
+        and bob.store.held(envelope.id) is None
+        and bob.store.usage(Scope.POSTS) == Usage()
+    )
+
+
+def test_a_post_is_delivered_remembered_and_kept(circle: tuple[Person, Person, Person]) -> None:
+    alice, bob, mallory = circle
+    uid = alice.uid()
+    envelope = alice.posted(CHANNEL, "Grüße", uid=uid, hop=2, age_ms=60_000)
+    admission = enter(bob, envelope, mallory)
+    assert (admission.verdict, admission.reason, admission.status) == (Verdict.STORED, Reason.NONE, None)
+    (line,) = bob.inbox()
+    assert admission.line == line
+    assert (line.kind, line.peer, line.uid, line.text) == (LineKind.POST, alice.key, uid, "Grüße")
+    assert (line.channel, line.hops, line.protection, line.request) == (CHANNEL.id, 2, "private", False)
+    assert bob.store.fate(envelope.id) is Fate.HELD
+    held = bob.store.held(envelope.id)
+    assert held is not None
+    assert (held.via, held.own, held.expires_at) == (mallory.key, False, T0 + envelope.ttl_ms - 60_000)
+    assert bob.store.channel(CHANNEL.id).heads == (envelope.id,)  # type: ignore[union-attr]
+
+
+def test_posts_of_channels_that_are_not_ours_are_refused(circle: tuple[Person, Person, Person]) -> None:
+    alice, bob, _ = circle
+    envelope = alice.posted(OTHER)
+    assert enter(bob, envelope, alice) == refused(Reason.POLICY)
+    assert untouched(bob, envelope)
+    bob.leave(CHANNEL)
+    assert enter(bob, alice.posted(CHANNEL), alice) == refused(Reason.POLICY)
+
+
+@pytest.mark.parametrize(("secret", "epoch"), [(b"\x09" * 32, 0), (CHANNEL.secret, 1)])
+def test_a_post_under_another_key_or_epoch_is_refused_as_unopenable(
+    circle: tuple[Person, Person, Person], secret: bytes, epoch: int
+) -> None:
+    alice, bob, _ = circle
+    envelope = alice.posted(CHANNEL, secret=secret, epoch=epoch)
+    assert enter(bob, envelope, alice) == refused(Reason.UNOPENABLE)
+    assert untouched(bob, envelope)
+    assert bob.store.counters()["unopenable"] == 1
+
+
+@pytest.mark.parametrize("offset", [36, 67, 68, -1], ids=["commitment", "its end", "ciphertext", "tag"])
+def test_an_altered_post_is_refused_though_its_author_signed_it(
+    circle: tuple[Person, Person, Person], offset: int
+) -> None:
+    alice, bob, _ = circle
+    good = alice.posted(CHANNEL)
+    payload = bytearray(good.payload)
+    payload[offset] ^= 1
+    bad = make(Header.of(good), bytes(payload), alice.signer)
+    assert enter(bob, bad, alice) == refused(Reason.UNOPENABLE)
+    assert untouched(bob, bad)
+    assert enter(bob, good, alice).verdict is Verdict.STORED
+
+
+def test_nobody_posts_under_anothers_name(circle: tuple[Person, Person, Person]) -> None:
+    alice, bob, mallory = circle
+    good = alice.posted(CHANNEL)
+    forged = replace(good, signature=mallory.posted(CHANNEL).signature)
+    answer = check(forged.wire(), bob.key, bob.keys, bob.crypto, bob.secrets)
+    assert isinstance(answer, Reject)
+    assert answer.fault is Fault.SIGNATURE
+    # Her words under Mallory's own signature: the key was made for her.
+    stolen = make(replace(Header.of(good), src=mallory.key), good.payload, mallory.signer)
+    assert enter(bob, stolen, mallory) == refused(Reason.UNOPENABLE)
+    assert bob.inbox() == []
+
+
+def test_a_replayed_post_is_a_duplicate(circle: tuple[Person, Person, Person]) -> None:
+    alice, bob, mallory = circle
+    uid = Uid(b"u" * 16)
+    first = alice.posted(CHANNEL, uid=uid)
+    enter(bob, first, alice)
+    for again in (first, replace(first, hop=3, age_ms=5), alice.posted(CHANNEL, uid=uid)):
+        assert enter(bob, again, mallory) == Admission(Verdict.DUPLICATE)
+    assert len(bob.inbox()) == 1
+    assert bob.store.usage(Scope.POSTS).count == 1
+    assert bob.store.counters()["duplicates"] == 3
+
+
+def test_a_post_replayed_when_its_id_is_forgotten_is_a_duplicate_all_the_same(
+    circle: tuple[Person, Person, Person],
+) -> None:
+    alice, bob, mallory = circle
+    post = alice.posted(CHANNEL)
+    enter(bob, post, alice)
+    bob.store.begin()
+    bob.store.release(post.id)
+    assert bob.store.forget(Instant(T0 + 100 * DAY_MS), 10) == 1
+    bob.store.commit()
+    assert enter(bob, post, mallory) == Admission(Verdict.DUPLICATE)
+    assert (len(bob.inbox()), bob.store.held(post.id)) == (1, None)
+
+
+def test_the_same_uid_in_another_channel_is_a_duplicate(circle: tuple[Person, Person, Person]) -> None:
+    alice, bob, _ = circle
+    bob.join(OTHER)
+    uid = alice.uid()
+    assert enter(bob, alice.posted(CHANNEL, uid=uid), alice).verdict is Verdict.STORED
+    assert enter(bob, alice.posted(OTHER, uid=uid), alice).verdict is Verdict.DUPLICATE
+
+
+def test_our_own_post_comes_back_as_a_duplicate(circle: tuple[Person, Person, Person]) -> None:
+    _, bob, mallory = circle
+    mine = bob.posted(CHANNEL)
+    assert enter(bob, mine, mallory) == Admission(Verdict.DUPLICATE)
+    assert untouched(bob, mine)
+
+
+def test_a_post_that_was_checked_before_we_subscribed_may_come_again(circle: tuple[Person, Person, Person]) -> None:
+    alice, bob, _ = circle
+    post = alice.posted(CHANNEL)
+    checked = check(post.wire(), bob.key, bob.keys, bob.crypto, {})
+    assert isinstance(checked, Checked)
+    bob.store.begin()
+    assert admit(bob.store, checked, alice.key, bob.policy, at(T0)) == deferred(Reason.NONE)
+    bob.store.commit()
+    assert untouched(bob, post)
+    assert enter(bob, post, alice).verdict is Verdict.STORED
+    bob.store.begin()
+    again = admit(bob.store, checked, alice.key, bob.policy, at(T0))
+    bob.store.rollback()
+    assert again == Admission(Verdict.DUPLICATE), "what is known need not open"
+
+
+def test_age_hops_blocks_and_the_disk_count_for_posts_too(circle: tuple[Person, Person, Person]) -> None:
+    alice, bob, mallory = circle
+    old = alice.posted(CHANNEL, ttl_s=60, age_ms=60_000)
+    assert enter(bob, old, alice) == refused(Reason.EXPIRED)
+    far = alice.posted(CHANNEL, hop=33)
+    assert enter(bob, far, mallory) == refused(Reason.HOPS)
+    hers = mallory.posted(CHANNEL)
+    assert enter(bob, hers, alice, blocked=frozenset({mallory.key})) == refused(Reason.POLICY)
+    post = alice.posted(CHANNEL)
+    assert enter(bob, post, alice, disk_low=True) == deferred(Reason.DISK)
+    assert untouched(bob, post)
+
+
+def test_a_post_of_an_unknown_form_is_unsupported(circle: tuple[Person, Person, Person]) -> None:
+    alice, bob, _ = circle
+    header = Header(Kind.CHANNEL, alice.key, CHANNEL.id, alice.entropy(16), flags=1)
+    assert enter(bob, make(header, b"later", alice.signer), alice) == refused(Reason.UNSUPPORTED)
+
+
+@pytest.mark.parametrize("size", [0, 4, 67, 68, 83])
+def test_a_post_too_short_to_be_one_is_unopenable(circle: tuple[Person, Person, Person], size: int) -> None:
+    alice, bob, _ = circle
+    good = alice.posted(CHANNEL)
+    short = make(Header.of(good), good.wire()[HEADER_BYTES : HEADER_BYTES + size], alice.signer)
+    assert enter(bob, short, alice) == refused(Reason.UNOPENABLE)
+
+
+def test_heads_are_what_nobody_has_answered_yet(circle: tuple[Person, Person, Person]) -> None:
+    alice, bob, mallory = circle
+
+    def heads() -> tuple[EnvelopeId, ...]:
+        found = bob.store.channel(CHANNEL.id)
+        assert found is not None
+        return found.heads
+
+    one, two = alice.posted(CHANNEL), mallory.posted(CHANNEL)
+    enter(bob, one, alice)
+    enter(bob, two, alice)
+    assert heads() == (one.id, two.id)
+    answer = alice.posted(CHANNEL, parents=(one.id,))
+    enter(bob, answer, alice)
+    assert heads() == (two.id, answer.id)
+    more = [mallory.posted(CHANNEL) for _ in range(4)]
+    for post in more:
+        enter(bob, post, alice)
+    assert heads() == tuple(post.id for post in more)
