@@ -18,6 +18,7 @@ from quicprochat.client.shapes import (
     rfc3339,
     route_object,
     sent_object,
+    status_object,
     store_object,
     trace_object,
 )
@@ -31,6 +32,9 @@ from quicprochat.p2p import P2pNode
 
 PAGE = 256
 """Lines of the inbox read in one transaction: bounds how long a long inbox holds up everybody else."""
+
+WATCH_EVERY_S = 0.25
+"""At most so often the state is told to one watcher."""
 
 Answer = AsyncGenerator[Json, None]
 
@@ -217,6 +221,20 @@ async def _pages(node: P2pNode, after: int, peer: PeerKey | None) -> AsyncGenera
         after = page[-1].cursor
 
 
+async def watch(node: P2pNode, args: Args) -> Answer:
+    """Show the node's state, then again whenever it changed; no command of its own, but the prompt's status line."""
+    shown: Json | None = None
+    while not node.stopping:
+        status = await node.status()
+        if (now := status_object(status)) != shown:
+            yield now
+            shown = now
+        await node.news(status)
+        await asyncio.sleep(WATCH_EVERY_S)
+    await node.failed()
+    raise UnavailableError("the node has stopped")
+
+
 async def listen(node: P2pNode, args: Args) -> Answer:
     """Show what is unread, then what comes; whoever asked says which lines were written out.
 
@@ -244,6 +262,6 @@ HANDLERS: dict[str, Callable[[P2pNode, Args], Answer]] = {
     command.__name__: command
     for command in (
         identity, store, route, peers, add, verify, block, unblock, requests, accept, send, wait, cancel, trace, inbox,
-        listen,
+        listen, watch,
     )
 }  # fmt: skip

@@ -11,7 +11,7 @@ from quicprochat.core.ids import PeerKey
 from quicprochat.core.receipt import State
 from quicprochat.core.store import Line, LineKind, Sent
 from quicprochat.core.time import WallTime
-from quicprochat.p2p.views import PeerView, RouteView, StoreView, TraceView
+from quicprochat.p2p.views import PeerView, RouteView, Status, StoreView, TraceView
 
 Json = dict[str, Any]
 
@@ -123,6 +123,23 @@ def store_object(view: StoreView) -> Json:
         "delivered": view.delivered,
         "duplicates": view.duplicates,
         "unread": view.unread,
+    }
+
+
+def status_object(status: Status) -> Json:
+    """Return one object of ``watch``."""
+    return {
+        "public_key": status.key.hex(),
+        "name": status.name,
+        "networked": status.networked,
+        "links": status.links,
+        "waiting": status.waiting,
+        "unread": status.unread,
+        "disk_low": status.disk_low,
+        "alarms": [
+            {"code": alarm.code, "text": alarm.text, "peer": alarm.peer.hex() if alarm.peer is not None else None}
+            for alarm in status.alarms
+        ],
     }
 
 

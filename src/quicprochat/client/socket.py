@@ -52,7 +52,7 @@ class Hello:
     stays: bool
 
 
-LASTING = frozenset({"identity", "inbox", "listen", "peers", "requests", "route", "store", "trace", "wait"})
+LASTING = frozenset({"identity", "inbox", "listen", "peers", "requests", "route", "store", "trace", "wait", "watch"})
 
 
 def lasting(command: str, args: Json) -> bool:

@@ -1,0 +1,253 @@
+"""The terminal itself: bytes out without holding up the loop, keys in with pastes told from typing.
+
+A terminal that takes no more output (a stopped one, a slow line) must not make links die, so a thread of its own does
+the writing. What it could not take within bounds is left out and drawn anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import os
+import select
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import TextIO
+
+from prompt_toolkit.input.vt100 import Vt100Input
+from prompt_toolkit.input.vt100_parser import Vt100Parser
+from prompt_toolkit.key_binding import KeyPress
+from prompt_toolkit.keys import Keys
+
+BACKLOG_MAX_CHARS = 256 * 1024
+"""Characters that may wait for a terminal that takes none."""
+READ_BYTES = 4_096
+READS_MAX = 64
+"""Reads in a row: bounds how long one paste keeps everything else waiting."""
+PASTE_GAP_S = 0.05
+"""What comes so soon after a part of an unmarked paste belongs to it; a guess well below two key strokes."""
+
+_ASCII = {
+    "…": "...", "\u2013": "-", "\u2014": "-", "\u2018": "'", "\u2019": "'", "“": '"', "”": '"', "«": "<<", "»": ">>",
+    "→": "->", "·": "-", "•": "*", "ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss",
+    "€": "EUR", "✓": "v",
+}  # fmt: skip
+
+
+def _replacement(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(_ASCII.get(character, "?") for character in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("quicprochat", _replacement)
+
+
+def encoding_of(environment: Mapping[str, str], stdout: str) -> str:
+    """Return the encoding that the terminal understands.
+
+    Python takes a C locale for UTF-8; whoever set one, or another character set, by name, is taken at their word.
+    """
+    if environment.get("PYTHONIOENCODING") or environment.get("PYTHONUTF8"):
+        return stdout
+    locale = next((environment[key] for key in ("LC_ALL", "LC_CTYPE", "LANG") if environment.get(key)), "")
+    if locale in ("C", "POSIX"):
+        return "ascii"
+    named = locale.partition(".")[2].partition("@")[0]
+    with suppress(LookupError):
+        return codecs.lookup(named).name if named else stdout
+    return stdout
+
+
+class Terminal:
+    """The terminal's output, as a file for prompt_toolkit. ``gone`` is called, in the loop, when it has hung up."""
+
+    def __init__(self, fd: int, encoding: str, gone: Callable[[], None] = lambda: None) -> None:
+        self.encoding = encoding
+        self.gone = gone
+        self.hung_up = False
+        self.caught_up: Callable[[], None] = lambda: None
+        self._fd = fd
+        self._loop = asyncio.get_running_loop()
+        self._parts: list[str] = []
+        self._held = 0
+        self._skipped = False
+        self._waiting: list[str] = []
+        self._under_way = 0
+        self._changed = threading.Condition()
+        self._closing = False
+        self._drained = asyncio.Event()
+        self._drained.set()
+        threading.Thread(target=self._run, name="terminal", daemon=True).start()
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def isatty(self) -> bool:
+        return os.isatty(self._fd)
+
+    def write(self, text: str) -> int:
+        self._parts.append(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand on what was written, unless it is being gathered."""
+        if self._held or not self._parts:
+            return
+        text = "".join(self._parts)
+        self._parts.clear()
+        with self._changed:
+            backlog = self._under_way + sum(map(len, self._waiting))
+            if self.hung_up or (backlog and backlog + len(text) > BACKLOG_MAX_CHARS):
+                self._skipped = True
+                return
+            self._waiting.append(text)
+            self._drained.clear()
+            self._changed.notify()
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Write out in one piece what is written inside, so that nothing flickers."""
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
+            self.flush()
+
+    async def drained(self) -> None:
+        """Wait until the system took everything, or the terminal has hung up."""
+        await self._drained.wait()
+
+    def close(self) -> None:
+        """Let the thread end once it has written what it can."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting and not self._closing:
+                    self._changed.wait()
+                if not self._waiting:
+                    return
+                text = "".join(self._waiting)
+                self._waiting.clear()
+                self._under_way = len(text)
+            try:
+                view = memoryview(text.encode(self.encoding, "quicprochat"))
+                while view:
+                    view = view[_write(self._fd, view) :]
+            except OSError:
+                self.hung_up = True
+            with self._changed:
+                self._under_way = 0
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._written)
+
+    def _written(self) -> None:
+        with self._changed:
+            if self.hung_up:
+                self._waiting.clear()
+            if self._waiting or self._under_way:
+                return
+            skipped, self._skipped = self._skipped, False
+            self._drained.set()
+        if self.hung_up:
+            self.gone()
+        elif skipped:
+            self.caught_up()
+
+
+def _write(fd: int, data: memoryview) -> int:
+    try:
+        return os.write(fd, data)
+    except BlockingIOError:  # somebody else made our terminal non-blocking
+        select.select([], [fd], [])
+        return 0
+
+
+class Keyboard(Vt100Input):
+    """Keys of a terminal. Several lines that came at once are a paste, also from terminals that do not mark pastes."""
+
+    def __init__(self, stdin: TextIO, encoding: str) -> None:
+        super().__init__(stdin)
+        # Whoever has an ASCII terminal types no other characters; if they do, UTF-8 is the best guess.
+        name = "utf-8" if encoding == "ascii" else encoding
+        self._decoder = codecs.getincrementaldecoder(name)("replace")
+        self._keys: list[KeyPress] = []
+        self.vt100_parser = Vt100Parser(self._keys.append)
+        self._closed = False
+        self._pasting_until = 0.0
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def cooked_mode(self) -> AbstractContextManager[None]:
+        """Stay in raw mode while lines are printed: nothing reads keys then, and an echo would spoil the screen."""
+        return nullcontext()
+
+    def read_keys(self) -> list[KeyPress]:
+        self.vt100_parser.feed(self._decoder.decode(self._read()))
+        return self._taken()
+
+    def flush_keys(self) -> list[KeyPress]:
+        self.vt100_parser.flush()
+        return self._taken()
+
+    def _read(self) -> bytes:
+        data = b""
+        with suppress(InterruptedError):
+            for _ in range(READS_MAX):
+                if not select.select([self._fileno], [], [], 0)[0]:
+                    break
+                try:
+                    part = os.read(self._fileno, READ_BYTES)
+                except OSError:
+                    part = b""  # the terminal has hung up
+                if not part:
+                    self._closed = True
+                    break
+                data += part
+        return data
+
+    def _taken(self) -> list[KeyPress]:
+        keys = list(self._keys)
+        self._keys.clear()
+        if not keys:
+            return keys
+        now = asyncio.get_running_loop().time()
+        if _pasted(keys) or (now < self._pasting_until and all(map(_is_text, keys))):
+            self._pasting_until = now + PASTE_GAP_S
+            return [KeyPress(Keys.BracketedPaste, "".join(key.data for key in keys))]
+        return keys
+
+
+def _pasted(keys: list[KeyPress]) -> bool:
+    """Say whether keys that came at once are a block of lines: nobody types on after Enter that fast."""
+    return any(map(_is_enter, keys[:-1])) and all(map(_is_text, keys))
+
+
+def _is_enter(key: KeyPress) -> bool:
+    return key.key in (Keys.ControlM, Keys.ControlJ)
+
+
+def _is_text(key: KeyPress) -> bool:
+    return _is_enter(key) or key.key == Keys.ControlI or (not isinstance(key.key, Keys) and len(key.key) == 1)
+
+
+def size_of(fd: int) -> tuple[int, int]:
+    """Return rows and columns; a terminal that does not know has 24 by 80."""
+    with suppress(OSError):
+        size = os.get_terminal_size(fd)
+        return size.lines or 24, size.columns or 80
+    return 24, 80
+
+
+def standard_encoding() -> str:
+    """Return the encoding of this process's terminal."""
+    stdout = sys.stdout.encoding if sys.stdout is not None else "utf-8"
+    return encoding_of(os.environ, stdout or "utf-8")
