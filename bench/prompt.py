@@ -127,7 +127,7 @@ async def flood(home: str, ticket: str, rate: int) -> None:
         while not stop.is_set():
             due = int((time.perf_counter() - begun) * rate)
             for n in range(sent, due):
-                text = f"number {n} of a flood, as long as what people write to each other on a busy evening in the village"
+                text = f"number {n} of a flood, as long as what people write to each other on a busy evening"
                 task = asyncio.create_task(node.send(peer.key, text))
                 under_way.add(task)
                 task.add_done_callback(under_way.discard)

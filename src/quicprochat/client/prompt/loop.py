@@ -8,8 +8,9 @@ import io
 import logging
 import os
 import sys
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO, assert_never
 
 from prompt_toolkit.output import ColorDepth
@@ -53,6 +54,8 @@ Json = dict[str, Any]
 
 GRACE_S = 0.4
 """How long a line of ours stays in the live rows for its delivery; most links need a tenth of it."""
+LEAVE_S = 5.0
+"""How long what was typed last may take once the terminal has gone."""
 LINES_WAITING_MAX = 64
 """Typed lines that wait for a command under way."""
 PEERS_EVERY_S = 5.0
@@ -81,6 +84,7 @@ class Loop:
         self._clock = SystemClock(None)
         self._known = Known()
         self._sent = Sent()
+        self._posted: deque[str] = deque(maxlen=LINES_WAITING_MAX)
         self._parked: list[tuple[Json, Any]] = []
         self._history = HomeHistory(None if settings.ephemeral else settings.home / NAME)
         self._current: Conversation | None = None
@@ -120,12 +124,17 @@ class Loop:
             ]
             try:
                 await asyncio.wait((drawing, *others), return_when=asyncio.FIRST_COMPLETED)
+                with suppress(TimeoutError):  # what was typed before the terminal hung up
+                    async with asyncio.timeout(LEAVE_S if drawing.done() else 0):
+                        await self._typed.join()
             finally:
                 self.screen.leave()
                 await asyncio.wait((drawing,))
-                for task in (*others, *self._moments):
+                working = [self._working] if self._working is not None else []
+                ending = (*others, *self._moments, *working)
+                for task in ending:
                     task.cancel()
-                await asyncio.wait(others)
+                await asyncio.wait(ending)
         drawing.result()
         for task in others:
             if not task.cancelled():
@@ -164,6 +173,9 @@ class Loop:
     def _arrived(self, line: Json, written: Any) -> None:
         if line["event"] == "receipt":
             self._receipt(line, written)
+            return
+        if line["event"] == "post" and line["id"] in self._posted:
+            written()  # it stands on the screen since it was typed
             return
         self._turn_day(line.get("received_at"))
         if "from" in line:
@@ -298,12 +310,11 @@ class Loop:
     async def _work(self) -> None:
         while True:
             line = await self._typed.get()
-            self._working = asyncio.create_task(self._carry_out(line))
-            await asyncio.wait((self._working,))
-            working, self._working, self._busy = self._working, None, ""
+            working = self._working = asyncio.create_task(self._carry_out(line))
+            await asyncio.wait((working,))
+            self._working, self._busy = None, ""
+            self._typed.task_done()
             self.screen.refresh()
-            if asyncio.current_task().cancelling():  # type: ignore[union-attr]
-                raise asyncio.CancelledError
             if not working.cancelled():
                 working.result()
 
@@ -312,7 +323,7 @@ class Loop:
             meaning = understand(line, self._current)
             if meaning is None:
                 return
-            if await self._do(meaning, line):
+            if await self._do(meaning, line) and not isinstance(meaning, Quit):
                 self._history.keep(line)
         except StoreError:
             raise
@@ -323,6 +334,8 @@ class Loop:
         """Do it; say whether it worked."""
         match meaning:
             case Quit():
+                for message in tuple(self._sent.live()):
+                    self._move_up(message)
                 self.screen.leave()
             case Help():
                 await self.screen.write(meaning.text)
@@ -358,6 +371,7 @@ class Loop:
     async def _post(self, request: Request) -> None:
         need_mesh(request)
         posted = await self._session.ask("broadcast", request.args)
+        self._posted.append(posted["id"])
         text = str(request.args.get("text", ""))
         self._turn_day(self._now())
         to = render.topic(posted.get("channel") or (self._current.target if self._current else ""))

@@ -101,6 +101,7 @@ class Screen:
         self._room.set()
         self._accept = accept
         self._interrupt = interrupt
+        self._leaving = False
         self.input = Buffer(
             completer=completer,
             history=history,
@@ -270,7 +271,10 @@ class Screen:
 
         @keys.add("c-d", filter=typing & Condition(lambda: not self.input.text))
         def _(event: KeyPressEvent) -> None:
-            self.leave()
+            if self._leaving:
+                self.leave()
+            self._leaving = True
+            self._accept("/quit")  # after what was typed before it; once more, and at once
 
         @keys.add("c-z", filter=typing)
         def _(event: KeyPressEvent) -> None:
