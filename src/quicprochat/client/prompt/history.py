@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -72,8 +73,10 @@ class HomeHistory(History):
         except OSError:
             return []
         with open(file, "rb") as opened:
-            size = os.fstat(file).st_size
-            opened.seek(max(0, size - 2 * FILE_MAX_BYTES))
+            info = os.fstat(file)
+            if not stat.S_ISREG(info.st_mode):
+                return []
+            opened.seek(max(0, info.st_size - 2 * FILE_MAX_BYTES))
             data = opened.read(2 * FILE_MAX_BYTES)
         found = []
         for row in data.splitlines():

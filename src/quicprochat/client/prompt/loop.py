@@ -17,7 +17,7 @@ from prompt_toolkit.output import ColorDepth
 
 from quicprochat import __version__
 from quicprochat.adapters.system import SystemClock
-from quicprochat.client.errors import OK
+from quicprochat.client.errors import OK, code_of
 from quicprochat.client.grammar import Request
 from quicprochat.client.output import display_line
 from quicprochat.client.perform import Performer, need_mesh
@@ -45,7 +45,7 @@ from quicprochat.client.session import Session
 from quicprochat.client.settings import Settings
 from quicprochat.client.shapes import rfc3339
 from quicprochat.client.stdio import STDOUT
-from quicprochat.core.errors import LocalError, QuicprochatError, StoreError
+from quicprochat.core.errors import QuicprochatError, StoreError
 
 if TYPE_CHECKING:
     from prompt_toolkit.formatted_text import StyleAndTextTuples as Fragments
@@ -58,8 +58,8 @@ LEAVE_S = 5.0
 """How long what was typed last may take once the terminal has gone."""
 LINES_WAITING_MAX = 64
 """Typed lines that wait for a command under way."""
-PEERS_EVERY_S = 5.0
-"""At most so often the list of peers for completion is asked for when links change."""
+PEERS_EVERY_S = 30.0
+"""At most so often the list of peers for completion is asked for: a node that heard of thousands has to look hard."""
 NOBODY = (
     "Nobody is in your address book yet. /identity shows your ticket for others; theirs you take in with:"
     " /add <ticket> --name <name>"
@@ -266,11 +266,8 @@ class Loop:
                         self._ask_peers.set()
                     self._tell_alarms(status)
                     self.screen.refresh()
-        except LocalError as error:
-            if error.code != "unsupported":
-                raise
         except QuicprochatError as error:
-            if getattr(error, "code", "") != "unsupported":
+            if code_of(error) != "unsupported":
                 raise
         await asyncio.Event().wait()  # an owner of an older version has no news of this kind
 

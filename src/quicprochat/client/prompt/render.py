@@ -45,6 +45,14 @@ STYLES = {
     "status": "reverse",
     "status.alert": "reverse bold",
     "pending": "dim",
+    # The terminal's own colours, so that the menu is readable on every background and without colours.
+    "completion-menu": "fg:default bg:default",
+    "completion-menu.completion": "fg:default bg:default",
+    "completion-menu.completion.current": "fg:default bg:default reverse",
+    "completion-menu.meta.completion": "fg:default bg:default dim",
+    "completion-menu.meta.completion.current": "fg:default bg:default reverse",
+    "scrollbar.background": "fg:default bg:default",
+    "scrollbar.button": "fg:default bg:default reverse",
 }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import os
+import re
 import select
 import sys
 import threading
@@ -28,6 +29,9 @@ READS_MAX = 64
 """Reads in a row: bounds how long one paste keeps everything else waiting."""
 PASTE_GAP_S = 0.05
 """What comes so soon after a part of an unmarked paste belongs to it; a guess well below two key strokes."""
+
+_STEERING = re.compile(r"\x1b\[[0-9;]*[A-Za-z~]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+"""Keys that move and mark, in what turned out to be a paste."""
 
 _ASCII = {
     "…": "...", "\u2013": "-", "\u2014": "-", "\u2018": "'", "\u2019": "'", "“": '"', "”": '"', "«": "<<", "»": ">>",
@@ -220,15 +224,26 @@ class Keyboard(Vt100Input):
         if not keys:
             return keys
         now = asyncio.get_running_loop().time()
-        if _pasted(keys) or (now < self._pasting_until and all(map(_is_text, keys))):
+        going_on = now < self._pasting_until and any(_is_text(key) or _is_enter(key) for key in keys)
+        pasted = going_on or _goes_on(keys)
+        if pasted or any(map(_is_paste, keys)):
             self._pasting_until = now + PASTE_GAP_S
-            return [KeyPress(Keys.BracketedPaste, "".join(key.data for key in keys))]
+        if pasted:
+            return [KeyPress(Keys.BracketedPaste, _STEERING.sub("", "".join(key.data for key in keys)))]
         return keys
 
 
-def _pasted(keys: list[KeyPress]) -> bool:
-    """Say whether keys that came at once are a block of lines: nobody types on after Enter that fast."""
-    return any(map(_is_enter, keys[:-1])) and all(map(_is_text, keys))
+def _goes_on(keys: list[KeyPress]) -> bool:
+    """Say whether text came at once with, and after, what ends a line or a paste.
+
+    Nobody types on that fast: it is an unmarked block of lines, or a paste that carries the mark of its own end.
+    """
+    ends = [n for n, key in enumerate(keys) if _is_enter(key) or _is_paste(key)]
+    return bool(ends) and any(map(_is_text, keys[ends[0] + 1 :]))
+
+
+def _is_paste(key: KeyPress) -> bool:
+    return key.key == Keys.BracketedPaste
 
 
 def _is_enter(key: KeyPress) -> bool:
@@ -236,7 +251,7 @@ def _is_enter(key: KeyPress) -> bool:
 
 
 def _is_text(key: KeyPress) -> bool:
-    return _is_enter(key) or key.key == Keys.ControlI or (not isinstance(key.key, Keys) and len(key.key) == 1)
+    return not isinstance(key.key, Keys) and len(key.key) == 1
 
 
 def size_of(fd: int) -> tuple[int, int]:

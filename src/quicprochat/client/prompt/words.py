@@ -251,13 +251,15 @@ def _unknown(word: str) -> str:
 def _help(rest: str) -> str:
     about = rest.replace("/", " ").split()
     if not about:
-        rows = [*((habit.usage, habit.summary) for habit in HABITS.values()), *KEYS]
+        rows = [(h.usage, h.summary) for name, h in HABITS.items() if name not in ("quit", "help")] + list(KEYS)
         width = max(len(left) for left, _ in rows) + 2
         table = "\n".join(f"  {left:<{width}}{right}" for left, right in rows)
         return f"{help_text((), slash=True)}\nAs in other chats:\n{table}\n"
     habit = HABITS.get(_OTHER.get(about[0], about[0]))
     if habit is None:
-        if about[0] not in COMMANDS and about[0] not in NOT_YET and about[0] != "mesh":
+        if about[0] in NOT_YET:
+            raise LocalError(f"/{about[0]}: {NOT_YET[about[0]].sentence}", code="unsupported")
+        if about[0] not in COMMANDS and about[0] != "mesh":
             raise LocalError(_unknown(about[0]))
         return help_text(about, slash=True)
     more = f"\nIt stands for:\n\n{help_text((habit.means,), slash=True)}" if habit.means in COMMANDS else ""
