@@ -58,7 +58,7 @@ def test_a_line_counts_as_read_only_once_the_terminal_took_it(tmp_path: Path) ->
         asyncio.get_running_loop().add_reader(talk.emulator.master, talk.emulator.take)
         await talk.until(lambda: len(talk.home.listening.read) == 2_000, "the rest")
         assert talk.home.listening.read == list(range(1, 2_001))
-        assert talk.emulator.plain.count("ada: x") == 2_000
+        await talk.until(lambda: talk.emulator.plain.count("ada: x") == 2_000, "every line")
 
     run(work, tmp_path)
 
@@ -344,18 +344,22 @@ def test_plain_lines_go_to_the_current_channel(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setitem(output._HUMAN, "subscribe", lambda item: "subscribed")
 
     async def work(talk: Talk) -> None:
-        talk.home.answers["subscribe"] = {"channel": "village"}
-        talk.home.answers["broadcast"] = {"id": "99" * 16, "channel": "village"}
+        talk.home.answers["subscribe"] = {"channel": "c0" * 32, "topic": "village", "kind": "open"}
+        talk.home.answers["broadcast"] = {"id": "99" * 16, "channel": "c0" * 32, "kind": "open", "subscribers": 3}
         await talk.enter("/join village")
-        await talk.shows("in #village")
+        await talk.shows("in #village (open)")
         await talk.enter("--who is   at the well?")
-        await talk.shows("-> #village: --who is   at the well?  (posted)")
+        await talk.shows("-> #village (open): --who is   at the well?")
+        await talk.shows("    | (posted, 3 linked subscribers)")
         assert ("broadcast", {"topic": "village", "text": "--who is   at the well?"}) in talk.home.asked
         own = {**post("--who is   at the well?", "village"), "id": "99" * 16}
-        talk.home.arrive(own, post("me", "village"))
-        await talk.shows("#village ada: me")
+        theirs = {**post("me", "c0" * 32), "topic": "village", "kind": "open"}
+        private = {**post("shh", "c1" * 32), "topic": "well\x1b]0;x\x07", "kind": "private"}
+        talk.home.arrive(own, theirs, private)
+        await talk.shows("#village (open) ada: me")
+        await talk.shows("#well]0;x ada: shh")
         assert talk.emulator.shown.count("at the well") == 1
-        await talk.until(lambda: talk.home.listening.read == [1, 2], "both to be read")
+        await talk.until(lambda: talk.home.listening.read == [1, 2, 3], "all to be read")
         await talk.enter("/part")
         await talk.shows("no conversation")
 

@@ -249,7 +249,7 @@ def test_a_stalled_terminal_loses_no_line_and_is_drawn_anew(tmp_path: Path, monk
         talk.home.watching.lines.put_nowait(STATUS)
         running.add_reader(talk.emulator.master, talk.emulator.take)
         await talk.until(lambda: len(talk.home.listening.read) == 50, "all lines")
-        assert all(f"line {n} " in talk.emulator.plain for n in range(50))
+        await talk.until(lambda: all(f"line {n} " in talk.emulator.plain for n in range(50)), "every line")
         talk.emulator.type("typed")
         await talk.shows("> typed")
         await talk.shows(" Me | 1 link")

@@ -48,7 +48,7 @@ class Known:
         """Take the author of a line that arrived."""
         key, name = str(item["from"]), str(item.get("name") or "")
         if item.get("channel") is not None:
-            self.topic(str(item["channel"]))
+            self.topic(str(item.get("topic") or item["channel"]))
         if item.get("request") or not name:
             self._heard(self.keys, key, claim(name, "wrote to you"))
 
@@ -116,7 +116,7 @@ class LineCompleter(Completer):
                 yield f"{start}{name} ", summary(name)
 
     def _arguments(self, name: str, words: list[str], typed: str) -> Iterator[tuple[str, str]]:
-        if name in ("subscribe", "broadcast") and not words:
+        if name in ("subscribe", "unsubscribe", "broadcast") and not words:
             yield from self._topics(typed)
         command = COMMANDS.get(name)
         if command is None:

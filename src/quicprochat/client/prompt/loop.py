@@ -17,9 +17,10 @@ from prompt_toolkit.output import ColorDepth
 
 from quicprochat import __version__
 from quicprochat.adapters.system import SystemClock
+from quicprochat.client.catalogue import COMMANDS
 from quicprochat.client.errors import OK, code_of
 from quicprochat.client.grammar import Request
-from quicprochat.client.output import display_line
+from quicprochat.client.output import display_line, plural
 from quicprochat.client.perform import Performer, need_mesh
 from quicprochat.client.prompt import render
 from quicprochat.client.prompt.completion import Known, LineCompleter
@@ -39,6 +40,7 @@ from quicprochat.client.prompt.words import (
     Quit,
     Run,
     Say,
+    quoted,
     understand,
 )
 from quicprochat.client.session import Session
@@ -285,6 +287,9 @@ class Loop:
             await self._ask_peers.wait()
             self._ask_peers.clear()
             self._known.learn_peers(await self._session.ask_all("peers", {}))
+            if "channels" in COMMANDS:
+                for found in await self._session.ask_all("channels", {}):
+                    self._known.topic(render.topic(found))
             await asyncio.sleep(PEERS_EVERY_S)
 
     # --- what is typed
@@ -337,13 +342,11 @@ class Loop:
             case Help():
                 await self.screen.write(meaning.text)
             case Leave():
-                self._current = None
+                self._part()
             case Say():
                 await self._talk_to(meaning)
             case Join():
-                await self._run(meaning.request, line)
-                self._known.topic(meaning.topic)
-                self._current = Conversation(Kind.CHANNEL, meaning.topic, render.topic(meaning.topic))
+                await self._join(meaning)
             case Post():
                 await self._post(meaning.request)
             case Run():
@@ -365,14 +368,30 @@ class Loop:
         if meaning.text:
             await self._say(key, name, meaning.text)
 
+    async def _join(self, meaning: Join) -> None:
+        need_mesh(meaning.request)
+        joined = await self._session.ask("subscribe", meaning.request.args)
+        await self.performer.show("subscribe", joined)
+        self._known.topic(meaning.topic)
+        self._current = Conversation(Kind.CHANNEL, meaning.topic, render.channel({"topic": meaning.topic, **joined}))
+
+    def _part(self) -> None:
+        current, self._current = self._current, None
+        if current is not None and current.kind is Kind.CHANNEL and "unsubscribe" in COMMANDS:
+            again = f"/unsubscribe {quoted(display_line(current.target, 64))}"
+            self._note(f"what is posted in {current.name} still comes; to leave the channel for good: {again}")
+
     async def _post(self, request: Request) -> None:
         need_mesh(request)
         posted = await self._session.ask("broadcast", request.args)
         self._posted.append(posted["id"])
         text = str(request.args.get("text", ""))
         self._turn_day(self._now())
-        to = render.topic(posted.get("channel") or (self._current.target if self._current else ""))
-        self.screen.show(render.outgoing(self._now(), to, text, "posted", self.screen.width))
+        to = render.channel({"topic": request.args.get("topic", ""), **posted})
+        state = "posted"
+        if "subscribers" in posted:
+            state = f"posted, {plural(posted['subscribers'], 'linked subscriber')}"
+        self.screen.show(render.outgoing(self._now(), to, text, state, self.screen.width))
 
     async def _run(self, request: Request, line: str) -> int:
         need_mesh(request)
@@ -381,6 +400,8 @@ class Loop:
         code = await self.performer.perform(request)
         if request.command in CHANGES_PEERS:
             self._ask_peers.set()
+        elif request.command == "subscribe":
+            self._known.topic(str(request.args.get("topic", "")))
         return code
 
 

@@ -18,7 +18,7 @@ from quicprochat.client.catalogue import COMMANDS
 from quicprochat.client.output import LOG_MAX_CHARS, display, display_line
 
 # What is said for the shell; a daemon is started there.
-_SHELL = re.compile(rf"\bqpc (?:mesh )?(?=(?:{'|'.join({*COMMANDS, 'help'} - {'daemon'})})\b)")
+_SHELL = re.compile(rf"\bqpc (?:mesh )?(?=(?:{'|'.join({n for n, c in COMMANDS.items() if c.mesh} | {'help'})})\b)")
 
 if TYPE_CHECKING:
     from prompt_toolkit.formatted_text import StyleAndTextTuples as Fragments
@@ -80,10 +80,15 @@ def peer_name(item: Json, key: str) -> str:
     return display_line(item["name"], NAME_MAX) if item.get("name") and not item.get("request") else item[key][:16]
 
 
-def topic(name: object) -> str:
-    """Return a channel's name as it is shown."""
-    shown = display_line(str(name), NAME_MAX)
-    return shown if shown.startswith("#") else f"#{shown}"
+def channel(item: Json) -> str:
+    """Return a channel as it is shown: its topic, or where that is not known its id; an open one is called open."""
+    shown = display_line(topic(item), NAME_MAX).lstrip("#")
+    return f"#{shown} (open)" if item.get("kind") == "open" else f"#{shown}"
+
+
+def topic(item: Json) -> str:
+    """Return the topic of what has a channel, as it is typed."""
+    return str(item.get("topic") or item["channel"])
 
 
 def incoming(item: Json, width: int) -> Fragments:
@@ -97,7 +102,7 @@ def incoming(item: Json, width: int) -> Fragments:
             head += [("class:name", peer_name(item, "from"))]
         case "post":
             stranger = not item.get("name")
-            head += [("class:channel", topic(item["channel"])), ("", " ")]
+            head += [("class:channel", channel(item)), ("", " ")]
             head += [("class:request" if stranger else "class:name", peer_name(item, "from"))]
         case other:
             shown = {key: value for key, value in item.items() if key not in ("event", "cursor", "received_at")}
@@ -105,7 +110,7 @@ def incoming(item: Json, width: int) -> Fragments:
                 *head,
                 *set_in(f"{display_line(str(other), NAME_MAX)}: {display_line(json.dumps(shown))}", 6, width),
             ]
-    notes = protection(item)
+    notes = protection(item) if item["event"] == "message" else ""
     head.append(("", ": "))
     taken = sum(get_cwidth(part[1]) for part in head)
     return [*head, *set_in(display(item.get("text") or "") + notes, taken, width)]
@@ -128,13 +133,11 @@ def outgoing(at: str | None, to: str, text: str, state: str, width: int) -> Frag
     head: Fragments = [("class:time", f"{clock(at)} "), ("class:own", f"-> {to}"), ("", ": ")]
     taken = sum(get_cwidth(part[1]) for part in head)
     body = set_in(display(text), taken, width)
-    return body_with_state(head, body, state)
-
-
-def body_with_state(head: Fragments, body: Fragments, state: str) -> Fragments:
-    """Put a state behind a line."""
-    last = body.pop()
-    return [*head, *body, (last[0], last[1].removesuffix("\n")), ("class:note", f"  ({state})\n")]
+    row = body[-1][1].removesuffix("\n")
+    before = len(BAR) if len(body) > 1 else taken
+    if before + get_cwidth(row) + 2 + get_cwidth(f"({state})") < max(NARROWEST, width):
+        return [*head, *body[:-1], (body[-1][0], row), ("class:note", f"  ({state})\n")]
+    return [*head, *body, ("class:note", f"{BAR}({state})\n")]
 
 
 def changed(to: str, text: str | None, state: str, reason: str) -> Fragments:

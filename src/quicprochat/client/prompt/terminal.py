@@ -97,13 +97,17 @@ class Terminal:
 
     def flush(self) -> None:
         """Hand on what was written, unless it is being gathered."""
-        if self._held or not self._parts:
+        if not self._held:
+            self._hand_on(needed=False)
+
+    def _hand_on(self, *, needed: bool) -> None:
+        if not self._parts:
             return
         text = "".join(self._parts)
         self._parts.clear()
         with self._changed:
             backlog = self._under_way + sum(map(len, self._waiting))
-            if self.hung_up or (backlog and backlog + len(text) > BACKLOG_MAX_CHARS):
+            if self.hung_up or (backlog and backlog + len(text) > BACKLOG_MAX_CHARS and not needed):
                 self._skipped = True
                 return
             self._waiting.append(text)
@@ -112,13 +116,13 @@ class Terminal:
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
-        """Write out in one piece what is written inside, so that nothing flickers."""
+        """Write out in one piece what is written inside, so that nothing flickers; never skipped."""
         self._held += 1
         try:
             yield
         finally:
             self._held -= 1
-            self.flush()
+            self._hand_on(needed=True)
 
     async def drained(self) -> None:
         """Wait until the system took everything, or the terminal has hung up."""
@@ -224,8 +228,7 @@ class Keyboard(Vt100Input):
         if not keys:
             return keys
         now = asyncio.get_running_loop().time()
-        going_on = now < self._pasting_until and any(_is_text(key) or _is_enter(key) for key in keys)
-        pasted = going_on or _goes_on(keys)
+        pasted = _goes_on(keys) or (now < self._pasting_until and any(map(_is_text, keys)))
         if pasted or any(map(_is_paste, keys)):
             self._pasting_until = now + PASTE_GAP_S
         if pasted:

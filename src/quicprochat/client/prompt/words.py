@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, auto
 
 from quicprochat.client.catalogue import COMMANDS, NOT_YET
@@ -195,8 +195,6 @@ def _command(word: str, rest: str) -> Meaning:
             return Say(request.args["peer"], request.args["text"])
         case "send" if "text" not in request.args:
             raise LocalError("there is no text to send; write: /msg <peer> <text>")
-        case "subscribe":
-            return Run(replace(request, mesh=True))
         case "listen":
             raise LocalError("what arrives is shown here anyway; older messages: /inbox")
     return Run(request)
@@ -230,7 +228,7 @@ def _ends_in_text(word: str, rest: str) -> bool:
 
 def names() -> list[str]:
     """Return every word that may follow a slash."""
-    return sorted({*HABITS, "mesh", *(n for n in COMMANDS if n != "daemon"), *(n for n in NOT_YET if n != "sim")})
+    return sorted({*HABITS, "mesh", *(n for n, c in COMMANDS.items() if c.mesh), *(n for n in NOT_YET if n != "sim")})
 
 
 def summary(name: str) -> str:
