@@ -3,7 +3,7 @@
 Keys are typed one at a time, at random moments, first in quiet, then while another process's node sends messages at a
 steady rate over loopback, then in quiet again. ``shown_s`` is how many of them stood on the screen each second.
 
-    python -m bench.prompt [--keys 200] [--rate 500] [--starts 5]
+    python -m bench.prompt [--keys 200] [--rate 500] [--starts 5] [--daemon]
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ LETTERS = "EFGILNOPQRSTUVWXYZ"
 ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[ -/]*[@-~]")
 ROWS, COLUMNS = 40, 120
 PATIENCE_S = 20.0
+PROGRAM = "import sys; from quicprochat.cli import main; sys.exit(main())"
 
 
 def free_port() -> int:
@@ -48,11 +49,10 @@ class Prompt:
     def __init__(self, home: str) -> None:
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
-        command = [sys.executable, "-m", "quicprochat.cli", "--home", home, "--bind", f"127.0.0.1:{free_port()}"]
         environment = {**os.environ, "TERM": "xterm-256color"}
         self.begun = time.perf_counter()
         self.process = subprocess.Popen(
-            [sys.executable, "-c", "import sys; from quicprochat.cli import main; sys.exit(main())", *command[3:]],
+            [sys.executable, "-c", PROGRAM, "--home", home, "--bind", f"127.0.0.1:{free_port()}"],
             stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True,
         )  # fmt: skip
         os.close(slave)
@@ -145,15 +145,14 @@ def measure(a: argparse.Namespace, base: str) -> dict[str, Any]:
         starts.append(prompt.until(b"> ") - prompt.begun)
         prompt.until(b"link")
         prompt.end()
+    daemon = start_daemon(f"{base}/a") if a.daemon else None
     prompt = Prompt(f"{base}/a")
     prompt.until(b"link")
-    identity = [sys.executable, "-m", "quicprochat.cli", "identity", "--home", f"{base}/a", "--json"]
-    identity[1:3] = ["-c", "import sys; from quicprochat.cli import main; sys.exit(main())"]
+    identity = [sys.executable, "-c", PROGRAM, "identity", "--home", f"{base}/a", "--json"]
     ticket = json.loads(subprocess.run(identity, capture_output=True, text=True, check=True).stdout)["ticket"]
     before = prompt.key_to_screen(a.keys, chance)
-    me = Path(__file__).stem
     flooding = subprocess.Popen(
-        [sys.executable, "-m", f"bench.{me}", "--flood", ticket, "--home", f"{base}/b", "--rate", str(a.rate)],
+        [sys.executable, "-m", "bench.prompt", "--flood", ticket, "--home", f"{base}/b", "--rate", str(a.rate)],
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert flooding.stdout is not None
@@ -172,8 +171,12 @@ def measure(a: argparse.Namespace, base: str) -> dict[str, Any]:
     prompt.idle(2)
     after = prompt.key_to_screen(a.keys, chance)
     prompt.end()
+    if daemon is not None:
+        daemon.terminate()
+        daemon.wait()
     return {
         "bench": "prompt",
+        "beside_a_daemon": a.daemon,
         "prompt_s": {"median": round(statistics.median(starts), 3), "max": round(max(starts), 3)},
         "key_to_screen_quiet_ms": summary(before),
         "key_to_screen_flood_ms": summary(during),
@@ -181,6 +184,16 @@ def measure(a: argparse.Namespace, base: str) -> dict[str, Any]:
         "sent_s": round(sent_s),
         "shown_s": round(shown_s),
     }
+
+
+def start_daemon(home: str) -> subprocess.Popen[str]:
+    daemon = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "daemon", "--home", home, "--bind", f"127.0.0.1:{free_port()}"],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert daemon.stdout is not None
+    daemon.stdout.readline()
+    return daemon
 
 
 def key_of(home: str) -> str:
@@ -201,6 +214,7 @@ def main() -> None:
     parser.add_argument("--keys", type=int, default=200)
     parser.add_argument("--rate", type=int, default=500, help="messages a second")
     parser.add_argument("--starts", type=int, default=5)
+    parser.add_argument("--daemon", action="store_true", help="the node runs in a daemon beside the prompt")
     parser.add_argument("--flood", help=argparse.SUPPRESS)
     parser.add_argument("--home", help=argparse.SUPPRESS)
     a = parser.parse_args()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import stat
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from quicprochat.client.prompt import fits, history, render
 from quicprochat.client.prompt.completion import HEARD_MAX, Known
 from quicprochat.client.prompt.history import ENTRIES_MAX, FILE_MAX_BYTES, HomeHistory, secret
 from quicprochat.client.prompt.status import status_line
-from quicprochat.client.prompt.terminal import encoding_of
+from quicprochat.client.prompt.terminal import Terminal, encoding_of
 from quicprochat.client.prompt.words import Conversation, Help, Kind, Leave, Quit, Run, Say, names, understand
 from quicprochat.core.errors import LocalError
 
@@ -258,6 +259,49 @@ def test_a_stalled_terminal_loses_no_line_and_is_drawn_anew(tmp_path: Path, monk
     async def inside() -> None:
         async with talking(tmp_path) as talk:
             await work(talk)
+
+    asyncio.run(inside())
+
+
+def test_redraws_are_skipped_where_the_terminal_is_full_and_lines_are_not() -> None:
+    async def inside() -> None:
+        reading, writing = os.pipe()
+        terminal = Terminal(writing, "utf-8")
+        drawn_anew = asyncio.Event()
+        terminal.caught_up = drawn_anew.set
+        for text in ("a" * 200_000, "b" * 200_000):
+            terminal.write(text)
+            terminal.flush()
+        with terminal.gathered():
+            terminal.write("c" * 200_000)
+            terminal.flush()
+        wanted = b"a" * 200_000 + b"c" * 200_000
+        found = b""
+        while len(found) < len(wanted) and (await asyncio.to_thread(select.select, [reading], [], [], 5))[0]:
+            found += os.read(reading, 65_536)
+        assert found == wanted
+        await asyncio.wait_for(terminal.drained(), 10)
+        await asyncio.wait_for(drawn_anew.wait(), 10)
+        terminal.close()
+        os.close(reading)
+        os.close(writing)
+
+    asyncio.run(inside())
+
+
+def test_a_terminal_that_hangs_up_is_noticed() -> None:
+    async def inside() -> None:
+        reading, writing = os.pipe()
+        gone = asyncio.Event()
+        terminal = Terminal(writing, "utf-8", gone.set)
+        os.close(reading)
+        terminal.write("text")
+        terminal.flush()
+        await asyncio.wait_for(gone.wait(), 10)
+        await asyncio.wait_for(terminal.drained(), 10)
+        assert terminal.hung_up
+        terminal.close()
+        os.close(writing)
 
     asyncio.run(inside())
 
