@@ -285,6 +285,9 @@ def test_what_becomes_of_a_message_is_told(tmp_path: Path) -> None:
         await talk.shows('delivered to ada: "first"')
         talk.home.arrive(receipt("77" * 16, "failed", "refused"))
         await talk.shows("failed: ada has not got it (refused): an earlier message")
+        talk.home.answers["trace"] = {"text": f"said\x1b]0;x\x07 in {'another ' * 9}sitting"}
+        talk.home.arrive(receipt("78" * 16, "delivered"))
+        await talk.shows('delivered to ada: "said]0;x in another another another anot…"')
 
     run(work, tmp_path)
 

@@ -163,6 +163,7 @@ def trace_object(trace: TraceView) -> Json:
     events = [{"at": rfc3339(event.at), "state": event.state, "carrier": event.carrier} for event in trace.events]
     return {
         **sent_object(sent),
+        "text": sent.text,
         "events": [made, *events],
         "envelopes": [id.hex() for id in trace.envelopes],
     }

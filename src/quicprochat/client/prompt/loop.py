@@ -18,7 +18,7 @@ from prompt_toolkit.output import ColorDepth
 from quicprochat import __version__
 from quicprochat.adapters.system import SystemClock
 from quicprochat.client.catalogue import COMMANDS
-from quicprochat.client.errors import OK, code_of
+from quicprochat.client.errors import OK, CallError, code_of
 from quicprochat.client.grammar import Request
 from quicprochat.client.output import display_line, plural
 from quicprochat.client.perform import Performer, need_mesh
@@ -47,7 +47,7 @@ from quicprochat.client.session import Session
 from quicprochat.client.settings import Settings
 from quicprochat.client.shapes import rfc3339
 from quicprochat.client.stdio import STDOUT
-from quicprochat.core.errors import QuicprochatError, StoreError
+from quicprochat.core.errors import LocalError, QuicprochatError, StoreError
 
 if TYPE_CHECKING:
     from prompt_toolkit.formatted_text import StyleAndTextTuples as Fragments
@@ -56,6 +56,8 @@ Json = dict[str, Any]
 
 GRACE_S = 0.4
 """How long a line of ours stays in the live rows for its delivery; most links need a tenth of it."""
+HURRY = 20
+"""With more lines than that on their way to the screen, receipts of other sittings are told without their text."""
 LEAVE_S = 5.0
 """How long what was typed last may take once the terminal has gone."""
 LINES_WAITING_MAX = 64
@@ -170,7 +172,17 @@ class Loop:
         async with self._session.stream("listen", {}) as lines:
             async for line in lines:
                 await self.screen.room()
+                if line["event"] == "receipt":
+                    line = await self._with_text(line)
                 self._arrived(line, lambda line=line: lines.written(line))
+
+    async def _with_text(self, receipt: Json) -> Json:
+        """Add to a receipt what was sent, where that was done in another sitting and there is time to look."""
+        if self._sent.knows(receipt["id"]) or self._sent.sending() or self.screen.behind > HURRY:
+            return receipt
+        with suppress(LocalError, CallError):
+            return {**receipt, "text": (await self._session.ask("trace", {"id": receipt["id"]})).get("text")}
+        return receipt
 
     def _arrived(self, line: Json, written: Any) -> None:
         if line["event"] == "receipt":
@@ -203,7 +215,7 @@ class Loop:
                 self._parked.append((line, written))  # the answer to ``send`` may be about to name it
                 return
             to = display_line(line["name"], 64) or line["to"][:16]
-            self.screen.show(render.changed(to, None, line["state"], line["reason"]), written)
+            self.screen.show(render.changed(to, line.get("text"), line["state"], line["reason"]), written)
         elif not self._sent.is_live(message):
             self.screen.show(render.changed(message.to, message.text, message.state, message.reason), written)
         elif message.settled:

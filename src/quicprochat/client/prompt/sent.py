@@ -74,6 +74,10 @@ class Sent:
             message.state, message.reason = item["state"], item["reason"]
         return message
 
+    def knows(self, id: str) -> bool:
+        """Say whether a message was sent from here."""
+        return id in self._told
+
     def is_live(self, message: Outgoing) -> bool:
         """Say whether a message still stands in the live rows."""
         return id(message) in self._live
