@@ -88,6 +88,7 @@ class Home:
         self.asked: list[tuple[str, Json]] = []
         self.people = [peer(ADA, "ada", linked=True), peer(BOB, "Bob B."), peer(EVE, "Eve", contact=False)]
         self.state = "queued"
+        self.refusal: LocalError | None = None
         self.answers: dict[str, Json] = {}
         self.answering = asyncio.Event()
         self.answering.set()
@@ -116,6 +117,8 @@ class Home:
                     if wanted == found["name"] or found["public_key"].startswith(wanted):
                         return {**found, "fingerprint": "11111 22222"}
                 raise LocalError(f"no peer is called {wanted!r}; see: qpc mesh peers", code="not_found")
+            case "send" if self.refusal is not None:
+                raise self.refusal
             case "send":
                 self._sent += 1
                 id = f"{self._sent:032x}"

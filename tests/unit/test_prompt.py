@@ -17,6 +17,7 @@ from tests.unit.talking import ADA, BOB, EVE, STATUS, Talk, message, post, recei
 
 from quicprochat.client import output
 from quicprochat.client.catalogue import COMMANDS, NOT_YET, Command, NotYet, Word
+from quicprochat.core.errors import LocalError
 
 
 def run(work: Callable[[Talk], Coroutine[Any, Any, None]], tmp_path: Path, **more: Any) -> None:
@@ -288,6 +289,24 @@ def test_what_becomes_of_a_message_is_told(tmp_path: Path) -> None:
         talk.home.answers["trace"] = {"text": f"said\x1b]0;x\x07 in {'another ' * 9}sitting"}
         talk.home.arrive(receipt("78" * 16, "delivered"))
         await talk.shows('delivered to ada: "said]0;x in another another another anot…"')
+
+    run(work, tmp_path)
+
+
+def test_what_could_not_be_sent_is_not_lost(tmp_path: Path) -> None:
+    async def work(talk: Talk) -> None:
+        await talk.enter("/query ada")
+        await talk.shows("[ada]")
+        talk.home.refusal = LocalError("the outbox is full", code="full")
+        talk.emulator.type("a long thought\r")
+        await talk.shows("the outbox is full")
+        await talk.shows("[ada] a long thought")
+        assert not talk.loop._live(80)
+        talk.home.refusal = None
+        talk.emulator.type("\r")
+        await talk.shows("-> ada: a long thought  (queued)")
+        kept = [json.loads(row) for row in (tmp_path / "history").read_text().splitlines()]
+        assert kept == ["/query ada", "a long thought"]
 
     run(work, tmp_path)
 

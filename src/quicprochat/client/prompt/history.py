@@ -43,7 +43,7 @@ class HomeHistory(History):
         return reversed(self._read())
 
     def append_string(self, string: str) -> None:
-        if not secret(string) and len(string) <= ENTRY_MAX_CHARS:
+        if not secret(string):
             super().append_string(string)
 
     def store_string(self, string: str) -> None:

@@ -9,8 +9,9 @@ import logging
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO, assert_never
 
 from prompt_toolkit.output import ColorDepth
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from prompt_toolkit.formatted_text import StyleAndTextTuples as Fragments
 
 Json = dict[str, Any]
+Written = Callable[[], None]
+"""Called once a line was written out."""
 
 GRACE_S = 0.4
 """How long a line of ours stays in the live rows for its delivery; most links need a tenth of it."""
@@ -89,7 +92,7 @@ class Loop:
         self._known = Known()
         self._sent = Sent()
         self._posted: deque[str] = deque(maxlen=LINES_WAITING_MAX)
-        self._parked: list[tuple[Json, Any]] = []
+        self._parked: list[tuple[Json, Written]] = []
         self._history = HomeHistory(None if settings.ephemeral else settings.home / NAME)
         self._current: Conversation | None = None
         self._status: Json | None = None
@@ -174,7 +177,7 @@ class Loop:
                 await self.screen.room()
                 if line["event"] == "receipt":
                     line = await self._with_text(line)
-                self._arrived(line, lambda line=line: lines.written(line))
+                self._arrived(line, partial(lines.written, line))
 
     async def _with_text(self, receipt: Json) -> Json:
         """Add to a receipt what was sent, where that was done in another sitting and there is time to look."""
@@ -184,7 +187,7 @@ class Loop:
             return {**receipt, "text": (await self._session.ask("trace", {"id": receipt["id"]})).get("text")}
         return receipt
 
-    def _arrived(self, line: Json, written: Any) -> None:
+    def _arrived(self, line: Json, written: Written) -> None:
         if line["event"] == "receipt":
             self._receipt(line, written)
             return
@@ -208,7 +211,7 @@ class Loop:
                 self.screen.show(render.turn_of_day(date))
             self._day = date
 
-    def _receipt(self, line: Json, written: Any) -> None:
+    def _receipt(self, line: Json, written: Written) -> None:
         message = self._sent.receipt(line)
         if message is None:
             if self._sent.sending():
@@ -231,8 +234,12 @@ class Loop:
         self.screen.refresh()
         try:
             sent = await self._session.ask("send", {"peer": to, "text": text})
-        except BaseException:
+        except BaseException as error:
             self._sent.drop(message)
+            if isinstance(error, asyncio.CancelledError):
+                self._note("not waited for any more; the message may be in the outbox all the same", "class:trouble")
+            else:
+                self.screen.put_back(text)
             raise
         self._sent.accepted(message, sent)
         parked, self._parked = self._parked, []
@@ -250,7 +257,7 @@ class Loop:
         await asyncio.sleep(GRACE_S)
         self._move_up(message)
 
-    def _move_up(self, message: Outgoing, written: Any = None) -> None:
+    def _move_up(self, message: Outgoing, written: Written | None = None) -> None:
         """Move a line of ours from the live rows into the terminal's history."""
         if self._sent.drop(message):
             self._turn_day(message.at)

@@ -109,7 +109,6 @@ class Screen:
             enable_history_search=True,
             multiline=False,
             accept_handler=self._entered,
-            on_text_changed=lambda _: None,
         )
         self._app: Application[None] = Application(
             layout=self._layout(prompt, live, status),
@@ -237,6 +236,11 @@ class Screen:
     def _entered(self, buffer: Buffer) -> bool:
         self._accept(buffer.text)
         return False
+
+    def put_back(self, text: str) -> None:
+        """Put a text that could not be sent back into an empty input line."""
+        if not self.input.text:
+            self.input.insert_text(text)
 
     def _keys(self) -> KeyBindings:
         keys = KeyBindings()
