@@ -57,7 +57,7 @@ class Stream:
     """A stream of the test's."""
 
     def __init__(self) -> None:
-        self.lines: asyncio.Queue[Json] = asyncio.Queue()
+        self.lines: asyncio.Queue[Json | Exception] = asyncio.Queue()
         self.read: list[int] = []
 
     async def __aenter__(self) -> Stream:
@@ -70,7 +70,10 @@ class Stream:
         return self
 
     async def __anext__(self) -> Json:
-        return await self.lines.get()
+        line = await self.lines.get()
+        if isinstance(line, Exception):
+            raise line
+        return line
 
     def written(self, line: Json) -> None:
         self.read.append(line["cursor"])
@@ -165,9 +168,9 @@ class Talk:
 
 
 @asynccontextmanager
-async def talking(tmp_path: Path, *, rows: int = 24, columns: int = 80, encoding: str = "utf-8") -> AsyncIterator[Talk]:
-    """Run a prompt; it ends with the block."""
-    emulator = Emulator(rows, columns)
+async def talking(tmp_path: Path, *, encoding: str = "utf-8", ready: bool = True) -> AsyncIterator[Talk]:
+    """Run a prompt; it ends with the block. ``ready`` waits until it is drawn."""
+    emulator = Emulator()
     running = asyncio.get_running_loop()
     running.add_reader(emulator.master, emulator.take)
     stdin = os.fdopen(os.dup(emulator.slave), "r")
@@ -175,7 +178,8 @@ async def talking(tmp_path: Path, *, rows: int = 24, columns: int = 80, encoding
     loop = Loop(home, Settings(tmp_path), Terminal(emulator.slave, encoding), stdin)  # type: ignore[arg-type]
     talk = Talk(home, loop, emulator)
     try:
-        await talk.shows("1 link")
+        if ready:
+            await talk.shows("1 link")
         yield talk
     finally:
         loop.screen.leave()

@@ -17,7 +17,7 @@ from tests.unit.talking import ADA, BOB, EVE, STATUS, Talk, message, post, recei
 
 from quicprochat.client import output
 from quicprochat.client.catalogue import COMMANDS, NOT_YET, Command, NotYet, Word
-from quicprochat.core.errors import LocalError
+from quicprochat.core.errors import LocalError, StoreError
 
 
 def run(work: Callable[[Talk], Coroutine[Any, Any, None]], tmp_path: Path, **more: Any) -> None:
@@ -277,7 +277,9 @@ def test_what_becomes_of_a_message_is_told(tmp_path: Path) -> None:
         await talk.enter("first")
         await talk.shows("-> ada: first  (queued)")
         id = f"{1:032x}"
-        await talk.until(lambda: "(queued)" in talk.emulator.plain and not talk.loop._live(80), "the moment to be over")
+        await talk.until(
+            lambda: "(queued)" in talk.emulator.plain and not talk.loop._transcript.live(80), "the moment to be over"
+        )
         talk.home.arrive(receipt(id, "relayed"))
         await talk.shows('on its way to ada, another node has a copy: "first"')
         talk.home.arrive(receipt(id, "expired", "nobody confirmed"))
@@ -301,7 +303,7 @@ def test_what_could_not_be_sent_is_not_lost(tmp_path: Path) -> None:
         talk.emulator.type("a long thought\r")
         await talk.shows("the outbox is full")
         await talk.shows("[ada] a long thought")
-        assert not talk.loop._live(80)
+        assert not talk.loop._transcript.live(80)
         talk.home.refusal = None
         talk.emulator.type("\r")
         await talk.shows("-> ada: a long thought  (queued)")
@@ -312,18 +314,18 @@ def test_what_could_not_be_sent_is_not_lost(tmp_path: Path) -> None:
 
 
 def test_a_quick_delivery_changes_the_line_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quicprochat.client.prompt.loop.GRACE_S", 60)
+    monkeypatch.setattr("quicprochat.client.prompt.transcript.GRACE_S", 60)
 
     async def work(talk: Talk) -> None:
         await talk.enter("/query ada")
         await talk.enter("quick")
         await talk.shows("-> ada: quick  (queued)")
-        assert talk.loop._live(80)
+        assert talk.loop._transcript.live(80)
         talk.home.arrive(receipt(f"{1:032x}", "delivered"))
         await talk.shows("-> ada: quick  (delivered)")
         assert "(queued)" not in talk.emulator.shown
         assert talk.emulator.shown.count("quick") == 1
-        assert not talk.loop._live(80)
+        assert not talk.loop._transcript.live(80)
         await talk.until(lambda: talk.home.listening.read == [1], "the receipt to be read")
 
     run(work, tmp_path)
@@ -337,7 +339,7 @@ def test_a_receipt_may_come_before_the_answer(tmp_path: Path) -> None:
         await talk.enter("swift")
         await talk.shows("-> ada: swift  (...)")
         talk.home.arrive(receipt(f"{1:032x}", "delivered"))
-        await talk.until(lambda: talk.loop._parked, "the receipt")
+        await talk.until(lambda: talk.loop._transcript._parked, "the receipt")
         talk.home.answering.set()
         await talk.shows("-> ada: swift  (delivered)")
         assert talk.emulator.shown.count("swift") == 1
@@ -531,6 +533,17 @@ def test_a_resized_terminal_is_drawn_anew(tmp_path: Path) -> None:
         await talk.until(lambda: talk.emulator.bars[-1:] == [80], "a status line of the new width")
 
     run(work, tmp_path)
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_failed_node_ends_it_with_the_reason(tmp_path: Path, early: bool) -> None:
+    async def inside() -> None:
+        async with talking(tmp_path, ready=not early) as talk:
+            talk.home.listening.lines.put_nowait(StoreError("the disk does not answer any more"))
+            await talk.until(lambda: talk.task.done(), "the end")
+
+    with pytest.raises(StoreError, match="the disk does not answer"):
+        asyncio.run(inside())
 
 
 def test_the_end_of_input_ends_it(tmp_path: Path) -> None:

@@ -325,7 +325,7 @@ def test_receipts_of_elsewhere_are_told_while_sending(tmp_path: Path) -> None:
             talk.home.answering.clear()
             await talk.enter("under way")
             talk.home.arrive(receipt("77" * 16, "delivered"))
-            await talk.until(lambda: talk.loop._parked, "the receipt")
+            await talk.until(lambda: talk.loop._transcript._parked, "the receipt")
             talk.home.answering.set()
             await talk.shows("delivered to ada: an earlier message")
             await talk.until(lambda: talk.home.listening.read == [1], "the receipt to be read")

@@ -41,8 +41,9 @@ from prompt_toolkit.widgets import SearchToolbar
 from quicprochat.client.output import plural
 from quicprochat.client.prompt.completion import LineCompleter
 from quicprochat.client.prompt.history import HomeHistory
+from quicprochat.client.prompt.keyboard import Keyboard
 from quicprochat.client.prompt.render import STYLES, note, talk
-from quicprochat.client.prompt.terminal import Keyboard, Terminal, size_of
+from quicprochat.client.prompt.terminal import Terminal, size_of
 from quicprochat.core.seal import TEXT_MAX_BYTES
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class Screen:
         self._room.set()
         self._accept = accept
         self._interrupt = interrupt
-        self._leaving = False
+        self._leaving = self._left = False
         self.input = Buffer(
             completer=completer,
             history=history,
@@ -145,7 +146,11 @@ class Screen:
         """Draw and read keys until the end."""
         showing = asyncio.create_task(self._show())
         try:
-            await self._app.run_async(handle_sigint=False, set_exception_handler=False)
+            await self._app.run_async(
+                pre_run=lambda: self._app.exit() if self._left else None,
+                handle_sigint=False,
+                set_exception_handler=False,
+            )
         except EOFError:
             pass  # the terminal's input has ended
         finally:
@@ -161,7 +166,8 @@ class Screen:
                 await asyncio.wait((showing,))
 
     def leave(self) -> None:
-        """End :meth:`run`."""
+        """End :meth:`run`, also when it has not begun yet."""
+        self._left = True
         if self._app.is_running and not self._app.is_done:
             self._app.exit()
 
