@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import stat
+import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tests.unit.talking import ADA, BOB, EVE, STATUS, Talk, message, post, recei
 
 from quicprochat.client import output
 from quicprochat.client.catalogue import COMMANDS, NOT_YET, Command, NotYet, Word
+from quicprochat.client.prompt import terminal
 from quicprochat.core.errors import LocalError, StoreError
 
 
@@ -60,6 +62,29 @@ def test_a_line_counts_as_read_only_once_the_terminal_took_it(tmp_path: Path) ->
         await talk.until(lambda: len(talk.home.listening.read) == 2_000, "the rest")
         assert talk.home.listening.read == list(range(1, 2_001))
         await talk.until(lambda: talk.emulator.plain.count("ada: x") == 2_000, "every line")
+
+    run(work, tmp_path)
+
+
+def test_nothing_is_read_before_the_system_took_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, open_gate = terminal._write, threading.Event()
+    open_gate.set()
+
+    def gated(fd: int, data: memoryview) -> int:
+        open_gate.wait(20)
+        return write(fd, data)
+
+    monkeypatch.setattr(terminal, "_write", gated)
+
+    async def work(talk: Talk) -> None:
+        await talk.until(lambda: not talk.loop.screen._terminal._under_way, "the first screen")
+        open_gate.clear()
+        talk.home.arrive(message("one"), message("two"))
+        await talk.until(lambda: talk.loop.screen._terminal._under_way, "the write")
+        await asyncio.sleep(0.1)  # more than two batches would have been shown by now
+        assert talk.home.listening.read == []
+        open_gate.set()
+        await talk.until(lambda: talk.home.listening.read == [1, 2], "both to be read")
 
     run(work, tmp_path)
 

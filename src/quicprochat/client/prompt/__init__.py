@@ -1,8 +1,8 @@
 """The prompt on a terminal; pipes, dumb terminals and ``--json`` get the plain one of ``client.repl``.
 
 ``words`` says what a typed line means, ``render`` what an event looks like, ``sent`` and ``status`` what is told of our
-own messages and of the node; none of them touches a terminal. ``keyboard`` reads, ``terminal`` writes, ``screen`` draws;
-``transcript`` brings there what is said, and ``loop`` puts it all together.
+own messages and of the node; none of them touches a terminal. ``keyboard`` reads, ``terminal`` writes, ``screen``
+draws; ``transcript`` brings there what is said, and ``loop`` puts it all together.
 """
 
 from __future__ import annotations
