@@ -1,6 +1,6 @@
 """Run the benchmarks one after the other, each as a process of its own; name some to run only those.
 
-python -m bench [two_people | ephemeral | first_message | announcements | idle | flood | micro_store]...
+python -m bench [two_people | ephemeral | first_message | announcements | idle | flood | prompt | micro_store]...
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ RUNS = {
     "announcements": ("bench.announcements",),
     "flood": ("bench.flood",),
     "idle": ("bench.idle",),
+    "prompt": ("bench.prompt",),
     "micro_store": ("bench.micro_store",),
 }
 

@@ -22,6 +22,7 @@ from quicprochat.client.shapes import (
     route_object,
     sent_object,
     server_object,
+    status_object,
     store_object,
     trace_object,
 )
@@ -39,6 +40,8 @@ PAGE = 256
 
 EXPORT_PART_BYTES = 1 << 20
 """Of an exported identity in one line of the socket."""
+WATCH_EVERY_S = 0.25
+"""At most so often the state is told to one watcher."""
 
 Answer = AsyncGenerator[Json, None]
 
@@ -253,6 +256,20 @@ async def _pages(node: P2pNode, after: int, peer: PeerKey | None) -> AsyncGenera
         after = page[-1].cursor
 
 
+async def watch(node: P2pNode, args: Args) -> Answer:
+    """Show the node's state, then again whenever it changed; no command of its own, but the prompt's status line."""
+    shown: Json | None = None
+    while not node.stopping:
+        status = await node.status()
+        if (now := status_object(status)) != shown:
+            yield now
+            shown = now
+        await node.news(status)
+        await asyncio.sleep(WATCH_EVERY_S)
+    await node.failed()
+    raise UnavailableError("the node has stopped")
+
+
 async def listen(node: P2pNode, args: Args) -> Answer:
     """Show what is unread, then what comes; whoever asked says which lines were written out.
 
@@ -315,6 +332,6 @@ HANDLERS: dict[str, Callable[[P2pNode, Args], Answer]] = {
     command.__name__: command
     for command in (
         identity, export, store, route, peers, server, add, verify, block, unblock, requests, accept, send, wait,
-        cancel, trace, inbox, listen, subscribe, unsubscribe, channels, broadcast, reached,
+        cancel, trace, inbox, listen, subscribe, unsubscribe, channels, broadcast, reached, watch,
     )
 }  # fmt: skip

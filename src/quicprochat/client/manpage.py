@@ -12,6 +12,7 @@ _FILES = (
     ("identity.json", "your key, your name and your contacts: whoever has it is you"),
     ("mesh.db", "messages, and what is known of other peers"),
     ("mesh.db.ballast", "room kept for a full disk, so that deleting still works"),
+    ("history", "what you typed at the prompt; delete it whenever you like"),
     ("lock, qpc.sock", "held and answered by the process that owns the home"),
 )
 

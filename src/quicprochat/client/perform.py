@@ -204,6 +204,10 @@ class Performer:
         elif not owner.networked:
             say("kept; the node of this home has no links, so it leaves when one with links runs")
 
+    def follow(self, id: str) -> None:
+        """Take a message that was sent elsewhere into what :meth:`finish` waits for."""
+        self._open.append(id)
+
     async def finish(self) -> None:
         """Before a node of ours ends: stay a little for what was sent and not delivered yet."""
         if self._session.node is None or not self._open:

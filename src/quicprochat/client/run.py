@@ -29,6 +29,12 @@ def run(request: Request, settings: Settings) -> int:
     need_mesh(request)
     _configure_log(settings)
     if request.command == "repl":
+        from quicprochat.client.prompt import fits
+
+        if fits(os.environ) and not settings.json:
+            from quicprochat.client.prompt.loop import prompt
+
+            return _run(prompt(settings))
         from quicprochat.client.repl import repl
 
         return _run(repl(settings))

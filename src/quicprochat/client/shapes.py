@@ -13,7 +13,7 @@ from quicprochat.core.ids import PeerKey
 from quicprochat.core.receipt import State
 from quicprochat.core.store import Line, LineKind, Sent
 from quicprochat.core.time import WallTime
-from quicprochat.p2p.views import ChannelView, PeerView, Posted, RouteView, ServerView, StoreView, TraceView
+from quicprochat.p2p.views import ChannelView, PeerView, Posted, RouteView, ServerView, Status, StoreView, TraceView
 
 Json = dict[str, Any]
 
@@ -192,6 +192,23 @@ def store_object(view: StoreView) -> Json:
     }
 
 
+def status_object(status: Status) -> Json:
+    """Return one object of ``watch``."""
+    return {
+        "public_key": status.key.hex(),
+        "name": status.name,
+        "networked": status.networked,
+        "links": status.links,
+        "waiting": status.waiting,
+        "unread": status.unread,
+        "disk_low": status.disk_low,
+        "alarms": [
+            {"code": alarm.code, "text": alarm.text, "peer": alarm.peer.hex() if alarm.peer is not None else None}
+            for alarm in status.alarms
+        ],
+    }
+
+
 def route_object(route: RouteView, contact: Contact | None) -> Json:
     """Return one entry of ``route``."""
     return {
@@ -212,6 +229,7 @@ def trace_object(trace: TraceView) -> Json:
     events = [{"at": rfc3339(event.at), "state": event.state, "carrier": event.carrier} for event in trace.events]
     return {
         **sent_object(sent),
+        "text": sent.text,
         "events": [made, *events],
         "envelopes": [id.hex() for id in trace.envelopes],
     }

@@ -53,8 +53,11 @@ class Hello:
 
 
 LASTING = frozenset(
-    {"channels", "identity", "inbox", "listen", "peers", "reached", "requests", "route", "store", "trace", "wait"}
-)
+    {
+        "channels", "identity", "inbox", "listen", "peers", "reached", "requests", "route", "store", "trace", "wait",
+        "watch",
+    }
+)  # fmt: skip
 
 
 def lasting(command: str, args: Json) -> bool:

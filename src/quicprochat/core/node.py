@@ -225,11 +225,11 @@ class Node:
         neighbour = _Neighbour(event.peer, self._lane(event, tx, now), now.at)
         self._links[event.link] = neighbour
         self._by_peer[event.peer] = neighbour
+        self._posts.link_up(event.peer, event.store_epoch, now.at)
         if event.carrier:
             return
         owners = [*reversed(self._by_peer), *(record.key for record in tx.records(OFFER_MAX))]
         self._spread.link_up(event.link, event.peer, (o for o in owners if o not in self._policy.blocked), now.at)
-        self._posts.link_up(event.peer, event.store_epoch, now.at)
         address = str(event.address) if event.address else ""
         tx.see(Sighting(event.peer, now.wall, now.at, address))
 

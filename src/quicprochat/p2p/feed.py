@@ -24,6 +24,7 @@ class Feed:
         # The cursors of the last line there is, and of the last one no longer at hand.
         self._newest = self._passed = newest
         self._news = asyncio.Event()
+        self._told = 0
         self._stopped = False
 
     def take(self, line: Line) -> None:
@@ -36,6 +37,7 @@ class Feed:
 
     def tell(self) -> None:
         """Wake everybody who waits for news of any kind."""
+        self._told += 1
         self._news.set()
         self._news = asyncio.Event()
 
@@ -44,9 +46,18 @@ class Feed:
         self._stopped = True
         self.tell()
 
-    async def news(self) -> None:
-        """Wait until there is something new: a line, a link, an alarm, the end."""
-        await self._news.wait()
+    @property
+    def told(self) -> int:
+        """How often there was something new so far."""
+        return self._told
+
+    async def news(self, since: int | None = None) -> None:
+        """Wait until there is something new: a line, a link, an alarm, the end.
+
+        With ``since``, a value of :attr:`told`, news since then count: none is missed between looking and waiting.
+        """
+        if since is None or since == self._told:
+            await self._news.wait()
 
     async def listen(self, timeout_s: float | None = None) -> AsyncGenerator[Line, None]:
         """Yield lines: first those not read yet, then each as it comes, until the time is over or the node stops.

@@ -72,6 +72,7 @@ from quicprochat.p2p.views import (
     RouteView,
     ServerStanding,
     ServerView,
+    Status,
     StoreView,
     TraceView,
 )
@@ -89,6 +90,7 @@ PORT_KEY = "p2p.port"
 SERVER_KEY = "server"
 DISK_CHECK_S = 10.0
 ALARMS_MAX = 100
+ALARMS_SHOWN = 16
 RECENT_MAX = 4_096
 """Messages whose state is known without asking the store."""
 
@@ -333,6 +335,7 @@ class P2pNode:
             case Accepted():
                 if effect.sent is not None:
                     self._remember(effect.sent)
+                    self._feed.tell()
                 accepting = self._accepting.pop(effect.uid, None)
                 if accepting is not None and not accepting.done():
                     accepting.set_result(effect)
@@ -715,6 +718,7 @@ class P2pNode:
         """Mark lines as read."""
         wanted = tuple(cursors)
         await self._call(lambda store: store.mark_read(wanted))
+        self._feed.tell()
 
     async def messages(self) -> AsyncIterator[Line]:
         """Yield received messages, unread ones first; each counts as read when the next is asked for.
@@ -787,6 +791,19 @@ class P2pNode:
     def server(self) -> ServerStanding:
         """Return how we stand with the home server."""
         return self._account.standing()
+
+    async def status(self) -> Status:
+        """Return the node at a glance."""
+        told = self._feed.told
+        waiting, unread = await self._driver.read(lambda store: (store.usage(Scope.OWN).count, store.unread()))
+        return Status(
+            self.name, self.key, self.networked, len(self._links.linked()), waiting, unread, self._disk_low,
+            tuple(self.alarms[-ALARMS_SHOWN:]), told,
+        )  # fmt: skip
+
+    async def news(self, since: Status) -> None:
+        """Wait until something has happened since a status: a line, a link, an alarm, the end."""
+        await self._feed.news(since.told)
 
     async def store_view(self) -> StoreView:
         """Return what the store holds and has done."""

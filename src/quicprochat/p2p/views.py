@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from quicprochat.core.address import Address
 from quicprochat.core.channel import BroadcastChannel
 from quicprochat.core.errors import QuicprochatError
+from quicprochat.core.events import Alarm
 from quicprochat.core.ids import EnvelopeId, PeerKey, Uid
 from quicprochat.core.store import Sent, TraceEvent
 from quicprochat.core.time import WallTime
@@ -67,6 +68,21 @@ class ServerStanding:
     fingerprint: str
     domain: str
     trouble: QuicprochatError | None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The node at a glance. ``waiting`` counts our own messages that nobody has confirmed, ``told`` all news so far."""
+
+    name: str
+    key: PeerKey
+    networked: bool
+    links: int
+    waiting: int
+    unread: int
+    disk_low: bool
+    alarms: tuple[Alarm, ...]
+    told: int
 
 
 @dataclass(frozen=True, slots=True)

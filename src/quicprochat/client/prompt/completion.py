@@ -1,0 +1,176 @@
+"""What Tab offers: commands with and without the word mesh, their options, peers and topics."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+
+from quicprochat.client.catalogue import COMMANDS, NOT_YET, Command, Value
+from quicprochat.client.output import display_line
+from quicprochat.client.prompt.words import HABITS, names, quoted, summary
+
+_LAST = re.compile(r'("[^"]*|\S*)$')
+_TOKENS = re.compile(r'"[^"]*"?|\S+')
+
+OFFERED_MAX = 200
+"""A menu is to be looked through by a person."""
+HEARD_MAX = 1_000
+"""Peers and topics remembered for completion from lines that arrived; the last ones."""
+SHOWN_DIGITS = 16
+
+
+@dataclass(slots=True)
+class Known:
+    """Whom and what can be named. ``names`` maps a contact's name to a note; ``keys`` strangers' keys to one."""
+
+    names: dict[str, str] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)
+    topics: dict[str, str] = field(default_factory=dict)
+
+    def learn_peers(self, peers: Iterable[dict[str, object]]) -> None:
+        """Take the answer of ``peers``; who wrote without being in it stays."""
+        contacts: dict[str, str] = {}
+        for peer in peers:
+            key, name = str(peer["public_key"]), str(peer["name"])
+            notes = ", ".join(word for word in ("linked", "blocked") if peer.get(word))
+            if peer.get("contact"):
+                contacts[name] = notes or "contact"
+                self.keys.pop(key, None)
+            else:
+                self._heard(self.keys, key, claim(name, notes))
+        self.names = contacts
+
+    def wrote(self, item: dict[str, object]) -> None:
+        """Take the author of a line that arrived."""
+        key, name = str(item["from"]), str(item.get("name") or "")
+        if item.get("channel") is not None:
+            self.topic(str(item.get("topic") or item["channel"]))
+        if item.get("request") or not name:
+            self._heard(self.keys, key, claim(name, "wrote to you"))
+
+    def topic(self, topic: str) -> None:
+        """Note a topic."""
+        self._heard(self.topics, topic, "channel")
+
+    @staticmethod
+    def _heard(table: dict[str, str], key: str, note: str) -> None:
+        table.pop(key, None)
+        table[key] = note
+        if len(table) > HEARD_MAX:
+            del table[next(iter(table))]
+
+
+def claim(name: str, note: str) -> str:
+    """Return what a stranger's own name is worth."""
+    said = f'calls itself "{display_line(name, 32)}"' if name else "no name"
+    return f"{said}, {note}" if note else said
+
+
+class LineCompleter(Completer):
+    """Completes the line up to the cursor."""
+
+    def __init__(self, known: Known) -> None:
+        self._known = known
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterator[Completion]:
+        before = document.text_before_cursor
+        if not before.startswith("/") or "\n" in before:
+            return
+        found = _LAST.search(before)
+        assert found is not None
+        typed = found[1]
+        words = _TOKENS.findall(before[: found.start()])
+        for n, (text, note) in enumerate(self._offers(words, typed)):
+            if n == OFFERED_MAX:
+                return
+            yield Completion(text, -len(typed), display=display_line(text.strip(), 40), display_meta=note)
+
+    def _offers(self, words: list[str], typed: str) -> Iterator[tuple[str, str]]:
+        if not words:
+            yield from self._commands(typed.removeprefix("/"), "/", names())
+            return
+        name = words[0][1:]
+        if name == "mesh":
+            if len(words) == 1:
+                mesh = [n for n, c in COMMANDS.items() if c.mesh] + [n for n in NOT_YET if n not in ("sim", *COMMANDS)]
+                yield from self._commands(typed, "", sorted(mesh))
+                return
+            words = words[1:]
+            name = words[0]
+        if name in ("help", "?"):
+            yield from self._commands(typed, "", names())
+            return
+        if name == "query":
+            yield from self._peers(typed) if len(words) == 1 else ()
+            return
+        yield from self._arguments(HABITS[name].means if name in HABITS else name, words[1:], typed)
+
+    @staticmethod
+    def _commands(typed: str, start: str, offered: list[str]) -> Iterator[tuple[str, str]]:
+        for name in offered:
+            if name.startswith(typed):
+                yield f"{start}{name} ", summary(name)
+
+    def _arguments(self, name: str, words: list[str], typed: str) -> Iterator[tuple[str, str]]:
+        if name in ("subscribe", "unsubscribe", "broadcast") and not words:
+            yield from self._topics(typed)
+        command = COMMANDS.get(name)
+        if command is None:
+            return
+        place = _place(command, words)
+        if place is None:
+            return  # within a text
+        if isinstance(place, str):
+            yield from self._value(command, place, typed)
+            return
+        if typed.startswith("-"):
+            given = {word for word in words if word.startswith("--")}
+            for option in command.options:
+                if option.flags[-1].startswith(typed) and option.flags[-1] not in given:
+                    yield f"{option.flags[-1]} ", option.help
+        elif place < len(command.words) and command.words[place].key == "peer":
+            yield from self._peers(typed)
+
+    def _value(self, command: Command, flag: str, typed: str) -> Iterator[tuple[str, str]]:
+        option = next(option for option in command.options if flag in option.flags)
+        if option.key == "peer":
+            yield from self._peers(typed)
+        for choice in option.choices:
+            if choice.startswith(typed):
+                yield f"{choice} ", option.help
+
+    def _peers(self, typed: str) -> Iterator[tuple[str, str]]:
+        start = typed.removeprefix('"').casefold()
+        for name, note in sorted(self._known.names.items()):
+            if name.casefold().startswith(start):
+                yield f"{quoted(name)} ", note
+        for key, note in reversed(list(self._known.keys.items())):
+            if start and (key.startswith(start) or f'"{start}' in note.casefold()):
+                yield f"{key[:SHOWN_DIGITS]} ", note
+
+    def _topics(self, typed: str) -> Iterator[tuple[str, str]]:
+        for topic, note in sorted(self._known.topics.items()):
+            if topic.startswith(typed.removeprefix('"')):
+                yield f"{quoted(topic)} ", note
+
+
+def _place(command: Command, words: list[str]) -> int | str | None:
+    """Return which argument comes next: its number, the option whose value it is, or None within a text."""
+    values = {flag for option in command.options if option.value is not Value.FLAG for flag in option.flags}
+    place = 0
+    option = ""
+    for word in words:
+        if option:
+            option = ""
+        elif word in values:
+            option = word
+        elif not word.startswith("--"):
+            place += 1
+    if option:
+        return option
+    fixed = sum(not word.rest for word in command.words)
+    return None if place > fixed or (place == fixed < len(command.words) and bool(words)) else place

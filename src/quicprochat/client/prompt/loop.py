@@ -1,0 +1,290 @@
+"""The prompt's three tasks: what arrives, what the node's state is, and what is typed; and the screen they share."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TextIO, assert_never
+
+from prompt_toolkit.output import ColorDepth
+
+from quicprochat import __version__
+from quicprochat.client.catalogue import COMMANDS
+from quicprochat.client.errors import OK, code_of
+from quicprochat.client.grammar import Request
+from quicprochat.client.output import display_line
+from quicprochat.client.perform import Performer, need_mesh
+from quicprochat.client.prompt import render
+from quicprochat.client.prompt.above import talk_above
+from quicprochat.client.prompt.completion import Known, LineCompleter
+from quicprochat.client.prompt.history import NAME, HomeHistory
+from quicprochat.client.prompt.screen import Screen
+from quicprochat.client.prompt.status import status_line
+from quicprochat.client.prompt.terminal import Terminal, standard_encoding
+from quicprochat.client.prompt.transcript import Transcript
+from quicprochat.client.prompt.words import (
+    Conversation,
+    Help,
+    Join,
+    Kind,
+    Leave,
+    Meaning,
+    Post,
+    Quit,
+    Run,
+    Say,
+    quoted,
+    understand,
+)
+from quicprochat.client.session import Session
+from quicprochat.client.settings import Settings
+from quicprochat.client.stdio import STDOUT
+from quicprochat.core.errors import QuicprochatError, StoreError
+
+if TYPE_CHECKING:
+    pass
+
+Json = dict[str, Any]
+
+LEAVE_S = 5.0
+"""How long what was typed last may take once the terminal has gone."""
+LINES_WAITING_MAX = 64
+"""Typed lines that wait for a command under way."""
+PEERS_EVERY_S = 30.0
+"""At most so often the list of peers for completion is asked for: a node that heard of thousands has to look hard."""
+NOBODY = (
+    "Nobody is in your address book yet. /identity shows your ticket for others; theirs you take in with:"
+    " /add <ticket> --name <name>"
+)
+CHANGES_PEERS = frozenset({"add", "accept", "block", "unblock", "verify", "identity"})
+
+
+async def prompt(settings: Settings) -> int:
+    """Talk until ``/quit``, the end of input, or the terminal's. Raises: QuicprochatError."""
+    async with Session(settings, stays=True, network=True) as session:
+        loop = Loop(session, settings, Terminal(STDOUT, standard_encoding()), sys.stdin)
+        await loop.run()
+        await loop.finish()
+    return OK
+
+
+class Loop:
+    """One prompt on one session."""
+
+    def __init__(self, session: Session, settings: Settings, terminal: Terminal, stdin: TextIO) -> None:
+        self._session = session
+        self._known = Known()
+        self._transcript = Transcript(session, self._known)
+        self._history = HomeHistory(None if settings.ephemeral else settings.home / NAME)
+        self._current: Conversation | None = None
+        self._status: Json | None = None
+        self._alarms: list[Json] = []
+        self._typed: asyncio.Queue[str] = asyncio.Queue()
+        self._busy = ""
+        self._working: asyncio.Task[None] | None = None
+        self._ask_peers = asyncio.Event()
+        self.screen = Screen(
+            terminal,
+            stdin,
+            completer=LineCompleter(self._known),
+            history=self._history,
+            accept=self._accept,
+            interrupt=self._interrupt,
+            prompt=self._prompt,
+            live=self._transcript.live,
+            status=lambda behind, block, width: status_line(
+                self._status, self._current, behind, block, self._busy, width
+            ),
+            color_depth=ColorDepth.DEPTH_1_BIT if os.environ.get("NO_COLOR") else None,
+            term=os.environ.get("TERM"),
+        )
+        self._transcript.screen = self.screen
+        self.performer = Performer(session, self.screen, as_json=False)
+
+    async def run(self) -> None:
+        """Run until the person leaves. Raises: QuicprochatError that ended the session."""
+        with talk_above(self.screen):
+            await self._greet()
+            drawing = asyncio.create_task(self.screen.run())
+            others = [
+                asyncio.create_task(work)
+                for work in (self._transcript.listen(), self._watch(), self._work(), self._peers())
+            ]
+            try:
+                await asyncio.wait((drawing, *others), return_when=asyncio.FIRST_COMPLETED)
+                with suppress(TimeoutError):  # what was typed before the terminal hung up
+                    async with asyncio.timeout(LEAVE_S if drawing.done() else 0):
+                        await self._typed.join()
+            finally:
+                self.screen.leave()
+                await asyncio.wait((drawing,))
+                working = [self._working] if self._working is not None else []
+                self._transcript.end()
+                ending = (*others, *working)
+                for task in ending:
+                    task.cancel()
+                await asyncio.wait(ending)
+        drawing.result()
+        for task in others:
+            if not task.cancelled():
+                task.result()  # raises what ended it: without news, there is no point in going on
+
+    async def finish(self) -> None:
+        """Stay a little for what was sent and is not delivered yet, where its node ends with the prompt."""
+        for id in self._transcript.open():
+            self.performer.follow(id)
+        await self.performer.finish()
+
+    async def _greet(self) -> None:
+        me = await self._session.ask("identity", {})
+        name = display_line(me["name"], 64)
+        text = f"qpc {__version__}: you are {name or me['public_key'][:16]}. /help shows the commands, /quit leaves."
+        self._note(text, "")
+        if not name:
+            self._note("Choose what you are called: /nick <name>")
+        if not me["peers"]:
+            self._note(NOBODY)
+
+    def _note(self, text: str, style: str = "class:note") -> None:
+        self.screen.show(render.note(text, self.screen.width, style))
+
+    # --- the node's state
+
+    async def _watch(self) -> None:
+        try:
+            async with self._session.stream("watch", {}) as news:
+                async for status in news:
+                    before, self._status = self._status, status
+                    if before is None or before["links"] != status["links"]:
+                        self._ask_peers.set()
+                    self._tell_alarms(status)
+                    self.screen.refresh()
+        except QuicprochatError as error:
+            if code_of(error) != "unsupported":
+                raise
+        await asyncio.Event().wait()  # an owner of an older version has no news of this kind
+
+    def _tell_alarms(self, status: Json) -> None:
+        """Show what the owner of the home must be told; a node of our own says it in its log."""
+        alarms = status["alarms"]
+        if self._session.node is None:
+            for alarm in alarms:
+                if alarm not in self._alarms:
+                    self._note(alarm["text"], "class:trouble")
+        self._alarms = alarms
+
+    async def _peers(self) -> None:
+        while True:
+            await self._ask_peers.wait()
+            self._ask_peers.clear()
+            self._known.learn_peers(await self._session.ask_all("peers", {}))
+            if "channels" in COMMANDS:
+                for found in await self._session.ask_all("channels", {}):
+                    self._known.topic(render.topic(found))
+            await asyncio.sleep(PEERS_EVERY_S)
+
+    # --- what is typed
+
+    def _prompt(self) -> str:
+        return f"[{self._current.name}] " if self._current is not None else "> "
+
+    def _accept(self, line: str) -> None:
+        if self._typed.qsize() >= LINES_WAITING_MAX:
+            self._note("too many lines wait for the command under way; this one was dropped", "class:trouble")
+            return
+        self._typed.put_nowait(line)
+
+    def _interrupt(self) -> bool:
+        if self._working is None:
+            return False
+        self._working.cancel()
+        return True
+
+    async def _work(self) -> None:
+        while True:
+            line = await self._typed.get()
+            working = self._working = asyncio.create_task(self._carry_out(line))
+            await asyncio.wait((working,))
+            self._working, self._busy = None, ""
+            self._typed.task_done()
+            self.screen.refresh()
+            if not working.cancelled():
+                working.result()
+
+    async def _carry_out(self, line: str) -> None:
+        try:
+            meaning = understand(line, self._current)
+            if meaning is None:
+                return
+            if await self._do(meaning, line) and not isinstance(meaning, Quit):
+                self._history.keep(line)
+        except StoreError:
+            raise
+        except QuicprochatError as error:
+            self._note(str(error), "class:trouble")
+
+    async def _do(self, meaning: Meaning, line: str) -> bool:
+        """Do it; say whether it worked."""
+        match meaning:
+            case Quit():
+                self._transcript.settle()
+                self.screen.leave()
+            case Help():
+                await self.screen.write(meaning.text)
+            case Leave():
+                self._part()
+            case Say():
+                await self._talk_to(meaning)
+            case Join():
+                await self._join(meaning)
+            case Post():
+                await self._post(meaning.request)
+            case Run():
+                return await self._run(meaning.request, line) == OK
+            case _:
+                assert_never(meaning)
+        return True
+
+    async def _talk_to(self, meaning: Say) -> None:
+        current = self._current
+        if current is not None and current.kind is Kind.PEER and meaning.to == current.target:
+            await self._transcript.say(current.target, current.name, meaning.text)
+            return
+        peer = await self._session.ask("verify", {"peer": meaning.to})
+        key = peer["public_key"]
+        name = display_line(peer["name"], 64) if peer["contact"] and peer["name"] else key[:16]
+        if meaning.moves:
+            self._current = Conversation(Kind.PEER, key, name)
+        if meaning.text:
+            await self._transcript.say(key, name, meaning.text)
+
+    async def _join(self, meaning: Join) -> None:
+        need_mesh(meaning.request)
+        joined = await self._session.ask("subscribe", meaning.request.args)
+        await self.performer.show("subscribe", joined)
+        self._known.topic(meaning.topic)
+        self._current = Conversation(Kind.CHANNEL, meaning.topic, render.channel({"topic": meaning.topic, **joined}))
+
+    def _part(self) -> None:
+        current, self._current = self._current, None
+        if current is not None and current.kind is Kind.CHANNEL and "unsubscribe" in COMMANDS:
+            again = f"/unsubscribe {quoted(display_line(current.target, 64))}"
+            self._note(f"what is posted in {current.name} still comes; to leave the channel for good: {again}")
+
+    async def _post(self, request: Request) -> None:
+        need_mesh(request)
+        posted = await self._session.ask("broadcast", request.args)
+        self._transcript.posted(posted, str(request.args.get("topic", "")), str(request.args.get("text", "")))
+
+    async def _run(self, request: Request, line: str) -> int:
+        need_mesh(request)
+        self._busy = display_line(line.split("\n", 1)[0], 24)
+        self.screen.show(render.talk(f"{self._prompt()}{display_line(line, 200)}", "class:typed"))
+        code = await self.performer.perform(request)
+        if request.command in CHANGES_PEERS:
+            self._ask_peers.set()
+        elif request.command == "subscribe":
+            self._known.topic(str(request.args.get("topic", "")))
+        return code

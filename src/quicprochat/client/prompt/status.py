@@ -1,0 +1,70 @@
+"""The status line: who we are, what the node does, and whom plain lines go to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from prompt_toolkit.utils import get_cwidth
+
+from quicprochat.client.output import display_line, plural
+from quicprochat.client.prompt.words import Conversation, Kind
+
+if TYPE_CHECKING:
+    from prompt_toolkit.formatted_text import StyleAndTextTuples as Fragments
+
+Json = dict[str, Any]
+
+
+def status_line(
+    status: Json | None, current: Conversation | None, behind: int, block: int, busy: str, width: int
+) -> Fragments:
+    """Return the line in exactly ``width`` columns.
+
+    ``status`` is the newest object of ``watch``; ``behind`` counts lines that wait for the terminal, ``block`` the
+    lines of what stands in the input; ``busy`` names a command under way.
+    """
+    parts = [_who(status)]
+    if status is not None:
+        parts.append(plural(status["links"], "link") if status["networked"] else "no network")
+        if status["waiting"]:
+            parts.append(f"{status['waiting']} waiting")
+        if status["unread"]:
+            parts.append(f"{status['unread']} unread")
+    if behind:
+        parts.append(f"{behind} more to show")
+    parts.append(_where(current))
+    left = f" {' | '.join(parts)}"
+    right = ""
+    if block > 1:
+        right = f"{block} lines: Enter sends them as one message, Ctrl-C drops them "
+    elif busy:
+        right = f"{busy} ... Ctrl-C stops it "
+    elif status is not None and status.get("disk_low"):
+        right = "the disk is almost full "
+    left = _cut(left, max(0, width - get_cwidth(right) - 1)) if right else _cut(left, width)
+    right = _cut(right, width)
+    gap = " " * max(0, width - get_cwidth(left) - get_cwidth(right))
+    return [("class:status", left + gap), ("class:status.alert", right)]
+
+
+def _who(status: Json | None) -> str:
+    if status is None:
+        return "starting"
+    return display_line(status["name"], 24) or str(status["public_key"][:8])
+
+
+def _where(current: Conversation | None) -> str:
+    if current is None:
+        return "no conversation: /query <peer>"
+    return f"to {current.name}" if current.kind is Kind.PEER else f"in {current.name}"
+
+
+def _cut(text: str, width: int) -> str:
+    if get_cwidth(text) <= width:
+        return text
+    columns = 0
+    for n, character in enumerate(text):
+        columns += get_cwidth(character)
+        if columns > width:
+            return text[:n]
+    return text

@@ -1,0 +1,264 @@
+"""What a line typed at the prompt means: commands, the habits of IRC, and text for the current conversation."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from quicprochat.client.catalogue import COMMANDS, NOT_YET
+from quicprochat.client.grammar import Request, parse_line
+from quicprochat.client.help import help_text
+from quicprochat.core.errors import LocalError
+
+_WORD = re.compile(r"/(\S*)\s*")
+_FIRST = re.compile(r'\s*(?:"([^"]*)"|(\S+))')
+
+
+class Kind(Enum):
+    """Whom a conversation is with."""
+
+    PEER = auto()
+    CHANNEL = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Where plain lines go. ``target`` is a peer's key or a topic, ``name`` how it is shown (safe for a terminal)."""
+
+    kind: Kind
+    target: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Habit:
+    """A word that people bring along from other chats; ``means`` is the command it stands for, if it is one."""
+
+    usage: str
+    summary: str
+    means: str = ""
+
+
+HABITS = {
+    "msg": Habit("/msg <peer> <text>", "send a message and stay in the current conversation", "send"),
+    "query": Habit("/query [<peer> [<text>]]", "talk to a peer: plain lines go there from now on; alone, stop that"),
+    "join": Habit("/join <topic>", "subscribe to a channel and talk there", "subscribe"),
+    "part": Habit("/part", "leave the current conversation; a channel stays subscribed"),
+    "who": Habit("/who", "list contacts and peers met or heard of", "peers"),
+    "names": Habit("/names", "the same as /who", "peers"),
+    "whois": Habit("/whois [<peer>]", "show a peer's key and the digits that you two compare", "verify"),
+    "nick": Habit("/nick <name>", "choose what you call yourself; peers learn it", "identity"),
+    "quit": Habit("/quit", "leave; Ctrl-D on an empty line does the same"),
+    "help": Habit("/help [<command>]", "show everything there is, or how one command is used"),
+}
+_OTHER = {"exit": "quit", "close": "part", "leave": "part", "q": "query", "?": "help"}
+
+KEYS = (
+    ("Tab", "complete a command, an option, a peer or a topic"),
+    ("Up, Ctrl-R", "earlier lines; search them"),
+    ("Alt-Enter", "a new line within a message"),
+    ("Ctrl-C", "drop the line; stop waiting for a command"),
+    ("Ctrl-L", "clear the screen"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Carry out a command."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Send a text; ``moves`` makes the peer the current conversation first. ``to`` is as typed, or a key."""
+
+    to: str
+    text: str
+    moves: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """Post a text to a channel."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Subscribe, and make the channel the current conversation."""
+
+    request: Request
+    topic: str
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Have no current conversation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Help:
+    """Show a text of ours."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quit:
+    """End."""
+
+
+Meaning = Run | Say | Post | Join | Leave | Help | Quit
+
+
+def understand(line: str, current: Conversation | None) -> Meaning | None:
+    """Return what a line, or a pasted block of lines, means; None for an empty one. Raises: LocalError."""
+    line = line.rstrip()
+    if not line:
+        return None
+    if not line.startswith("/") or line.startswith("//"):
+        return _plain(line.removeprefix("/") if line.startswith("//") else line, current)
+    found = _WORD.match(line)
+    assert found is not None
+    word, rest = found[1], line[found.end() :]
+    word = _OTHER.get(word, word)
+    if "\n" in line and not _ends_in_text(word, rest):
+        raise LocalError(f"a command has one line, and this has {line.count(chr(10)) + 1}; nothing was done")
+    match word:
+        case "quit":
+            return Quit()
+        case "help":
+            return Help(_help(rest))
+        case "query" | "msg":
+            return _talk(word, rest)
+        case "part":
+            return Leave()
+        case "join":
+            return _join(rest)
+        case "nick":
+            if not rest.strip():
+                raise LocalError(f"write: {HABITS['nick'].usage}")
+            return Run(Request("identity", {"name": rest.strip()}))
+        case "whois" if not rest.strip() and current is not None and current.kind is Kind.PEER:
+            return Run(Request("verify", {"peer": current.target}))
+    return _command(word, rest)
+
+
+def _plain(text: str, current: Conversation | None) -> Meaning:
+    if current is None:
+        raise LocalError(
+            "this line goes to nobody: choose with /query <peer> or /join <topic>, or write /msg <peer> <text>"
+        )
+    if current.kind is Kind.PEER:
+        return Say(current.target, text)
+    return Post(_parsed(f'mesh broadcast "{current.target}" ', text))
+
+
+def _talk(word: str, rest: str) -> Meaning:
+    peer, text = first_word(rest)
+    if not peer:
+        if word == "query":
+            return Leave()
+        raise LocalError(f"write: {HABITS['msg'].usage}")
+    if not text and word == "msg":
+        raise LocalError(f"there is no text to send; write: {HABITS['msg'].usage}, or /query {peer} to talk there")
+    return Say(peer, text, moves=word == "query")
+
+
+def _join(rest: str) -> Meaning:
+    request = _parsed("mesh subscribe ", rest)
+    topic = next((value for key, value in request.args.items() if key in ("topic", "channel")), None)
+    return Join(request, str(topic or first_word(rest)[0]))
+
+
+def _command(word: str, rest: str) -> Meaning:
+    name = HABITS[word].means if word in HABITS else word
+    if name == "mesh":
+        inner = first_word(rest)[0]
+        if inner and inner not in COMMANDS and inner not in NOT_YET and inner != "help":
+            raise LocalError(_unknown(inner))
+        request = _parsed("mesh ", rest)
+    elif name in COMMANDS or name in NOT_YET:
+        # Nobody is sent away for want of the word mesh.
+        plain = COMMANDS[name].plain if name in COMMANDS else NOT_YET[name].plain
+        request = _parsed(f"{'' if plain else 'mesh '}{name} ", rest)
+    else:
+        raise LocalError(_unknown(word))
+    match request.command:
+        case "help":
+            return Help(help_text(request.args["about"], slash=True))
+        case "send" if set(request.args) == {"peer", "text"}:
+            return Say(request.args["peer"], request.args["text"])
+        case "send" if "text" not in request.args:
+            raise LocalError("there is no text to send; write: /msg <peer> <text>")
+        case "listen":
+            raise LocalError("what arrives is shown here anyway; older messages: /inbox")
+    return Run(request)
+
+
+def _parsed(start: str, rest: str) -> Request:
+    request = parse_line(f"/{start}{rest}")
+    assert request is not None
+    return request
+
+
+def first_word(text: str) -> tuple[str, str]:
+    """Take one word, perhaps in double quotes, off a text; what follows stands as it was typed."""
+    found = _FIRST.match(text)
+    if found is None:
+        return "", ""
+    return found[1] if found[1] is not None else found[2], text[found.end() :].strip()
+
+
+def quoted(word: str) -> str:
+    """Return a word as it is typed in a line."""
+    return f'"{word}"' if not word or re.search(r'\s|^"', word) else word
+
+
+def _ends_in_text(word: str, rest: str) -> bool:
+    if word == "mesh":
+        word = first_word(rest)[0]
+    name = HABITS[word].means if word in HABITS else word
+    return word == "query" or name == "broadcast" or (name in COMMANDS and any(w.rest for w in COMMANDS[name].words))
+
+
+def names() -> list[str]:
+    """Return every word that may follow a slash."""
+    return sorted({*HABITS, "mesh", *(n for n, c in COMMANDS.items() if c.mesh), *(n for n in NOT_YET if n != "sim")})
+
+
+def summary(name: str) -> str:
+    """Return what a word does, in a few words."""
+    if name in HABITS:
+        return HABITS[name].summary
+    if name in COMMANDS:
+        return COMMANDS[name].summary
+    return NOT_YET[name].sentence if name in NOT_YET else "what needs links to others"
+
+
+def _unknown(word: str) -> str:
+    near = difflib.get_close_matches(word, names(), n=1)
+    hint = f"did you mean /{near[0]}?" if near else "see /help."
+    return f"There is no command /{word[:64]}; {hint} To say a line that begins with /, begin it with //."
+
+
+def _help(rest: str) -> str:
+    about = rest.replace("/", " ").split()
+    if not about:
+        rows = [(h.usage, h.summary) for name, h in HABITS.items() if name not in ("quit", "help")] + list(KEYS)
+        width = max(len(left) for left, _ in rows) + 2
+        table = "\n".join(f"  {left:<{width}}{right}" for left, right in rows)
+        return f"{help_text((), slash=True)}\nAs in other chats:\n{table}\n"
+    habit = HABITS.get(_OTHER.get(about[0], about[0]))
+    if habit is None:
+        if about[0] in NOT_YET:
+            raise LocalError(f"/{about[0]}: {NOT_YET[about[0]].sentence}", code="unsupported")
+        if about[0] not in COMMANDS and about[0] != "mesh":
+            raise LocalError(_unknown(about[0]))
+        return help_text(about, slash=True)
+    more = f"\nIt stands for:\n\n{help_text((habit.means,), slash=True)}" if habit.means in COMMANDS else ""
+    return f"{habit.usage}\n\n{habit.summary[0].upper()}{habit.summary[1:]}.\n{more}"

@@ -1,0 +1,334 @@
+"""The parts of the prompt that need no terminal: what a line means, what is kept, what the status line says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import select
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prompt_toolkit.utils import get_cwidth
+from tests.unit.talking import ADA, STATUS, Talk, message, receipt, talking
+
+from quicprochat.client.catalogue import NOT_YET
+from quicprochat.client.grammar import Request
+from quicprochat.client.prompt import fits, history, render
+from quicprochat.client.prompt.completion import HEARD_MAX, Known
+from quicprochat.client.prompt.history import ENTRIES_MAX, FILE_MAX_BYTES, HomeHistory, secret
+from quicprochat.client.prompt.status import status_line
+from quicprochat.client.prompt.terminal import Terminal, encoding_of
+from quicprochat.client.prompt.words import Conversation, Help, Kind, Leave, Quit, Run, Say, names, understand
+from quicprochat.core.errors import LocalError
+
+ADA_TALK = Conversation(Kind.PEER, ADA, "ada")
+
+# --- words
+
+
+@pytest.mark.parametrize(
+    ("line", "current", "meaning"),
+    [
+        ("", None, None),
+        ("  \n ", ADA_TALK, None),
+        ("hello", ADA_TALK, Say(ADA, "hello")),
+        ("  indented /quit", ADA_TALK, Say(ADA, "  indented /quit")),
+        ("//etc/passwd", ADA_TALK, Say(ADA, "/etc/passwd")),
+        ("/msg bob  two  words ", None, Say("bob", "two  words")),
+        ('/msg "Bob B." hi', None, Say("Bob B.", "hi")),
+        ("/query bob", None, Say("bob", "", moves=True)),
+        ("/q bob and hello", ADA_TALK, Say("bob", "and hello", moves=True)),
+        ("/query", ADA_TALK, Leave()),
+        ("/close", ADA_TALK, Leave()),
+        ("/quit", None, Quit()),
+        ("/exit", None, Quit()),
+        ("/send bob hi", None, Say("bob", "hi")),
+        ("/mesh send bob hi", None, Say("bob", "hi")),
+        ("/send --ttl 60 bob hi", None, Run(Request("send", {"peer": "bob", "text": "hi", "ttl": 60}))),
+        ("/msg bob first\n/quit", None, Say("bob", "first\n/quit")),
+        ("/peers --scan 2", None, Run(Request("peers", {"scan": 2.0}, mesh=True))),
+        ("/who", None, Run(Request("peers", {}, mesh=True))),
+        ("/accept abcdef01 --name eve", None, Run(Request("accept", {"peer": "abcdef01", "name": "eve"}, mesh=True))),
+        ("/whois", ADA_TALK, Run(Request("verify", {"peer": ADA}))),
+        ("/whois bob --confirm", None, Run(Request("verify", {"peer": "bob", "confirm": True}))),
+        ("/nick  Ann of the Well ", None, Run(Request("identity", {"name": "Ann of the Well"}))),
+    ],
+)
+def test_what_a_line_means(line: str, current: Conversation | None, meaning: object) -> None:
+    assert understand(line, current) == meaning
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("hello", "goes to nobody"),
+        ("/", "no command"),
+        ("/sned bob hi", "did you mean /send?"),
+        ("/mesh pers", "did you mean /peers?"),
+        ("/whos", "did you mean /who"),
+        ("/etc/passwd is broken", "begin it with //"),
+        ("/msg", "write: /msg"),
+        ("/msg bob", "/query bob"),
+        ("/send bob", "no text"),
+        ("/nick", "write: /nick"),
+        ("/whois", "write: /verify"),
+        ("/block a\n/block b", "one line"),
+        ("/listen", "/inbox"),
+        ("/daemon", "a node already"),
+        ("/help nonsense", "no command"),
+    ],
+)
+def test_what_means_nothing_says_what_to_do(line: str, said: str) -> None:
+    with pytest.raises(LocalError) as refused:
+        understand(line, None)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("name", sorted({*names()} - {*NOT_YET}))
+def test_there_is_help_on_every_word(name: str) -> None:
+    meaning = understand(f"/help {name}", None)
+    assert isinstance(meaning, Help)
+    assert name in meaning.text
+
+
+@pytest.mark.parametrize("name", sorted({*names()} & {*NOT_YET}))
+def test_what_is_not_there_yet_has_no_help(name: str) -> None:
+    with pytest.raises(LocalError) as refused:
+        understand(f"/help {name}", None)
+    assert refused.value.code == "unsupported"
+
+
+# --- looks
+
+
+def test_rows_fit_and_lose_nothing() -> None:
+    for text in ("a" * 500, "word " * 90, "日本語" * 60, "mixed 日本 text " * 20, "e\u0301" * 200, ""):
+        for width in (1, 20, 33, 80, 200):
+            rows = "".join(part[1] for part in render.set_in(text, 12, width)).split("\n")[:-1]
+            assert all(get_cwidth(row) <= max(width, render.NARROWEST) for row in rows[1:]), (text, width)
+            assert "".join(row.removeprefix(render.BAR) for row in rows).replace(" ", "") == text.replace(" ", "")
+
+
+@pytest.mark.parametrize("width", [1, 7, 20, 40, 80, 300])
+def test_the_status_line_has_the_width_of_the_terminal(width: int) -> None:
+    for status in (None, STATUS, {**STATUS, "name": "日本" * 30, "waiting": 12, "unread": 3, "disk_low": True}):
+        for current in (None, ADA_TALK, Conversation(Kind.CHANNEL, "x", "#" + "語" * 40)):
+            for block, busy in ((1, ""), (50, ""), (1, "/whois somebody")):
+                line = status_line(status, current, 7, block, busy, width)
+                assert sum(get_cwidth(part[1]) for part in line) in (width, width - 1), line
+
+
+def test_the_status_line_tells_what_there_is_to_know() -> None:
+    def line(**more: Any) -> str:
+        return "".join(part[1] for part in status_line({**STATUS, **more}, ADA_TALK, 0, 1, "", 80))
+
+    assert line().startswith(" Me | 1 link | to ada ")
+    assert " Me | 3 links | 2 waiting | 5 unread | to ada " in line(links=3, waiting=2, unread=5)
+    assert "no network" in line(networked=False)
+    assert "disk is almost full" in line(disk_low=True)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "said"),
+    [
+        ("delivered", "", "delivered to ada"),
+        ("delivered", "volatile", "in memory only"),
+        ("expired", "nobody confirmed", "it may have arrived"),
+        ("failed", "refused", "failed: ada has not got it (refused)"),
+        ("cancelled", "", "a copy that had left may still reach ada"),
+        ("relayed", "", "another node has a copy"),
+    ],
+)
+def test_states_are_told_truthfully(state: str, reason: str, said: str) -> None:
+    assert said in render.sentence("ada", state, reason)
+
+
+def test_what_is_said_for_the_shell_is_said_for_the_prompt() -> None:
+    text = "see: qpc mesh peers, or qpc add; a node runs with qpc daemon; qpc help"
+    assert render.note(text, 200)[0][1] == "see: /peers, or /add; a node runs with qpc daemon; /help\n"
+
+
+# --- history
+
+
+def test_history_is_bounded_and_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "history"
+    kept = HomeHistory(path)
+    for n in range(ENTRIES_MAX + 50):
+        kept.keep(f"line {n}\nof two")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    found = list(HomeHistory(path).load_history_strings())
+    assert len(found) == ENTRIES_MAX
+    assert found[0] == f"line {ENTRIES_MAX + 49}\nof two"
+    monkeypatch.setattr(history, "FILE_MAX_BYTES", 10_000)
+    kept.keep("one more")
+    assert path.stat().st_size < 10_000
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert next(iter(HomeHistory(path).load_history_strings())) == "one more"
+    kept.keep("x" * FILE_MAX_BYTES)
+    assert path.stat().st_size < 10_000
+
+
+@pytest.mark.parametrize("rubbish", [b"", b"\xff\xfe\n[1]\n{}\n\n", b'"good"\nnonsense\n', b"[" * 100_000])
+def test_a_damaged_history_is_no_obstacle(tmp_path: Path, rubbish: bytes) -> None:
+    path = tmp_path / "history"
+    path.write_bytes(rubbish)
+    assert set(HomeHistory(path).load_history_strings()) <= {"good"}
+
+
+def test_history_follows_no_link_and_needs_no_disk(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text('"secret"\n')
+    (tmp_path / "history").symlink_to(other)
+    kept = HomeHistory(tmp_path / "history")
+    kept.keep("line")
+    assert list(kept.load_history_strings()) == []
+    assert other.read_text() == '"secret"\n'
+    os.mkfifo(tmp_path / "fifo")
+    assert list(HomeHistory(tmp_path / "fifo").load_history_strings()) == []
+    HomeHistory(None).keep("line")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        " /msg bob kept out by a space", "/mesh subscribe x --key 00ff", "/mesh subscribe x --invite abc",
+        f"/add {'ab' * 32}", "/add qpc1i2opc2kpmdwtpwbhrhjyuparj67n7st4hbo6f75rxhxoygk25mxqaaiep4", "my password is x",
+        "/identity export --passphrase x",
+    ],
+)  # fmt: skip
+def test_secrets_are_kept_nowhere(tmp_path: Path, line: str) -> None:
+    assert secret(line)
+    kept = HomeHistory(tmp_path / "history")
+    kept.append_string(line)
+    kept.keep(line)
+    assert kept.get_strings() == []
+    assert not (tmp_path / "history").exists()
+
+
+# --- the rest
+
+
+def test_what_is_known_for_completion_is_bounded() -> None:
+    known = Known()
+    for n in range(HEARD_MAX + 10):
+        known.wrote({**message("x", sender=f"{n:064x}", name="x\x1b]0;t\x07"), "request": True, "channel": str(n)})
+    assert len(known.keys) == len(known.topics) == HEARD_MAX
+    assert not any("\x1b" in note for note in known.keys.values())
+
+
+def test_the_terminals_encoding() -> None:
+    assert encoding_of({}, "utf-8") == "utf-8"
+    assert encoding_of({"LANG": "C"}, "utf-8") == "ascii"
+    assert encoding_of({"LANG": "de_DE.UTF-8", "LC_ALL": "POSIX"}, "utf-8") == "ascii"
+    assert encoding_of({"LANG": "C", "LC_CTYPE": "C.UTF-8"}, "ascii") == "utf-8"
+    assert encoding_of({"LANG": "de_DE.ISO-8859-1@euro"}, "utf-8") == "iso8859-1"
+    assert encoding_of({"LANG": "de_DE.nonsense"}, "utf-8") == "utf-8"
+    assert encoding_of({"LANG": "C", "PYTHONIOENCODING": "utf-8"}, "utf-8") == "utf-8"
+
+
+def test_without_a_terminal_the_prompt_does_not_fit() -> None:
+    assert not fits({"TERM": "dumb"})
+    assert not fits({})
+
+
+def test_a_stalled_terminal_loses_no_line_and_is_drawn_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quicprochat.client.prompt.terminal.BACKLOG_MAX_CHARS", 3_000)
+
+    async def work(talk: Talk) -> None:
+        running = asyncio.get_running_loop()
+        running.remove_reader(talk.emulator.master)
+        talk.home.arrive(*(message(f"line {n} {'x' * 1_000}") for n in range(50)))
+        await talk.until(lambda: talk.loop.screen._terminal._under_way, "a full terminal")
+        for n in range(200):
+            talk.home.watching.lines.put_nowait({**STATUS, "links": 1_000_000 + n})
+            await talk.until(lambda n=n: (talk.loop._status or STATUS)["links"] == 1_000_000 + n)  # type: ignore[misc]
+            talk.loop.screen._app._redraw()
+        talk.home.watching.lines.put_nowait(STATUS)
+        running.add_reader(talk.emulator.master, talk.emulator.take)
+        await talk.until(lambda: len(talk.home.listening.read) == 50, "all lines")
+        await talk.until(lambda: all(f"line {n} " in talk.emulator.plain for n in range(50)), "every line")
+        talk.emulator.type("typed")
+        await talk.shows("> typed")
+        await talk.shows(" Me | 1 link")
+        assert len(talk.emulator.bars) == 1
+
+    async def inside() -> None:
+        async with talking(tmp_path) as talk:
+            await work(talk)
+
+    asyncio.run(inside())
+
+
+def test_redraws_are_skipped_where_the_terminal_is_full_and_lines_are_not() -> None:
+    async def inside() -> None:
+        reading, writing = os.pipe()
+        terminal = Terminal(writing, "utf-8")
+        drawn_anew = asyncio.Event()
+        terminal.caught_up = drawn_anew.set
+        for text in ("a" * 200_000, "b" * 200_000):
+            terminal.write(text)
+            terminal.flush()
+        with terminal.gathered():
+            terminal.write("c" * 200_000)
+            terminal.flush()
+        wanted = b"a" * 200_000 + b"c" * 200_000
+        found = b""
+        while len(found) < len(wanted) and (await asyncio.to_thread(select.select, [reading], [], [], 5))[0]:
+            found += os.read(reading, 65_536)
+        assert found == wanted
+        await asyncio.wait_for(terminal.drained(), 10)
+        await asyncio.wait_for(drawn_anew.wait(), 10)
+        terminal.close()
+        os.close(reading)
+        os.close(writing)
+
+    asyncio.run(inside())
+
+
+def test_a_terminal_that_hangs_up_is_noticed() -> None:
+    async def inside() -> None:
+        reading, writing = os.pipe()
+        gone = asyncio.Event()
+        terminal = Terminal(writing, "utf-8", gone.set)
+        os.close(reading)
+        terminal.write("text")
+        terminal.flush()
+        await asyncio.wait_for(gone.wait(), 10)
+        await asyncio.wait_for(terminal.drained(), 10)
+        assert terminal.hung_up
+        terminal.close()
+        os.close(writing)
+
+    asyncio.run(inside())
+
+
+def test_a_paste_cannot_carry_its_own_end(tmp_path: Path) -> None:
+    async def inside() -> None:
+        async with talking(tmp_path) as talk:
+            talk.emulator.type("\x1b[200~harmless\x1b[201~ text\r/block ada\r\x1b[201~")
+            await talk.until(lambda: "/block ada" in talk.loop.screen.input.text, "the block")
+            await talk.shows("lines: Enter sends them as one message")
+            assert not any(command == "block" for command, _ in talk.home.asked)
+
+    asyncio.run(inside())
+
+
+def test_receipts_of_elsewhere_are_told_while_sending(tmp_path: Path) -> None:
+    async def inside() -> None:
+        async with talking(tmp_path) as talk:
+            await talk.enter("/query ada")
+            await talk.shows("[ada]")
+            talk.home.answering.clear()
+            await talk.enter("under way")
+            talk.home.arrive(receipt("77" * 16, "delivered"))
+            await talk.until(lambda: talk.loop._transcript._parked, "the receipt")
+            talk.home.answering.set()
+            await talk.shows("delivered to ada: an earlier message")
+            await talk.until(lambda: talk.home.listening.read == [1], "the receipt to be read")
+            assert json.dumps(talk.home.said()) == json.dumps([(ADA, "under way")])
+
+    asyncio.run(inside())
