@@ -130,9 +130,14 @@ _ALL = (
             " copies of one identity make messages go astray: stop the old one first."),
     Command("peers", "list contacts, peers met or heard of, and who is on the local network", shape=Shape.LIST,
             options=(Option(("--scan",), "first wait so long for peers to be found", Value.SECONDS, "S"),)),
-    Command("server", "note your home server, or show which is noted",
-            (Word("server", "<host:port>", required=False),), plain=True,
-            details="This version keeps the address for later and connects to no server yet."),
+    Command("server", "connect to a home server, or show how you stand with it",
+            (Word("server", "<host:port>", required=False),), plain=True, network=True,
+            options=(Option(("--off",), "have no home server any more", Value.FLAG),
+                     Option(("--trust",), "the server's fingerprint: accepted even if it had another before",
+                            shown="HEX")),
+            details="A home server keeps messages for you while you are away, and for others from you; it sees keys"
+            " and sizes, never text. It is remembered, and your node stays connected to it. The server's key is"
+            " remembered at the first visit; exit code 4: it has another now, and nothing was sent to it."),
     Command("add", "add a contact, or rename one", (Word("contact", "<ticket|key[@ip:port]|peer>"),), (NAME,),
             plain=True,
             details="A peer that is in reach or has written can be added by the first 8 digits of its key or more."

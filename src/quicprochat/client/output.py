@@ -136,7 +136,15 @@ def _peer(item: Json) -> str:
 
 
 def _server(item: Json) -> str:
-    return str(item["server"]) or "(none; note one with: qpc server <host:port>)"
+    if not item["server"]:
+        return "(none; choose one with: qpc server <host:port>)"
+    domain = f" ({display_line(item['domain'], 64)})" if item["domain"] else ""
+    lines = [f"{display_line(item['server'])}{domain}: {item['standing']}"]
+    if item["fingerprint"]:
+        lines.append(f"fingerprint {item['fingerprint']}")
+    if item["trouble"]:
+        lines.append(display_line(item["trouble"]))
+    return "\n".join(lines)
 
 
 def _added(item: Json) -> str:

@@ -86,8 +86,6 @@ class Performer:
             await self.show(command, item)
             if request.args.get("qr") and not self._json:
                 await self._out.write(qr_text(qr_content(command, item), sys.stdout.encoding))
-            if command == "server":
-                say("the address is kept; connecting to a home server comes in a later version")
             if command in ("add", "accept") and not self._json:
                 say("to be sure that it is the right person, compare digits: qpc mesh verify <peer>")
             if command == "subscribe" and request.args.get("key") == "new" and not self._json:
@@ -129,7 +127,7 @@ class Performer:
         try:
             if until is not None:
                 sent = await self._wait(sent["id"], until, timeout)
-            elif not self._session.hello.stays and mesh_installed():
+            elif not self._session.hello.stays and self._session.hello.networked:
                 sent = await self._linger(sent["id"])
         except asyncio.CancelledError:
             say(f"no longer waiting; the message {sent['id']} is in the outbox")

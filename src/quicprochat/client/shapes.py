@@ -13,7 +13,17 @@ from quicprochat.core.ids import PeerKey
 from quicprochat.core.receipt import State
 from quicprochat.core.store import Line, LineKind, Sent
 from quicprochat.core.time import WallTime
-from quicprochat.p2p.views import ChannelView, PeerView, Posted, RouteView, ServerView, Status, StoreView, TraceView
+from quicprochat.p2p.views import (
+    ChannelView,
+    PeerView,
+    Posted,
+    RouteView,
+    ServerStanding,
+    ServerView,
+    Status,
+    StoreView,
+    TraceView,
+)
 
 Json = dict[str, Any]
 
@@ -202,10 +212,23 @@ def status_object(status: Status) -> Json:
         "waiting": status.waiting,
         "unread": status.unread,
         "disk_low": status.disk_low,
+        "server": status.server,
         "alarms": [
             {"code": alarm.code, "text": alarm.text, "peer": alarm.peer.hex() if alarm.peer is not None else None}
             for alarm in status.alarms
         ],
+    }
+
+
+def standing_object(found: ServerStanding) -> Json:
+    """Return the answer of ``server``."""
+    return {
+        "server": found.server,
+        "connected": found.standing == "connected",
+        "standing": found.standing,
+        "fingerprint": found.fingerprint,
+        "domain": found.domain,
+        "trouble": str(found.trouble) if found.trouble is not None else "",
     }
 
 

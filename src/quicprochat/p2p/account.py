@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from quicprochat.core.address import split_server
+from quicprochat.core.address import check_server, split_server
 from quicprochat.core.errors import QuicprochatError
 from quicprochat.core.events import LinkId
 from quicprochat.core.ids import PeerKey
@@ -51,9 +50,14 @@ class Account:
         self._jitter = jitter
         self._server = ""
         self._changed = asyncio.Event()
+        self._moved = asyncio.Event()
         self._link: HomeLink | None = None
         self._reachable: dict[PeerKey, Instant] = {}
         self._looking: asyncio.Task[None] | None = None
+
+    def load(self, tx: MeshStore, wanted: str) -> None:
+        """Take up the server of this run: ``wanted``, or the one that was noted."""
+        self._server = check_server(wanted) if wanted else (tx.value(SERVER_KEY) or b"").decode()
 
     # --- what others ask
 
@@ -70,6 +74,12 @@ class Account:
     def link(self, id: LinkId) -> HomeLink | None:
         """Return the link to the server if that is its number."""
         return self._link if self._link is not None and self._link.id == id else None
+
+    async def settled(self) -> ServerStanding:
+        """Wait until the server was reached, or could not be; return how we stand then."""
+        while (now := self.standing()).standing == "connecting" or (self._server and self._link is None):
+            await self._moved.wait()
+        return now
 
     def standing(self) -> ServerStanding:
         """Return how we stand with the server."""
@@ -110,8 +120,7 @@ class Account:
 
         Raises: LocalError when that is no server.
         """
-        if server:
-            split_server(server)
+        server = check_server(server) if server else ""
 
         def note(tx: MeshStore) -> None:
             tx.set_value(SERVER_KEY, server.encode())
@@ -121,6 +130,7 @@ class Account:
         await self._driver.call(note)
         if server != self._server or trust is not None:
             self._server = server
+            self._link = None
             self._changed.set()
         elif self._link is not None:
             self._link.hurry()
@@ -134,9 +144,6 @@ class Account:
 
     async def run(self) -> None:
         """Stay connected to whichever server is chosen, until cancelled. Raises: StoreError."""
-        if not self._server:
-            stored = await self._driver.read(lambda tx: tx.value(SERVER_KEY))
-            self._server = (stored or b"").decode()
         while not self._server:
             await self._wait_for_change()
         from quicprochat.adapters import rpc  # Cap'n Proto and QUIC: a fifth of a second that most calls do without
@@ -163,14 +170,13 @@ class Account:
             if running.done():
                 running.result()
         finally:
-            for task in (running, changed, self._looking):
-                if task is not None:
-                    task.cancel()
-                    with suppress(asyncio.CancelledError, QuicprochatError):
-                        await task
+            tasks = [task for task in (running, changed, self._looking) if task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             self._looking = self._link = None
             self._reachable.clear()
-            self._news()
+            self._tell()
 
     async def _make(self) -> HomeLink:
         from quicprochat.adapters import quic
@@ -190,6 +196,11 @@ class Account:
     def _standing_changed(self) -> None:
         if self.connected and (self._looking is None or self._looking.done()):
             self._looking = asyncio.create_task(self._look_up())
+        self._tell()
+
+    def _tell(self) -> None:
+        self._moved.set()
+        self._moved = asyncio.Event()
         self._news()
 
     async def _look_up(self) -> None:

@@ -16,7 +16,7 @@ from quicprochat.adapters.home import Home
 from quicprochat.adapters.sqlite.ballast import BALLAST_BYTES
 from quicprochat.adapters.sqlite.store import SqliteStore
 from quicprochat.adapters.system import SystemClock, entropy, jitter
-from quicprochat.core.address import Address, check_server
+from quicprochat.core.address import Address
 from quicprochat.core.channel import BroadcastChannel
 from quicprochat.core.envelope import TTL_DEFAULT_S, TTL_MAX_S
 from quicprochat.core.errors import LocalError, UnavailableError
@@ -87,7 +87,6 @@ T = TypeVar("T")
 SESSION_BYTES = 16
 EPOCH_KEY = "epoch"
 PORT_KEY = "p2p.port"
-SERVER_KEY = "server"
 DISK_CHECK_S = 10.0
 ALARMS_MAX = 100
 ALARMS_SHOWN = 16
@@ -225,6 +224,7 @@ class P2pNode:
             epoch = entropy(SESSION_BYTES)
             store.set_value(EPOCH_KEY, epoch)
         self._epoch = epoch
+        self._account.load(store, self._options.server)
         addresses = self.addresses()
         if self._options.bind is None and addresses:
             store.set_value(PORT_KEY, str(addresses[0].port).encode("ascii"))
@@ -440,8 +440,8 @@ class P2pNode:
 
     @property
     def networked(self) -> bool:
-        """True when links can come about."""
-        return self._endpoint is not None
+        """True when messages can leave: links can come about, or a home server is chosen."""
+        return self._endpoint is not None or (self._network and bool(self._account.server))
 
     def linked(self) -> frozenset[PeerKey]:
         """Return the peers with a link at this moment."""
@@ -512,17 +512,6 @@ class P2pNode:
     def servers(self) -> list[ServerView]:
         """Return the home servers that announce themselves on the local network."""
         return self._discovery.servers() if self._discovery is not None else []
-
-    async def home_server(self, server: str | None = None) -> str:
-        """Return the home server noted in this home, "" for none; given one, note it first. Raises: LocalError."""
-        wanted = check_server(server).encode() if server is not None else None
-
-        def work(store: MeshStore) -> bytes:
-            if wanted is not None:
-                store.set_value(SERVER_KEY, wanted)
-            return store.value(SERVER_KEY) or b""
-
-        return (await self._call(work)).decode()
 
     async def add(self, text: str, name: str | None = None) -> PeerView:
         """Add a contact and dial it: from a ticket, a key, key@ip:port, or the first digits of a known peer's key.
@@ -784,9 +773,13 @@ class P2pNode:
                 views.append(RouteView(peer, peer, max(1, round(rtt or 1)), 1, (now - found[1]) / 1_000, "direct"))
         return views + self._account.routes(self._links.linked())
 
-    async def use_server(self, server: str, *, trust: bytes | None = None) -> None:
-        """Make ``host:port`` the home server, "" none; ``trust`` accepts a fingerprint. Raises: LocalError."""
+    async def use_server(self, server: str, *, trust: bytes | None = None) -> ServerStanding:
+        """Make ``host:port`` the home server, "" none; return how we stand with it once it was tried.
+
+        ``trust`` is the fingerprint to accept in place of one pinned before. Raises: LocalError.
+        """
         await self._account.use(server, trust=trust)
+        return await self._account.settled() if self._network else self._account.standing()
 
     def server(self) -> ServerStanding:
         """Return how we stand with the home server."""
@@ -798,7 +791,7 @@ class P2pNode:
         waiting, unread = await self._driver.read(lambda store: (store.usage(Scope.OWN).count, store.unread()))
         return Status(
             self.name, self.key, self.networked, len(self._links.linked()), waiting, unread, self._disk_low,
-            tuple(self.alarms[-ALARMS_SHOWN:]), told,
+            tuple(self.alarms[-ALARMS_SHOWN:]), told, self._account.standing().standing,
         )  # fmt: skip
 
     async def news(self, since: Status) -> None:

@@ -83,6 +83,7 @@ class Status:
     disk_low: bool
     alarms: tuple[Alarm, ...]
     told: int
+    server: str = "none"
 
 
 @dataclass(frozen=True, slots=True)

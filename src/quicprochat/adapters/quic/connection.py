@@ -109,6 +109,11 @@ class Connection(QuicConnectionProtocol):
         if self._stream is not None:
             self._stream.acknowledged()
 
+    def transmit(self) -> None:
+        """Send what is due, unless it is all over: aioquic's timer would go on without a socket."""
+        if not self._over.done():
+            super().transmit()
+
     # --- within
 
     def _attach(self) -> None:
@@ -125,6 +130,9 @@ class Connection(QuicConnectionProtocol):
         if self._over.done():
             return
         self._over.set_result(reason)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if not self._stream_came.done():
             self._stream_came.set_exception(self.failure("no stream came about"))
             self._stream_came.exception()  # nobody may be waiting for it
