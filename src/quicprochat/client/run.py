@@ -67,9 +67,7 @@ async def daemon(settings: Settings) -> int:
         node = session.node
         assert node is not None
         if not node.networked:
-            say(
-                "this installation has no links, and no home server is chosen: messages are kept, none is sent or received"
-            )
+            say("no links in this installation, and no home server is chosen: messages are kept, none leaves or comes")
         with suppress(BrokenPipeError):
             await Output().write(" ".join(("ready", node.key.hex(), *map(str, node.addresses()))) + "\n")
         await node.failed()
