@@ -7,6 +7,7 @@ One commit serves every call that came while the last one ran.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from quicprochat.core.receipt import Status
 from quicprochat.core.store import Held, MeshStore
 from quicprochat.core.time import Now
 from quicprochat.p2p.driver import Driver
+from quicprochat.server.meter import Meter
 
 CHECK_INLINE = 2
 """So few envelopes are checked on the spot: a thread costs more than it frees."""
@@ -41,21 +43,24 @@ class Delivery:
 
 
 class Queue:
-    """``local`` says who may be written to here; ``arrived`` is told of recipients with something new."""
+    """``local`` says who may be written to here, asked inside a transaction; ``arrived`` is told of recipients with
+    something new."""
 
     def __init__(
         self,
         driver: Driver,
         policy: Callable[[], Policy],
         crypto: Crypto,
-        local: Callable[[MeshStore, PeerKey], bool],
+        local: Callable[[PeerKey], bool],
         arrived: Callable[[Iterable[PeerKey]], None],
+        meter: Meter,
     ) -> None:
         self._driver = driver
         self._policy = policy
         self._crypto = crypto
         self._local = local
         self._arrived = arrived
+        self._meter = meter
         self._checks = ThreadPoolExecutor(1, "check")
 
     def close(self) -> None:
@@ -73,6 +78,8 @@ class Queue:
         }
         if fresh:
             self._arrived(fresh)
+        for what, count in Counter(map(_what_became, checked, outcomes)).items():
+            self._meter.count(what, count)
         return outcomes
 
     async def waiting(self, recipient: PeerKey, after: int, limit: int) -> list[Delivery]:
@@ -83,7 +90,7 @@ class Queue:
 
     async def done(self, recipient: PeerKey, ids: Sequence[EnvelopeId]) -> None:
         """Let go of envelopes that their recipient has; ids that are not its own change nothing."""
-        await self._driver.call(lambda tx: _release(tx, recipient, ids))
+        self._meter.count("handed_over", await self._driver.call(lambda tx: _release(tx, recipient, ids)))
 
     async def _check(self, envelopes: Sequence[bytes]) -> list[Checked | Reject]:
         me, crypto = self._policy().me, self._crypto
@@ -103,12 +110,20 @@ class Queue:
         if isinstance(one, Reject):
             tx.count("rejected")
             return Outcome(Verdict.REFUSED, Reason.UNSUPPORTED)
-        if not self._local(tx, PeerKey(one.envelope.dst)):
+        if not self._local(PeerKey(one.envelope.dst)):
             return Outcome(Verdict.REFUSED, Reason.POLICY)
         admission = admit(tx, one, via, policy, now)
         if admission.verdict is Verdict.STORED:
             _cure(tx, one)
         return Outcome(admission.verdict, admission.reason)
+
+
+def _what_became(checked: Checked | Reject, outcome: Outcome) -> str:
+    """Return the name under which the meter counts an envelope."""
+    if isinstance(checked, Reject):
+        return f"refused.{checked.fault.value}"
+    reason = f".{outcome.reason.name.lower()}" if outcome.reason else ""
+    return outcome.verdict.name.lower() + reason
 
 
 def _cure(tx: MeshStore, checked: Checked) -> None:
@@ -118,9 +133,14 @@ def _cure(tx: MeshStore, checked: Checked) -> None:
         _release(tx, PeerKey(checked.envelope.src), receipt.ids)
 
 
-def _release(tx: MeshStore, recipient: PeerKey, ids: Iterable[EnvelopeId]) -> None:
+def _release(tx: MeshStore, recipient: PeerKey, ids: Iterable[EnvelopeId]) -> int:
+    """Let go of a recipient's envelopes; return how many were here."""
+    gone = 0
     for id in ids:
         held: Held | None = tx.held(id)
         if held is not None and held.dst == recipient:
             tx.release(id)
-            tx.count("handed_over")
+            gone += 1
+    if gone:
+        tx.count("handed_over", gone)
+    return gone

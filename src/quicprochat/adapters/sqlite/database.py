@@ -356,6 +356,7 @@ _DROP = {
     "line": ("DELETE FROM line WHERE cursor = ?",),
     "record": ("DELETE FROM record WHERE key = ?",),
     "prekey": ("DELETE FROM prekey WHERE id = ?",),
+    "user": ("DELETE FROM user WHERE key = ?",),
 }
 
 

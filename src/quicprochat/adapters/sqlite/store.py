@@ -45,7 +45,7 @@ class SqliteStore(Journal, Messages, Peers):
         """
         db = connect(path, synchronous=synchronous, cache_kib=cache_kib, vfs=vfs)
         try:
-            schema.prepare(db, path, schema.CURRENT)
+            schema.prepare(db, path, *cls._schemas())
             store = cls(db, path)
             # What a crash left in the log may hold prekeys that were to be gone.
             store._checkpoint(cut=True)
@@ -60,6 +60,11 @@ class SqliteStore(Journal, Messages, Peers):
         store._ballast = Ballast(path.with_name(path.name + ".ballast"), ballast_bytes)
         store._ballast.keep()
         return store
+
+    @classmethod
+    def _schemas(cls) -> tuple[schema.Schema, ...]:
+        """Return what the file must have."""
+        return (schema.CURRENT,)
 
     @property
     def volatile(self) -> bool:
