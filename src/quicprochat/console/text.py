@@ -8,11 +8,14 @@ import sys
 import unicodedata
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from quicprochat.console.errors import code_of, exit_code
 from quicprochat.core.errors import QuicprochatError
 from quicprochat.core.names import BLANKS
+from quicprochat.core.time import WallTime
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 SHOWN_MAX_CHARS = 4_096
 LOG_MAX_CHARS = 65_536
@@ -61,6 +64,17 @@ class SafeFormatter(logging.Formatter):
 def plural(count: int, what: str) -> str:
     """Return ``1 message``, ``2 messages``."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def rfc3339(wall: WallTime) -> str | None:
+    """Return a wall clock reading as ``2026-01-31T12:00:00.123Z``; None when it is unknown or in no calendar."""
+    if wall <= 0:
+        return None
+    try:
+        moment = _EPOCH + timedelta(milliseconds=wall)
+    except OverflowError:
+        return None
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def shown_time(text: str | None) -> str:

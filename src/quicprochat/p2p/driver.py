@@ -143,6 +143,11 @@ class Driver:
         self._wake.set()
         return await done
 
+    @property
+    def stopped(self) -> bool:
+        """True once nothing is run any more."""
+        return self._stopped is not None
+
     def _check(self) -> None:
         if self._stopped is not None:
             raise self._stopped

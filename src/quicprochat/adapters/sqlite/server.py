@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from quicprochat.adapters.sqlite import schema
+from quicprochat.adapters.sqlite.copy import Copy
 from quicprochat.adapters.sqlite.database import Row, checksum, sturdy
 from quicprochat.adapters.sqlite.store import SqliteStore
+from quicprochat.core.errors import StoreError
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.time import Instant, WallTime
 from quicprochat.core.users import User
@@ -32,6 +35,25 @@ class ServerStore(SqliteStore):
     def _load(self) -> None:
         super()._load()
         self._users: int = self._one("SELECT count(*) FROM user")
+
+    def first_stored(self) -> Instant | None:
+        """Return since when the longest waiting envelope has been here, None when none waits."""
+        at: Instant | None = self._one("SELECT stored_at FROM held ORDER BY serial LIMIT 1")
+        return at
+
+    def copy(self, target: Path) -> Copy:
+        """Begin a copy of everything; see there."""
+        return Copy(self._db, target)
+
+    def drop_value(self, key: str) -> None:
+        """Forget a small named value."""
+        self._run("DELETE FROM value WHERE key = ?", (key,))
+
+    def check(self) -> None:
+        """Read every page once. Raises: StoreError, when the file is damaged."""
+        found = [problem for (problem,) in self._rows("PRAGMA quick_check(1)")]
+        if found != ["ok"]:
+            raise StoreError(f"{self._path} is damaged ({found[0]}): use an older copy")
 
     # --- users
 
