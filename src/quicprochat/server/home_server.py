@@ -251,13 +251,14 @@ class HomeServer:
         self._clients[key][client] = connection
         if len(self._clients[key]) > CONNECTIONS_PER_KEY:
             next(iter(self._clients[key].values())).end(TOO_MANY_CONNECTIONS, "this key has connected too often")
+        log.debug("%s has connected", key.hex()[:16])
         try:
             client.admitted = await self.service.within(lambda tx: self.members.welcome(tx, key, self.driver.now()))
             if not client.admitted and self.members.refusal(key) is not None:
                 self.meter.count("refused.registration")
             await served.run(await connection.stream(STREAM_S), Entrance(client))
         except QuicprochatError as error:
-            log.debug("a client is gone: %s", error)
+            log.debug("%s is gone: %s", key.hex()[:16], error)
         finally:
             connection.end(STOPPED, "goodbye")
             client.close()

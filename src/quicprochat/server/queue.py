@@ -7,6 +7,7 @@ One commit serves every call that came while the last one ran.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,8 @@ from quicprochat.core.store import Held, MeshStore
 from quicprochat.core.time import Now
 from quicprochat.p2p.driver import Driver
 from quicprochat.server.meter import Meter
+
+log = logging.getLogger("quicprochat.server.queue")
 
 CHECK_INLINE = 2
 """So few envelopes are checked on the spot: a thread costs more than it frees."""
@@ -78,6 +81,8 @@ class Queue:
         }
         if fresh:
             self._arrived(fresh)
+        if log.isEnabledFor(logging.DEBUG):
+            _tell(via, checked, outcomes)
         for what, count in Counter(map(_what_became, checked, outcomes)).items():
             self._meter.count(what, count)
         return outcomes
@@ -116,6 +121,13 @@ class Queue:
         if admission.verdict is Verdict.STORED:
             _cure(tx, one)
         return Outcome(admission.verdict, admission.reason)
+
+
+def _tell(via: PeerKey, checked: Sequence[Checked | Reject], outcomes: Sequence[Outcome]) -> None:
+    """Log who writes to whom: at debug level, and nowhere else."""
+    for one, outcome in zip(checked, outcomes, strict=True):
+        to = "nobody" if isinstance(one, Reject) else one.envelope.dst.hex()[:16]
+        log.debug("%s brings an envelope to %s: %s", via.hex()[:16], to, _what_became(one, outcome))
 
 
 def _what_became(checked: Checked | Reject, outcome: Outcome) -> str:
