@@ -38,8 +38,8 @@ class Server:
         """Start it, and wait until it is ready."""
         with self.talk.open("wb") as talk:
             self.process = start(
-                "--home", str(self.home), "--listen", self.listen, *self.options, *options, program=PROGRAM,
-                stderr=talk, **more,
+                "--home", str(self.home), "--listen", self.listen, "--no-discovery", *self.options, *options,
+                program=PROGRAM, stderr=talk, **more,
             )  # fmt: skip
         word, address, fingerprint = (read_line(self.process).split() or [self.said()] * 3)[:3]
         assert word == "ready", self.said()

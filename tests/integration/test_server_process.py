@@ -154,6 +154,12 @@ def test_the_service_manager_hears_how_it_is(server: Server, tmp_path: Path) -> 
         assert server.down().code == 0
 
 
+def test_it_is_announced_on_the_local_network(server: Server) -> None:
+    server.up("--discovery", "--announce-as", "Box.example.net:7000")
+    eventually(lambda: "announced on the local network as box.example.net:7000" in server.said())
+    assert server.down().code == 0
+
+
 # --- reloading
 
 

@@ -134,6 +134,7 @@ def test_changed_keys_are_told_apart(tmp_path: Path) -> None:
         ("storage_share = 0", "a number above 0"),
         ("storage_share = 1.1", "a number above 0"),
         ("storage_share = nan", "a number above 0"),
+        ('announce_as = "example.net"', "write host:port"),
         ('registration = "closed"', "it can be open, invite, list"),
         ('registration = "list"', "registration_list names no file"),
         ('federation_domain = "a b"', "a domain is written as"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 
 from quicprochat.core.errors import LocalError, WireError
@@ -51,6 +52,27 @@ class Address:
         if not port:
             raise WireError("an address with port 0")
         return cls(str(ip), port)
+
+
+_HOST = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
+HOST_MAX_CHARS = 253
+
+
+def check_server(text: str) -> str:
+    """Return ``host:port`` of a home server: a DNS name, an IPv4 address, or an IPv6 one in brackets.
+
+    Raises: LocalError.
+    """
+    host, _, port = text.rpartition(":")
+    if port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535:
+        if host.startswith("[") and host.endswith("]") and "%" not in host:
+            try:
+                return str(Address(str(ipaddress.IPv6Address(host[1:-1])), int(port)))
+            except ValueError:
+                pass
+        elif len(host) <= HOST_MAX_CHARS and _HOST.fullmatch(host):
+            return f"{host.lower()}:{int(port)}"
+    raise LocalError(f"{text[:60]!r} is no server: write host:port, as in mesh.example.org:7000")
 
 
 def encode_addresses(addresses: tuple[Address, ...], limit: int) -> bytes:

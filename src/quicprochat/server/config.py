@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from quicprochat.core.address import Address
+from quicprochat.core.address import Address, check_server
 from quicprochat.core.errors import LocalError, UnavailableError
 from quicprochat.core.ids import KEY_BYTES, PeerKey
 from quicprochat.server.options import BY_KEY, CONFIG_VARIABLE, HOME_VARIABLE, OPTIONS, TABLES, Kind, Option
@@ -174,6 +174,8 @@ def read_value(option: Option, value: Any, where: str, base: Path) -> Value:
             return _share(value, where)
         case Kind.ADDRESS:
             return _address(value, where) if value else None
+        case Kind.SERVER:
+            return _server(value, where)
         case Kind.FILE:
             return base / Path(value).expanduser() if value else None
         case Kind.DOMAIN:
@@ -225,6 +227,13 @@ def _address(text: str, where: str) -> Address:
         if port == "0":  # any free port, of this address
             return Address(Address.parse(f"{host}:1").ip, 0)
         return Address.parse(text)
+    except LocalError as error:
+        raise LocalError(f"{where}: {error}") from None
+
+
+def _server(text: str, where: str) -> str:
+    try:
+        return check_server(text) if text else ""
     except LocalError as error:
         raise LocalError(f"{where}: {error}") from None
 

@@ -66,7 +66,8 @@ def _flags(option: Option) -> str:
 
 def _explained(option: Option) -> str:
     file = f"; in the file: {option.key}" if option.flags[-1] != "--" + option.key.replace("_", "-") else ""
-    default = f"; default: {shown_default(option)}" if option.default not in ("", False) else ""
+    shown = "on" if option.default is True else shown_default(option)
+    default = f"; default: {shown}" if option.default not in ("", False) else ""
     return f"{option.help} ({option.env}{file}{default})"
 
 

@@ -19,6 +19,7 @@ class Kind(Enum):
     SIZE = auto()
     SHARE = auto()
     ADDRESS = auto()
+    SERVER = auto()
     FILE = auto()
     CHOICE = auto()
 
@@ -62,6 +63,9 @@ OPTIONS = (
            " machine, IPv4 as well; port 0 is any free one", "IP:PORT"),
     Option("federation_domain", Kind.DOMAIN, "", "the domain this server speaks for, as in name@domain; clients are"
            " told", "DOMAIN", flag="--domain", variable="QPC_LOCAL_DOMAIN"),
+    Option("discovery", Kind.SWITCH, True, "announce the server on the local network by mDNS"),
+    Option("announce_as", Kind.SERVER, "", "where clients on the local network are told to find the server; default:"
+           " its first address", "HOST:PORT"),
     Option("registration", Kind.CHOICE, "open", "how a key becomes a user: open, by connecting; invite, by a code from"
            " qpc-server invite; list, by standing in registration_list", "MODE", choices=("open", "invite", "list"),
            live=True),

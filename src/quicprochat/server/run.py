@@ -19,6 +19,7 @@ from quicprochat.console.text import SafeFormatter
 from quicprochat.core.address import Address
 from quicprochat.core.errors import QuicprochatError
 from quicprochat.core.gate import Limits
+from quicprochat.server.announce import Announcer
 from quicprochat.server.config import Config, read_keys
 from quicprochat.server.control import Control
 from quicprochat.server.home_server import HomeServer, ServerOptions
@@ -82,10 +83,11 @@ def configure_log(*, verbose: bool) -> None:
     ours.setLevel(logging.DEBUG if verbose else logging.INFO)
     ours.propagate = False
     # aioquic speaks of every connection's faults, with addresses, and would do so without being asked.
-    theirs = logging.getLogger("quic")
-    theirs.addHandler(handler if verbose else logging.NullHandler())
-    theirs.setLevel(logging.WARNING if verbose else logging.CRITICAL + 1)
-    theirs.propagate = False
+    for name in ("quic", "zeroconf"):
+        theirs = logging.getLogger(name)
+        theirs.addHandler(handler if verbose else logging.NullHandler())
+        theirs.setLevel(logging.WARNING if verbose else logging.CRITICAL + 1)
+        theirs.propagate = False
 
 
 class _Process:
@@ -135,6 +137,8 @@ class _Process:
             asyncio.create_task(self._reload(server)),
             asyncio.create_task(self._report(server)),
         ]
+        if self._config["discovery"]:
+            tasks.append(asyncio.create_task(self._announcer(server).run()))
         if self._notifier.watchdog_s:
             tasks.append(asyncio.create_task(self._watchdog(server)))
         try:
@@ -145,6 +149,10 @@ class _Process:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _announcer(self, server: HomeServer) -> Announcer:
+        config = self._started
+        return Announcer(server.address, config["announce_as"], config["federation_domain"], server.fingerprint)
 
     async def _watchdog(self, server: HomeServer) -> None:
         """Say that we live, as long as the loop turns and the store answers."""
