@@ -39,7 +39,7 @@ class Server:
         with self.talk.open("wb") as talk:
             self.process = start(
                 "--home", str(self.home), "--listen", self.listen, "--no-discovery", *self.options, *options,
-                program=PROGRAM, stderr=talk, **more,
+                stderr=talk, **{"program": PROGRAM, **more},
             )  # fmt: skip
         word, address, fingerprint = (read_line(self.process).split() or [self.said()] * 3)[:3]
         assert word == "ready", self.said()

@@ -272,6 +272,27 @@ def test_a_removed_user_is_hung_up_on_and_leaves_nothing(server: Server) -> None
     assert server.ask("users", "remove", "zz", code=2)["code"] == "usage"
 
 
+def test_a_stranger_is_not_connected_for_long(server: Server) -> None:
+    """Else whoever makes keys could take up all connections of a server that lets them do nothing."""
+    program = "import quicprochat.server.home_server as h; h.STRANGER_S = 0.5; " + PROGRAM
+    server.up("--registration", "invite", program=program)
+    code = server.run("invite").out.strip()
+
+    async def scenario() -> None:
+        async with ADA.session(server) as ada, BOB.session(server) as bob:
+            await ada("register", "", code)
+
+            async def until_hung_up() -> None:
+                while True:
+                    await bob("info")
+
+            with pytest.raises(QuicprochatError, match="gone"):
+                await asyncio.wait_for(until_hung_up(), PATIENCE_S)
+            assert (await ada("info")).info.admitted
+
+    play(scenario)
+
+
 def test_a_key_that_connects_too_often_loses_its_oldest_connection(server: Server) -> None:
     server.up()
 

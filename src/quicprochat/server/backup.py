@@ -6,6 +6,7 @@ does not know of. Without that a message between copy and restore would be lost 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from contextlib import suppress
@@ -27,7 +28,8 @@ async def back_up(driver: Driver, store: ServerStore, target: Path) -> int:
     try:
         while not await driver.aside(lambda _: copy.step()):
             pass
-        return await driver.aside(lambda _: copy.finish((EPOCH_KEY,)))
+        # The slowest part is to make it durable, and the store need not wait for that.
+        return await asyncio.to_thread(copy.finish, (EPOCH_KEY,))
     except BaseException:
         with suppress(QuicprochatError):
             await driver.aside(lambda _: copy.abandon())  # behind a part that may still be under way

@@ -42,6 +42,8 @@ STREAM_S = 10.0
 """How long a client that proved its key may take to say its first word."""
 CALLS_MAX = 128
 """Calls of one connection in flight; a client is told, and one more ends its connection."""
+STRANGER_S = 60.0
+"""How long a key that is no user may be connected: to read why, or to bring an invite, and not to take up room."""
 CONNECTIONS_PER_KEY = 16
 """One more ends the oldest: a device that roams leaves connections behind that end only when they are idle."""
 DISK_CHECK_S = 5.0
@@ -252,21 +254,30 @@ class HomeServer:
         if len(self._clients[key]) > CONNECTIONS_PER_KEY:
             next(iter(self._clients[key].values())).end(TOO_MANY_CONNECTIONS, "this key has connected too often")
         log.debug("%s has connected", key.hex()[:16])
+        patience: asyncio.TimerHandle | None = None
         try:
             client.admitted = await self.service.within(lambda tx: self.members.welcome(tx, key, self.driver.now()))
-            if not client.admitted and self.members.refusal(key) is not None:
-                self.meter.count("refused.registration")
+            if not client.admitted:
+                if self.members.refusal(key) is not None:
+                    self.meter.count("refused.registration")
+                patience = asyncio.get_running_loop().call_later(STRANGER_S, self._end_stranger, client, connection)
             await served.run(await connection.stream(STREAM_S), Entrance(client))
         except QuicprochatError as error:
             log.debug("%s is gone: %s", key.hex()[:16], error)
         finally:
             connection.end(STOPPED, "goodbye")
             client.close()
+            if patience is not None:
+                patience.cancel()
             del self._clients[key][client]
             if not self._clients[key]:
                 del self._clients[key]
         with suppress(QuicprochatError):
             await self.service.within(lambda tx: self.members.leave(tx, key, self.driver.now()))
+
+    def _end_stranger(self, client: Client, connection: quic.Connection) -> None:
+        if not client.admitted and not connection.over:
+            connection.end(REMOVED, "this key is no user of the server")
 
     def _too_many_calls(self, connection: quic.Connection) -> None:
         self.meter.count("refused.calls")

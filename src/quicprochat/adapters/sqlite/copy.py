@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterable
@@ -20,9 +21,9 @@ STEP_PAGES = 512
 class Copy:
     """A copy that is complete all at once, or not there: it grows in a file beside its target, readable by us alone.
 
-    What is written to the store meanwhile comes in by itself, because it goes through the same connection. Every
-    method is called outside transactions, and by one thread at a time. Raises: LocalError when something is in the
-    way, UnavailableError when the copy cannot be written; then nothing of it is left.
+    What is written to the store meanwhile comes in by itself, because it goes through the same connection. Making one
+    and :meth:`step` need the store, outside transactions; :meth:`finish` does not. One thread at a time. Raises:
+    LocalError when something is in the way, UnavailableError when the copy cannot be written; then nothing is left.
     """
 
     def __init__(self, source: apsw.Connection, target: Path) -> None:
@@ -32,7 +33,10 @@ class Copy:
         try:
             handle, name = tempfile.mkstemp(".new", target.name + ".", target.parent)
         except OSError as error:
-            raise UnavailableError(f"nothing can be written beside {target}: {error.strerror}") from error
+            hint = ""
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                hint = "; choose a place where this process, and not only you, may write"
+            raise UnavailableError(f"nothing can be written beside {target}: {error.strerror}{hint}") from error
         os.close(handle)
         self._half = Path(name)
         try:
@@ -44,9 +48,12 @@ class Copy:
             raise self._failed(error) from error
 
     def step(self) -> bool:
-        """Copy a part; return whether all of it is there."""
+        """Copy a part; return whether all of it is there, and the store is not needed any more."""
         try:
-            return self._backup.step(STEP_PAGES)
+            complete = self._backup.step(STEP_PAGES)
+            if complete:
+                self._backup.finish()
+            return complete
         except apsw.Error as error:
             self.abandon()
             raise self._failed(error) from error
@@ -54,7 +61,6 @@ class Copy:
     def finish(self, forget: Iterable[str]) -> int:
         """Leave some named values out, and give the copy its name once it survives a power cut; return its bytes."""
         try:
-            self._backup.finish()
             self._db.pragma("journal_mode", "DELETE")
             with self._db:
                 for key in forget:
