@@ -24,8 +24,8 @@ def read_record(data: bytes, owner: PeerKey, crypto: Crypto) -> PeerRecord:
     return record
 
 
-def publish(tx: MeshStore, record: PeerRecord, age_ms: int, now: Now) -> None:
-    """Keep a record, if it is newer than what is here and not too old. Raises: LocalError.
+def publish(tx: MeshStore, record: PeerRecord, age_ms: int, now: Now) -> bool:
+    """Keep a record, if it is newer than what is here and has not outlived itself; return whether it is kept.
 
     The same record again changes nothing, not even its age: it only ever gets older.
     """
@@ -33,24 +33,21 @@ def publish(tx: MeshStore, record: PeerRecord, age_ms: int, now: Now) -> None:
         implied = now.wall - record.created_ms
         if implied >= -CLOCK_SLACK_MS:
             age_ms = max(age_ms, implied)
-    if age_ms >= record.lifetime_s * 1_000:
-        raise LocalError("this record has outlived itself; sign a new one", code="expired")
     known = tx.record(record.key)
-    if known is not None and known.data == record.signed:
-        return
-    if known is not None and (known.epoch, known.seq) >= record.version:
-        raise LocalError("a record of this key that is as new or newer is here already", code="exists")
+    if age_ms >= record.lifetime_s * 1_000 or (known is not None and (known.epoch, known.seq) >= record.version):
+        return False
     tx.put_record(StoredRecord(record.key, *record.version, record.signed, age_ms, now.at))
+    return True
 
 
 def find_record(tx: MeshStore, key: PeerKey, now: Now, crypto: Crypto) -> tuple[bytes, int]:
-    """Return a key's record and its age in milliseconds. Raises: LocalError."""
+    """Return a key's record and its age in milliseconds; empty when there is none, or it has outlived itself."""
     found = tx.record(key)
     if found is not None:
         age = found.age_ms + max(0, now.at - found.stored_at)
         if age < open_record(found.data, crypto).lifetime_s * 1_000:
             return found.data, age
-    raise LocalError("no record of this key is here", code="not_found")
+    return b"", 0
 
 
 def find_name(tx: UserStore, name: str) -> PeerKey:

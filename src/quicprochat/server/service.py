@@ -64,8 +64,8 @@ class HomeService:
 
     async def publish(self, key: PeerKey, record: bytes, age_ms: int) -> None:
         read = directory.read_record(record, key, self._crypto)
-        await self.within(lambda tx: directory.publish(tx, read, age_ms, self._driver.now()))
-        self._meter.count("published")
+        if await self.within(lambda tx: directory.publish(tx, read, age_ms, self._driver.now())):
+            self._meter.count("published")
 
     async def find_record(self, key: PeerKey) -> tuple[bytes, int]:
         return await self.look(lambda tx: directory.find_record(tx, key, self._driver.now(), self._crypto))

@@ -51,11 +51,11 @@ class Service(Protocol):
         ...
 
     async def publish(self, key: PeerKey, record: bytes, age_ms: int) -> None:
-        """Keep a user's own record. Raises: LocalError."""
+        """Keep a user's own record, if it is the newest. Raises: LocalError, when it is none or not its own."""
         ...
 
     async def find_record(self, key: PeerKey) -> tuple[bytes, int]:
-        """Return a key's record and its age in milliseconds. Raises: LocalError."""
+        """Return a key's record and its age in milliseconds; empty when there is none."""
         ...
 
     async def find_name(self, name: str) -> PeerKey:
@@ -185,7 +185,7 @@ class Session(home.Session.Server):  # type: ignore[misc]
         await self.client.service.publish(user, record, params.ageMs)
 
     async def handle_find_record(self, params: Any, results: Any) -> None:
-        """Return the newest record of a key that is here."""
+        """Return the newest record of a key that is here, if there is one."""
         self.client.user()
         results.record, results.ageMs = await self.client.service.find_record(_key(params.key))
 

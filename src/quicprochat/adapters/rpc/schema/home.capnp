@@ -52,14 +52,14 @@ interface Session {
   subscribe @4 (receiver :Receiver) -> (problem :Problem);
   # Push what waits and what comes, until the connection ends; a second receiver replaces the first.
   publish @5 (record :Data, ageMs :UInt64) -> (problem :Problem);
-  # This key's own record; a newer one that is here already stays (code "exists").
+  # This key's own record; it is kept if it is newer than the one that is here, and nothing is said of it if not.
   findRecord @6 (key :Data) -> (record :Data, ageMs :UInt64, problem :Problem);
-  # Code "not_found" where there is none.
+  # Empty where there is none.
   register @7 (name :Text, invite :Text) -> (name :Text, domain :Text, problem :Problem);
   # Claim a name, bound to this key from then on; or become a user by an invite; or both. Answers with the name as it
   # is kept: Unicode NFKC, case folded.
   findName @8 (name :Text) -> (key :Data, problem :Problem);
-  # The server's word for whose name this is.
+  # The server's word for whose name this is; code "not_found" where it is nobody's.
   info @9 () -> (info :Info, problem :Problem);
 }
 
