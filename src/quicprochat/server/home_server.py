@@ -38,7 +38,7 @@ STREAM_S = 10.0
 """How long a client that proved its key may take to say its first word."""
 CALLS_MAX = 128
 """Calls of one connection in flight; a client is told, and one more ends its connection."""
-TOO_MANY_CALLS = 0x12
+TOO_MUCH = 0x12
 STOPPED = 0x13
 
 
@@ -167,7 +167,7 @@ class HomeServer:
 
     async def _serve(self, connection: quic.Connection) -> None:
         key = PeerKey(connection.peer)
-        served = rpc.Served(CALLS_MAX, lambda: connection.end(TOO_MANY_CALLS, "too many calls at once"))
+        served = rpc.Served(CALLS_MAX, lambda reason: connection.end(TOO_MUCH, reason))
         info = Info(__version__, self._options.domain, self.epoch, self._options.limits.per_recipient)
         client = Client(key, self._queue, info, served)
         client.failed = lambda error: self._push_failed(connection, error)

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from quicprochat.core.crypto import Crypto
 from quicprochat.core.gate import Checked, Policy, Reason, Reject, Verdict, admit, check
@@ -76,10 +77,14 @@ class Queue:
         return outcomes
 
     async def waiting(self, recipient: PeerKey, after: int, limit: int) -> list[Delivery]:
-        """Return what waits for a recipient behind a serial, oldest first."""
+        """Return what waits for a recipient behind a serial, oldest first; nothing means that there is no more."""
         now = self._driver.now().at
-        held = await self._driver.read(lambda tx: tx.waiting(recipient, after, limit))
-        return [Delivery(h.serial, h.id, h.to_send(now)) for h in held if h.expires_at > now]
+        while True:
+            held = await self._driver.read(partial(_waiting, recipient, after, limit))
+            found = [Delivery(h.serial, h.id, h.to_send(now)) for h in held if h.expires_at > now]
+            if found or not held:
+                return found
+            after = held[-1].serial  # all of these are only not swept away yet
 
     async def done(self, recipient: PeerKey, ids: Sequence[EnvelopeId]) -> None:
         """Let go of envelopes that their recipient has; ids that are not its own change nothing."""
@@ -104,11 +109,15 @@ class Queue:
             tx.count("rejected")
             return Outcome(Verdict.REFUSED, Reason.UNSUPPORTED)
         if not self._local(tx, PeerKey(one.envelope.dst)):
-            return Outcome(Verdict.REFUSED, Reason.POLICY)
+            return Outcome(Verdict.DEFERRED, Reason.UNKNOWN)
         admission = admit(tx, one, via, policy, now)
         if admission.verdict is Verdict.STORED:
             _cure(tx, one)
         return Outcome(admission.verdict, admission.reason)
+
+
+def _waiting(recipient: PeerKey, after: int, limit: int, tx: MeshStore) -> Sequence[Held]:
+    return tx.waiting(recipient, after, limit)
 
 
 def _cure(tx: MeshStore, checked: Checked) -> None:

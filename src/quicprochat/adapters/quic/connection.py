@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 
 from aioquic.asyncio.protocol import QuicConnectionProtocol
@@ -17,6 +18,11 @@ from quicprochat.core.errors import QuicprochatError, UnavailableError
 RPC_STREAM = 0
 """The client's first two-way stream; it may open no other, and the server none (RFC 9000 §2.1)."""
 REASON_BYTES = 256
+
+PROTOCOL = 0x15
+"""The code for a peer that does what no honest one does."""
+
+log = logging.getLogger("quicprochat.quic")
 
 
 class Connection(QuicConnectionProtocol):
@@ -57,8 +63,13 @@ class Connection(QuicConnectionProtocol):
             raise UnavailableError(f"the other end opened no stream within {timeout_s:g} s") from None
 
     def end(self, code: int, reason: str) -> None:
-        """Close the connection and tell the other end why; what was not sent yet is lost."""
+        """Close the connection and tell the other end why; what was not sent yet is lost.
+
+        May be called from within a call that the peer made: its stream ends a little later.
+        """
         self._our_reason = self._our_reason or reason
+        if self._stream is not None:
+            self._stream.halt(ConnectionResetError(reason))
         self.close(code, reason.encode()[:REASON_BYTES].decode("utf-8", "ignore"))
 
     async def ended(self) -> str:
@@ -88,7 +99,11 @@ class Connection(QuicConnectionProtocol):
 
     def quic_event_received(self, event: events.QuicEvent) -> None:
         match event:
-            case events.StreamDataReceived(stream_id=id, data=data, end_stream=end) if id == RPC_STREAM:
+            case events.StreamDataReceived(stream_id=id, data=data, end_stream=end):
+                if id != RPC_STREAM:
+                    # aioquic lets a peer open another one when the first is finished.
+                    self.end(PROTOCOL, "a connection has one stream")
+                    return
                 if self._stream is None and not self._stream_came.done():
                     self._attach()
                 if self._stream is not None:
@@ -105,7 +120,13 @@ class Connection(QuicConnectionProtocol):
                 pass
 
     def datagram_received(self, data: bytes | str, addr: object) -> None:
-        super().datagram_received(data, addr)
+        try:
+            super().datagram_received(data, addr)
+            if flow.excessive(self._quic):
+                self.end(PROTOCOL, "too many fragments")
+        except Exception:  # noqa: BLE001 - whatever aioquic stumbles over came from the peer, and costs it its connection
+            log.debug("a datagram could not be processed", exc_info=True)
+            self.end(PROTOCOL, "this could not be processed")
         if self._stream is not None:
             self._stream.acknowledged()
 

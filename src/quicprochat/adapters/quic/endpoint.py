@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from aioquic._buffer import Buffer
+from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.asyncio.server import QuicServer
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
@@ -23,6 +25,8 @@ from quicprochat.adapters.quic.connection import Connection
 from quicprochat.adapters.quic.flow import CONNECTION_WINDOW, STREAM_WINDOW
 from quicprochat.adapters.quic.tls import Check
 from quicprochat.core.errors import LocalError, UnavailableError
+
+log = logging.getLogger("quicprochat.quic")
 
 IDLE_S = 60.0
 """A connection on which nothing came for so long is over; a client sends something three times as often."""
@@ -74,7 +78,20 @@ class _Port(QuicServer):
         # Without tickets there is no resumption, so every token is one of our own confirmations.
         confirm = len(self._owner._shaking) >= HANDSHAKES // 2 or _has_token(data)
         self._retry = self._tokens if confirm else None  # type: ignore[assignment]
-        super().datagram_received(data, addr)
+        try:
+            super().datagram_received(data, addr)
+        except Exception:  # noqa: BLE001 - anybody can send anything here, and must not fill the log with it
+            self._owner.refused += 1
+            log.debug("a datagram could not be read", exc_info=True)
+
+    def _connection_terminated(self, protocol: QuicConnectionProtocol) -> None:
+        # aioquic's own walks through the ids of all connections: with thousands of them, a flood would win.
+        quic = protocol._quic
+        known = [quic.original_destination_connection_id, quic._retry_source_connection_id]
+        known += [id.cid for id in quic._host_cids]
+        for cid in known:
+            if cid is not None and self._protocols.get(cid) is protocol:
+                del self._protocols[cid]
 
 
 def _has_token(data: bytes) -> bool:
