@@ -164,8 +164,7 @@ async def connected(server: Attacked, seed: bytes | None = None) -> AsyncIterato
     try:
         yield connection
     finally:
-        connection.end(0, "")
-        connection._finish("the test is over")
+        await connection.leave()
 
 
 @asynccontextmanager
@@ -180,8 +179,7 @@ async def calling(server: Attacked, seed: bytes | None = None, *, enter: bool = 
             yield (await caller.enter()) if enter else caller
         finally:
             caller.session = caller.info = None
-            connection.end(0, "")
-            connection._finish("the test is over")
+            await connection.leave()
             await ending
 
 
@@ -314,8 +312,7 @@ def session_call(question: int, method: str, on: int = 1, **arguments: Any) -> b
 
 
 def _struct(schema: Any, **fields: Any) -> Any:
-    made = capnp.lib.capnp._StructModule(schema, "params").new_message(**fields)
-    return made
+    return capnp.lib.capnp._StructModule(schema, "params").new_message(**fields)
 
 
 def ids_of(envelopes: Sequence[MeshEnvelope]) -> list[EnvelopeId]:

@@ -23,6 +23,8 @@ PROTOCOL = 0x15
 """The code for a peer that does what no honest one does."""
 
 log = logging.getLogger("quicprochat.quic")
+# aioquic warns of each connection that breaks the protocol, so anybody could fill the log.
+logging.getLogger("quic").setLevel(logging.CRITICAL)
 
 
 class Connection(QuicConnectionProtocol):
@@ -71,6 +73,12 @@ class Connection(QuicConnectionProtocol):
         if self._stream is not None:
             self._stream.halt(ConnectionResetError(reason))
         self.close(code, reason.encode()[:REASON_BYTES].decode("utf-8", "ignore"))
+
+    async def leave(self, reason: str = "") -> None:
+        """End it now and free what a client holds, without waiting until the path is quiet."""
+        self.end(0, reason)
+        await asyncio.sleep(0)
+        self._finish(reason or "we have left")
 
     async def ended(self) -> str:
         """Wait for the end; return why."""
