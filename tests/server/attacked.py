@@ -193,6 +193,11 @@ async def serves(server: Attacked) -> None:
         assert await caller.fetch() == []
 
 
+def vanish(connection: quic.Connection) -> None:
+    """Let a client neither hear nor say anything any more."""
+    vars(connection).update(transmit=lambda: None, datagram_received=lambda data, addr: None)
+
+
 class Wild(asyncio.BufferedProtocol):
     """The attacker's end of a stream: raw bytes out, and what came back."""
 

@@ -18,6 +18,7 @@ from quicprochat.adapters import quic, rpc
 from quicprochat.core.address import Address
 from quicprochat.core.errors import QuicprochatError
 from quicprochat.core.gate import Limits
+from quicprochat.server import home_server
 from quicprochat.server.home_server import HomeServer, ServerOptions
 
 
@@ -88,4 +89,5 @@ if __name__ == "__main__":
     for name, value in asked.get("patience", {}).items():
         # Times of the endpoint that a test has no time for.
         setattr(sys.modules[quic.Listener.__module__], name, value)
+    vars(home_server)["STREAM_S"] = asked.get("stream_s", home_server.STREAM_S)
     sys.exit(asyncio.run(main(asked)))

@@ -31,8 +31,8 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 class Forger:
     """Sends first packets that nobody follows up; answers reach its socket, as a bystander's would get them."""
 
-    def __init__(self, to: quic.Listener) -> None:
-        self.to = to.address
+    def __init__(self, to: tuple[str, int]) -> None:
+        self.to = to
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
         self._socket.setblocking(False)
@@ -91,7 +91,7 @@ def test_full_server_says_so_to_the_next_one() -> None:
 def test_flood_of_first_packets_holds_no_more_than_its_bound_and_lets_others_in() -> None:
     async def scenario() -> None:
         async with listening() as (listener, accepted):
-            forger = Forger(listener)
+            forger = Forger(listener.address)
             most = 0
             for turn in range(10):
                 for _ in range(20):
@@ -116,7 +116,7 @@ def test_oldest_of_many_confirmed_handshakes_gives_way() -> None:
         async with listening() as (listener, accepted):
             forgers = []
             for _ in range(3 * FEW):
-                forger = Forger(listener)
+                forger = Forger(listener.address)
                 made = forger.initial()
                 await heard(listener)
                 for answer in forger.answers():
@@ -152,7 +152,7 @@ def test_slow_handshake_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         monkeypatch.setattr(endpoint, "HANDSHAKE_S", 0.2)
         async with listening() as (listener, _):
-            forger = Forger(listener)
+            forger = Forger(listener.address)
             for _ in range(3):
                 forger.initial()
             await until(lambda: len(listener._shaking) == 3)
