@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -56,17 +57,23 @@ async def until(condition: Callable[[], bool]) -> None:
 class Attacked:
     """The server's process."""
 
-    def __init__(self, home: Path, **settings: Any) -> None:
+    def __init__(self, home: Path, prefix: Sequence[str] = (), **settings: Any) -> None:
         self.home = home
+        self._prefix = prefix
         self._settings = settings
         self.start()
 
-    def start(self) -> None:
+    def start(self, *, wait: bool = True, **more: Any) -> None:
+        """Begin a run; ``more`` settings are for this one only."""
+        places = [Path(quicprochat.__file__).parent.parent, Path(__file__).parents[2]]
+        settings = {"home": str(self.home), **self._settings, **more}
         self._process = subprocess.Popen(
-            [sys.executable, str(SERVING), json.dumps({"home": str(self.home), **self._settings})],
+            [*self._prefix, sys.executable, str(SERVING), json.dumps(settings)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
-            env={**os.environ, "PYTHONPATH": str(Path(quicprochat.__file__).parent.parent)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places))},
         )  # fmt: skip
+        if not wait:
+            return
         ready = self.heard()
         self.address = ("127.0.0.1", int(ready["port"]))
         self.fingerprint = bytes.fromhex(ready["fingerprint"])
@@ -105,6 +112,15 @@ class Attacked:
         """Wait for an end that comes by itself."""
         return self._process.wait(SOON_S)
 
+    def killed(self) -> bool:
+        """Wait until it has killed itself."""
+        try:
+            code = self._process.wait(SOON_S)
+        except subprocess.TimeoutExpired:
+            return False
+        self._close()
+        return code == -signal.SIGKILL
+
     def _close(self) -> None:
         self._process.wait(SOON_S)
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
@@ -127,13 +143,22 @@ def attacked(home: Path, **settings: Any) -> Iterator[Attacked]:
 class Caller:
     """A client with a key of its own, as pycapnp makes one."""
 
-    def __init__(self, seed: bytes, connection: quic.Connection, remote: rpc.Remote) -> None:
+    def __init__(self, seed: bytes, connection: Any, remote: Any) -> None:
         self.signer = Ed25519Signer(seed)
         self.key: PeerKey = self.signer.key
         self.connection = connection
         self.remote = remote
         self.session: Any = None
         self.info: Any = None
+
+    @staticmethod
+    def of(seed: bytes) -> Caller:
+        """Somebody who is not connected."""
+        return Caller(seed, None, None)
+
+    @staticmethod
+    def id_of(wire: bytes) -> bytes:
+        return MeshEnvelope.decode(wire).id
 
     async def enter(self) -> Caller:
         answer = await soon(rpc.Remote.ask(self.remote.bootstrap.enter(version=1), "entering"))

@@ -1,4 +1,5 @@
-"""A home server in a process of its own, to be attacked. Its argument is JSON: ``home``, ``connections``, ``limits``.
+"""A home server in a process of its own, to be attacked. Its argument is JSON: ``home``, ``connections``, ``limits``,
+and ``kill``, a moment and the how manieth, at which it kills itself.
 
 Commands come as lines on standard input: ``look`` answers with memory and counts, ``collect`` runs the garbage
 collector first; a process whose test is gone ends.
@@ -11,13 +12,19 @@ import contextlib
 import gc
 import json
 import sys
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+from tests.durability.mortal import Executioner, MortalDisk
+
 from quicprochat.adapters import quic, rpc
+from quicprochat.adapters.sqlite.store import SqliteStore
 from quicprochat.core.address import Address
 from quicprochat.core.errors import QuicprochatError
 from quicprochat.core.gate import Limits
+from quicprochat.p2p.driver import Driver
 from quicprochat.server import home_server
 from quicprochat.server.home_server import HomeServer, ServerOptions
 
@@ -72,6 +79,7 @@ async def main(settings: dict[str, Any]) -> int:
         Address("127.0.0.1", settings.get("port", 0)),
         limits=Limits(**settings.get("limits", {"carried_bytes": 4 << 30, "share": 0.05})),
         connections=settings.get("connections", 10_000),
+        disk_reserve_bytes=settings.get("disk_reserve_bytes", 1 << 20),
     )
     async with rpc.running():
         try:
@@ -84,8 +92,21 @@ async def main(settings: dict[str, Any]) -> int:
     return 0
 
 
+def be_mortal(moment: str, nth: int) -> None:
+    """Let the server's driver, and its database, pass by somebody who may kill it."""
+    executioner = Executioner(moment, nth)
+    vars(home_server)["Driver"] = partial(Driver, probe=executioner.point)
+    if ":" in moment:
+        disk = MortalDisk(executioner)
+        vars(home_server)["SqliteStore"] = SimpleNamespace(
+            open=lambda path: (disk, SqliteStore.open(path, vfs="mortal"))[1]
+        )
+
+
 if __name__ == "__main__":
     asked = json.loads(sys.argv[1])
+    if "kill" in asked:
+        be_mortal(*asked["kill"])
     for name, value in asked.get("patience", {}).items():
         # Times of the endpoint that a test has no time for.
         setattr(sys.modules[quic.Listener.__module__], name, value)

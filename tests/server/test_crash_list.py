@@ -12,7 +12,7 @@ import random
 import struct
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -329,14 +329,12 @@ def test_message_that_stays_incomplete_costs_only_what_came(home: Path) -> None:
         with attacked(home) as server:
             async with unharmed(server):
                 before = server.look()["memory_kb"]
-                held = [raw(server) for _ in range(20)]
-                ones = [await one.__aenter__() for one in held]
-                for one in ones:
-                    await one.write(HELLO + struct.pack("<II", 0, 250_000) + bytes(1_000))
-                await serves(server)
-                assert server.look()["memory_kb"] - before < 20 * 600
-                for one in held:
-                    await one.__aexit__(None, None, None)
+                async with AsyncExitStack() as stack:
+                    for _ in range(20):
+                        one = await stack.enter_async_context(raw(server))
+                        await one.write(HELLO + struct.pack("<II", 0, 250_000) + bytes(1_000))
+                    await serves(server)
+                    assert server.look()["memory_kb"] - before < 20 * 600
 
     run(scenario)
 

@@ -129,6 +129,12 @@ async def streamed() -> AsyncIterator[SimpleNamespace]:
         )  # fmt: skip
 
 
+def ids(listener: quic.Listener) -> dict[bytes, QuicConnectionProtocol]:
+    """Every connection id that a server knows."""
+    assert listener._port is not None
+    return listener._port._protocols
+
+
 class Foreign(QuicConnectionProtocol):
     """A client that is aioquic's own, with nothing of ours."""
 

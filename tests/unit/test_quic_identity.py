@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 from aioquic import tls
+from aioquic._buffer import Buffer
 from aioquic.quic.connection import QuicConnection
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -62,7 +63,7 @@ def certificates_seen(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     seen: list[bytes] = []
     honest = tls.Context._server_handle_certificate
 
-    def note(context: tls.Context, buffer: tls.Buffer) -> None:
+    def note(context: tls.Context, buffer: Buffer) -> None:
         seen.append(buffer.data)
         honest(context, buffer)
 
@@ -188,11 +189,14 @@ def test_offered_session_ticket_is_worth_nothing(certified: bool) -> None:
         day = datetime.timedelta(days=1)
         ticket = tls.SessionTicket(
             age_add=0, cipher_suite=tls.CipherSuite.AES_256_GCM_SHA384, not_valid_before=tls.utcnow() - day,
-            not_valid_after=tls.utcnow() + day, resumption_secret=bytes(48), server_name=None, ticket=bytes(64),
+            not_valid_after=tls.utcnow() + day, resumption_secret=bytes(48), server_name="", ticket=bytes(64),
             max_early_data_size=None,
         )  # fmt: skip
         shown = {"certificate": CLIENT.certificate, "private_key": CLIENT.key} if certified else {}
-        async with listening() as (listener, accepted), foreign(listener, session_ticket=ticket, **shown) as client:
+        async with (
+            listening() as (listener, accepted),
+            foreign(listener, session_ticket=ticket, server_name="", **shown) as client,
+        ):
             if certified:
                 await until(lambda: len(accepted) == 1)
                 assert client.resumed is False
@@ -229,7 +233,7 @@ def test_handshake_without_a_check_has_no_identity() -> None:
     quic_connection = QuicConnection.__new__(QuicConnection)
     quic_connection.tls = tls.Context(is_client=True)
     with pytest.raises(UntrustedError):
-        quic.tls.identity_of(quic_connection)  # type: ignore[attr-defined]
+        quic.tls.identity_of(quic_connection)
 
 
 def test_nobody_answers() -> None:

@@ -15,7 +15,7 @@ from aioquic._buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import QuicPacketType, pull_quic_header
-from tests.unit.quic_pairs import ALPN, CLIENT, bare, dial, foreign, listening, run, soon, until
+from tests.unit.quic_pairs import ALPN, CLIENT, bare, dial, foreign, ids, listening, run, soon, until
 
 from quicprochat.adapters import quic
 from quicprochat.adapters.quic import endpoint, flow
@@ -105,7 +105,7 @@ def test_flood_of_first_packets_holds_no_more_than_its_bound_and_lets_others_in(
             await until(lambda: len(accepted) == 3)
             assert most <= FEW // 2 + 1
             assert kinds.count(QuicPacketType.RETRY) > 100
-            assert len(listener._port._protocols) < 10 * FEW
+            assert len(ids(listener)) < 10 * FEW
 
     run(scenario)
 
@@ -158,7 +158,7 @@ def test_slow_handshake_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
             await until(lambda: len(listener._shaking) == 3)
             await until(lambda: not listener._shaking)
             assert listener.refused == 3
-            await until(lambda: listener._port._protocols == {})
+            await until(lambda: ids(listener) == {})
             forger.close()
 
     run(scenario)
@@ -224,7 +224,7 @@ def test_ended_connections_leave_nothing_behind() -> None:
                 made = await dial(listener)
                 await until(lambda n=n: len(accepted) == n + 1)  # type: ignore[misc]
                 made.end(0, "")
-            await until(lambda: listener._port._protocols == {})
+            await until(lambda: ids(listener) == {})
             assert listener.connections == frozenset()
 
     run(scenario)

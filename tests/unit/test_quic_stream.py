@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from aioquic.quic.rangeset import RangeSet
-from tests.unit.quic_pairs import SOON_S, Taker, dial, listening, run, soon, streamed, until
+from tests.unit.quic_pairs import SOON_S, Taker, dial, ids, listening, run, soon, streamed, until
 
 from quicprochat.adapters.quic import endpoint, flow, stream
 from quicprochat.adapters.quic.stream import StreamTransport
@@ -302,7 +302,7 @@ def test_client_that_vanishes_is_noticed() -> None:
             pair.here.write(bytes(10_000))
             await soon(pair.taker_here.lost)
             assert pair.listener.connections == frozenset()
-            assert pair.listener._port._protocols == {}
+            assert ids(pair.listener) == {}
 
     run(scenario)
 

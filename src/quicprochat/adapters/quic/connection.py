@@ -132,7 +132,7 @@ class Connection(QuicConnectionProtocol):
             super().datagram_received(data, addr)
             if flow.excessive(self._quic):
                 self.end(PROTOCOL, "too many fragments")
-        except Exception:  # noqa: BLE001 - whatever aioquic stumbles over came from the peer, and costs it its connection
+        except Exception:
             log.debug("a datagram could not be processed", exc_info=True)
             self.end(PROTOCOL, "this could not be processed")
         if self._stream is not None:
