@@ -84,12 +84,16 @@ def test_killed_between_receive_commit_acknowledge_and_push(tmp_path: Path) -> N
 async def fill_until_it_ends(server: Attacked, author: Caller, key: bytes) -> set[bytes]:
     """Send until the server is gone; return the ids that it said yes to."""
     stored: set[bytes] = set()
-    with pytest.raises((UnavailableError, rpc.Problem)) as caught:
+
+    async def fill() -> None:
         while True:
             batch = [author.envelope(key, bytes(2_000)) for _ in range(20)]
             answers = await author.put(*[one.wire() for one in batch])
             assert {verdict for verdict, _ in answers} == {Verdict.STORED}
-            stored |= {one.id for one in batch}
+            stored.update(one.id for one in batch)
+
+    with pytest.raises((UnavailableError, rpc.Problem)) as caught:
+        await fill()
     assert "/" not in str(caught.value), "an answer tells where the database lies"
     return stored
 

@@ -37,7 +37,7 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The beginning of a message: its kind, the question it is about, its bytes, and whether it is the last about it."""
+    """The beginning of a message: its kind, the question it is about, its bytes, and whether it ends the question."""
 
     kind: int
     question: int
