@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from typing import cast
 
 from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.quic import events
@@ -18,6 +19,8 @@ from quicprochat.core.errors import QuicprochatError, UnavailableError
 RPC_STREAM = 0
 """The client's first two-way stream; it may open no other, and the server none (RFC 9000 §2.1)."""
 REASON_BYTES = 256
+
+TIMER_SLACK_S = 0.000_1
 
 PROTOCOL = 0x15
 """The code for a peer that does what no honest one does."""
@@ -128,8 +131,10 @@ class Connection(QuicConnectionProtocol):
                 pass
 
     def datagram_received(self, data: bytes | str, addr: object) -> None:
+        quic = self._quic
         try:
-            super().datagram_received(data, addr)
+            quic.receive_datagram(cast(bytes, data), cast(tuple[str, int], addr), now=self._loop.time())
+            self._process_events()
             if flow.excessive(self._quic):
                 self.end(PROTOCOL, "too many fragments")
         except Exception:
@@ -137,6 +142,37 @@ class Connection(QuicConnectionProtocol):
             self.end(PROTOCOL, "this could not be processed")
         if self._stream is not None:
             self._stream.acknowledged()
+        if quic._close_pending:
+            self.transmit()  # at once: until then aioquic would go on listening to a peer that was refused
+        else:
+            self._transmit_soon()
+
+    def transmit(self) -> None:
+        """Send what there is to send. A later deadline leaves the alarm where it is: it looks again when it rings."""
+        if self._transmit_task is not None:
+            self._transmit_task.cancel()
+            self._transmit_task = None
+        assert self._transport is not None
+        for data, addr in self._quic.datagrams_to_send(now=self._loop.time()):
+            self._transport.sendto(data, addr)
+        self._set_alarm(self._quic.get_timer())
+
+    def _set_alarm(self, at: float | None) -> None:
+        if self._timer is not None and self._timer_at is not None and (at is None or at < self._timer_at):
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None and at is not None:
+            self._timer, self._timer_at = self._loop.call_at(at, self._handle_timer), at
+
+    def _handle_timer(self) -> None:
+        self._timer = None
+        at, now = self._quic.get_timer(), self._loop.time()
+        if at is not None and at > now + TIMER_SLACK_S:
+            self._set_alarm(at)
+            return
+        self._quic.handle_timer(now=max(at or now, now))
+        self._process_events()
+        self.transmit()
 
     # --- within
 

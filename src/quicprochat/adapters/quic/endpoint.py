@@ -8,7 +8,6 @@ import socket
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from aioquic._buffer import Buffer
@@ -22,6 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from quicprochat.adapters.quic.connection import Connection
+from quicprochat.adapters.quic.datagrams import Datagrams
 from quicprochat.adapters.quic.flow import CONNECTION_WINDOW, STREAM_WINDOW
 from quicprochat.adapters.quic.tls import Check
 from quicprochat.core.errors import LocalError, UnavailableError
@@ -191,8 +191,8 @@ async def listen(
     configuration = _configuration(credentials, list(checks), client=False)
     bound = _socket(address)
     loop = asyncio.get_running_loop()
-    transport, port = await loop.create_datagram_endpoint(lambda: _Port(listener, configuration), sock=bound)
-    listener._transport, listener._port = transport, port
+    listener._port = _Port(listener, configuration)
+    listener._transport = Datagrams(loop, bound, listener._port)
     return listener
 
 
@@ -220,8 +220,8 @@ async def connect(
     _enlarge(ours)
     ours.setblocking(False)
     ours.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", 0))
-    make = partial(Connection, quic, {alpn: check}, settle, settle)
-    transport, connection = await loop.create_datagram_endpoint(make, sock=ours)
+    connection = Connection(quic, {alpn: check}, settle, settle)
+    transport = Datagrams(loop, ours, connection)
     connection._over.add_done_callback(lambda _: transport.close())
     try:
         connection.connect(target)
