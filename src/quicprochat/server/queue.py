@@ -6,22 +6,18 @@ One commit serves every call that came while the last one ran.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
 from quicprochat.core.crypto import Crypto
-from quicprochat.core.gate import Checked, Policy, Reason, Reject, Verdict, admit, check
+from quicprochat.core.gate import Checked, Policy, Reason, Reject, Verdict, admit
 from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.receipt import Status
 from quicprochat.core.store import Held, MeshStore
 from quicprochat.core.time import Now
 from quicprochat.p2p.driver import Driver
-
-CHECK_INLINE = 2
-"""So few envelopes are checked on the spot: a thread costs more than it frees."""
+from quicprochat.server.checker import Checker
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +50,17 @@ class Queue:
     ) -> None:
         self._driver = driver
         self._policy = policy
-        self._crypto = crypto
         self._local = local
         self._arrived = arrived
-        self._checks = ThreadPoolExecutor(1, "check")
+        self._checker = Checker(crypto)
 
     def close(self) -> None:
-        """Let go of the thread; nothing may be under way."""
-        self._checks.shutdown(wait=True)
+        """Let go of the thread that checks; nothing may be under way."""
+        self._checker.close()
 
     async def put(self, via: PeerKey, envelopes: Sequence[bytes]) -> list[Outcome]:
         """Take envelopes from a client; return one answer each, once they are durable. Raises: StoreError."""
-        checked = await self._check(envelopes)
+        checked = await self._checker.check(self._policy().me, envelopes)
         outcomes = await self._driver.call(lambda tx: self._admit(tx, via, checked))
         fresh = {
             PeerKey(one.envelope.dst)
@@ -89,16 +84,6 @@ class Queue:
     async def done(self, recipient: PeerKey, ids: Sequence[EnvelopeId]) -> None:
         """Let go of envelopes that their recipient has; ids that are not its own change nothing."""
         await self._driver.call(lambda tx: _release(tx, recipient, ids))
-
-    async def _check(self, envelopes: Sequence[bytes]) -> list[Checked | Reject]:
-        me, crypto = self._policy().me, self._crypto
-
-        def work() -> list[Checked | Reject]:
-            return [check(data, me, {}, crypto) for data in envelopes]
-
-        if len(envelopes) <= CHECK_INLINE:
-            return work()
-        return await asyncio.get_running_loop().run_in_executor(self._checks, work)
 
     def _admit(self, tx: MeshStore, via: PeerKey, checked: Sequence[Checked | Reject]) -> list[Outcome]:
         now, policy = self._driver.now(), self._policy()
