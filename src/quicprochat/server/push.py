@@ -55,9 +55,8 @@ class Pusher:
             done = await self._deliver(batch)
         finally:
             self._room.release()
-        known = {delivery.id for delivery in batch}
-        if taken := [id for id in done if id in known]:
-            await self._queue.done(self._recipient, taken)
+        if taken := {delivery.id for delivery in batch} & set(done):
+            await self._queue.taken(sorted(taken))
 
 
 def bounded(batch: list[Delivery]) -> list[Delivery]:

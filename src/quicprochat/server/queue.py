@@ -85,6 +85,16 @@ class Queue:
         """Let go of envelopes that their recipient has; ids that are not its own change nothing."""
         await self._driver.call(lambda tx: _release(tx, recipient, ids))
 
+    async def taken(self, ids: Sequence[EnvelopeId]) -> None:
+        """Let go of envelopes that were handed to their recipient, and confirmed: nobody asks whose they are."""
+
+        def release(tx: MeshStore) -> None:
+            for id in ids:
+                tx.release(id)
+            tx.count("handed_over", len(ids))
+
+        await self._driver.call(release)
+
     def _admit(self, tx: MeshStore, via: PeerKey, checked: Sequence[Checked | Reject]) -> list[Outcome]:
         now, policy = self._driver.now(), self._policy()
         return [self._admit_one(tx, via, one, policy, now) for one in checked]
