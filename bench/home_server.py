@@ -27,18 +27,20 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.home_parts import Correspondence, fill, hollow_session, rss_kb, session
 
-from quicprochat.adapters import rpc
+from quicprochat.adapters import quic, rpc
 from quicprochat.adapters.crypto import SodiumCrypto
 from quicprochat.adapters.sqlite.store import SqliteStore
 from quicprochat.adapters.system import entropy
 from quicprochat.core.envelope import MeshEnvelope
 from quicprochat.core.gate import Checked, Policy, Verdict, admit, check
 from quicprochat.core.time import Instant, Now, WallTime
+from quicprochat.server.home_server import ALPN
 
 BATCH = 64
 BATCHES_IN_FLIGHT = 4
@@ -82,7 +84,7 @@ async def put_batches(to: Any, wires: list[bytes]) -> float:
     """Return envelopes a second, all of them answered."""
     parts = [wires[at : at + BATCH] for at in range(0, len(wires), BATCH)]
     began = time.perf_counter()
-    answers = await in_flight(BATCHES_IN_FLIGHT, [lambda part=part: to.batchEnqueue(envelopes=part) for part in parts])
+    answers = await in_flight(BATCHES_IN_FLIGHT, [partial(to.batchEnqueue, envelopes=part) for part in parts])
     spent = time.perf_counter() - began
     assert all(outcome.verdict == Verdict.STORED for answer in answers for outcome in answer.outcomes)
     return len(wires) / spent
@@ -91,16 +93,20 @@ async def put_batches(to: Any, wires: list[bytes]) -> float:
 async def put_singly(to: Any, wires: list[bytes]) -> float:
     """Return envelopes a second, each a call of its own."""
     began = time.perf_counter()
-    answers = await in_flight(CALLS_IN_FLIGHT, [lambda wire=wire: to.enqueue(envelope=wire) for wire in wires])
+    answers = await in_flight(CALLS_IN_FLIGHT, [partial(to.enqueue, envelope=wire) for wire in wires])
     spent = time.perf_counter() - began
     assert all(answer.outcome.verdict == Verdict.STORED for answer in answers)
     return len(wires) / spent
 
 
+Keep = Callable[[list[bytes]], Sequence[bytes]]
+"""Takes envelopes and returns the ids that need not come again."""
+
+
 class Inbox(rpc.home.Receiver.Server):  # type: ignore[misc]
     """Confirms what it gets, after ``keep`` has done with it."""
 
-    def __init__(self, want: int, keep: Callable[[list[bytes]], list[bytes]]) -> None:
+    def __init__(self, want: int, keep: Keep) -> None:
         self.all_here = asyncio.Event()
         self.came: asyncio.Queue[float] = asyncio.Queue()
         self._want = want
@@ -108,14 +114,14 @@ class Inbox(rpc.home.Receiver.Server):  # type: ignore[misc]
 
     async def deliver_context(self, context: Any) -> None:
         ids = self._keep([one.envelope for one in context.params.deliveries])
-        context.results.ids = ids
+        context.results.ids = list(ids)
         self._want -= len(ids)
         self.came.put_nowait(time.perf_counter())
         if self._want <= 0:
             self.all_here.set()
 
 
-def only_confirm(wires: list[bytes]) -> list[bytes]:
+def only_confirm(wires: list[bytes]) -> Sequence[bytes]:
     return [MeshEnvelope.decode(wire).id for wire in wires]
 
 
@@ -128,9 +134,9 @@ class FullClient:
         self._crypto = SodiumCrypto(entropy)
         self._policy = Policy(people.to, contacts=frozenset([people.signer.key]))
 
-    def keep(self, wires: list[bytes]) -> list[bytes]:
+    def keep(self, wires: list[bytes]) -> Sequence[bytes]:
         now = Now(Instant(10_000), WallTime(0), trusted=False)
-        ids = []
+        ids: list[bytes] = []
         self._store.begin()
         for wire in wires:
             checked = check(wire, self._people.to, self._people.keys, self._crypto)
@@ -145,7 +151,7 @@ class FullClient:
         self._store.close()
 
 
-async def drain(port: int, people: Correspondence, count: int, keep: Callable[[list[bytes]], list[bytes]]) -> float:
+async def drain(port: int, people: Correspondence, count: int, keep: Keep) -> float:
     """Return pushes a second, until the queue is empty."""
     async with session(port, people.reader) as (_, reader):
         inbox = Inbox(count, keep)
@@ -249,12 +255,14 @@ async def sessions(a: argparse.Namespace) -> dict[str, Any]:
                 "rss_mb": rss_kb(pid) / 1_024,
                 "opened_s": len(opened) / spent,
             }
-            try:
-                async with session(port, os.urandom(32)) as (connection, _):
-                    pass
-                return {**out, "the_next": "let in"}
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is the result
-                return {**out, "the_next": str(error)}
+            return {**out, "the_next_hears": await turned_away(port)}
+
+
+async def turned_away(port: int) -> str:
+    """Connect to a full server; return what it says."""
+    credentials = quic.Credentials(*quic.self_signed(os.urandom(32), "bench", 1))
+    connection = await quic.connect(("127.0.0.1", port), ALPN, credentials, quic.anybody, 10)
+    return await connection.ended()
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-import capnp
+from fuzz.words import protocol
 
 import quicprochat
 from quicprochat.adapters import quic, rpc
@@ -22,14 +22,11 @@ from quicprochat.adapters.crypto import Ed25519Signer
 from quicprochat.adapters.quic.stream import StreamTransport
 from quicprochat.core.envelope import Header, Kind, MeshEnvelope, make
 from quicprochat.core.gate import Reason, Verdict
-from quicprochat.core.ids import EnvelopeId, PeerKey
+from quicprochat.core.ids import PeerKey
 
 SERVING = Path(__file__).with_name("serving.py")
 SOON_S = 15.0
 ALPN = "capnp"
-_SCHEMAS = Path(capnp.__file__).parent
-protocol: Any = capnp.load(str(_SCHEMAS / "rpc.capnp"), imports=[str(_SCHEMAS.parent)])
-"""Cap'n Proto's own messages, for saying by hand what no library would say."""
 
 
 def run(scenario: Callable[[], Coroutine[Any, Any, None]], seconds: float = 50.0) -> None:
@@ -294,56 +291,3 @@ async def raw(server: Attacked, seed: bytes | None = None) -> AsyncIterator[Raw]
         wild = Wild()
         transport.set_protocol(wild)
         yield Raw(connection, transport, wild)
-
-
-# --- messages by hand
-
-ENTRANCE = rpc.home.Entrance.schema.node.id
-SESSION = rpc.home.Session.schema.node.id
-
-
-def bootstrap(question: int) -> bytes:
-    message = protocol.Message.new_message()
-    message.init("bootstrap").questionId = question
-    return bytes(message.to_bytes())
-
-
-def call(question: int, on: int, path: Sequence[int], interface: int, method: int, params: Any = None) -> bytes:
-    """A call on the result of question ``on``, at this path of pointer fields."""
-    message = protocol.Message.new_message()
-    made = message.init("call")
-    made.questionId, made.interfaceId, made.methodId = question, interface, method
-    promised = made.target.init("promisedAnswer")
-    promised.questionId = on
-    steps = promised.init("transform", len(path))
-    for n, field in enumerate(path):
-        steps[n].getPointerField = field
-    if params is not None:
-        made.params.content = params
-    return bytes(message.to_bytes())
-
-
-def finish(question: int) -> bytes:
-    message = protocol.Message.new_message()
-    message.init("finish").questionId = question
-    return bytes(message.to_bytes())
-
-
-def enter(question: int = 1, on: int = 0, version: int = 1) -> bytes:
-    params = rpc.home.Entrance.schema.methods["enter"].param_type
-    return call(question, on, (), ENTRANCE, 0, _struct(params, version=version))
-
-
-def session_call(question: int, method: str, on: int = 1, **arguments: Any) -> bytes:
-    """A call on the session that question ``on`` opened."""
-    schema = rpc.home.Session.schema
-    index = [one.name for one in schema.node.interface.methods].index(method)
-    return call(question, on, (0,), SESSION, index, _struct(schema.methods[method].param_type, **arguments))
-
-
-def _struct(schema: Any, **fields: Any) -> Any:
-    return capnp.lib.capnp._StructModule(schema, "params").new_message(**fields)
-
-
-def ids_of(envelopes: Sequence[MeshEnvelope]) -> list[EnvelopeId]:
-    return [one.id for one in envelopes]

@@ -16,22 +16,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
+from fuzz.words import ENTRANCE, bootstrap, call, enter, finish, protocol, session_call, subscribe
 from tests.server.attacked import (
-    ENTRANCE,
     Attacked,
     Raw,
     attacked,
-    bootstrap,
-    call,
     calling,
     connected,
-    enter,
-    finish,
-    protocol,
     raw,
     run,
     serves,
-    session_call,
     soon,
     until,
     vanish,
@@ -389,36 +383,6 @@ def test_flood_of_forged_first_packets(home: Path) -> None:
                 await until(lambda: server.look()["shaking"] == 0)
 
     run(scenario)
-
-
-def subscribe() -> bytes:
-    """A subscription with a receiver that is the attacker's export 5."""
-    params = rpc.home.Session.schema.methods["subscribe"].param_type
-    message = protocol.Message.new_message()
-    made = message.init("call")
-    made.questionId, made.interfaceId, made.methodId = 9, rpc.home.Session.schema.node.id, 4
-    promised = made.target.init("promisedAnswer")
-    promised.questionId = 1
-    promised.init("transform", 1)[0].getPointerField = 0
-    payload = made.init("params")
-    payload.init("capTable", 1)[0].senderHosted = 5
-    del params
-    data = bytes(message.to_bytes())
-    # The content: a struct of one pointer, which is capability 0. Written by hand behind the rest.
-    return with_content(data, struct.pack("<IHH", 0, 0, 1)[4:], struct.pack("<II", 3, 0))
-
-
-def with_content(data: bytes, shape: bytes, words: bytes) -> bytes:
-    """Append ``words`` and let the payload's content point there."""
-    body = bytearray(data[8:])
-    call_at = 8 * 3
-    payload_pointer = call_at + 8 * struct.unpack_from("<H", body, 16 + 4)[0] + 8  # after the target
-    offset, pointers = struct.unpack_from("<I", body, payload_pointer)[0] >> 2, 0
-    payload_at = payload_pointer + 8 + 8 * offset + 8 * pointers
-    target = (len(body) - payload_at - 8) // 8
-    body[payload_at : payload_at + 8] = struct.pack("<I", target << 2) + shape
-    body += words
-    return struct.pack("<II", 0, len(body) // 8) + bytes(body)
 
 
 @pytest.mark.parametrize("deaf", ["to answers", "to everything"])
