@@ -12,6 +12,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fuzz import words
+
 ROOT = Path(__file__).resolve().parents[1]
 CORPUS = ROOT / "fuzz" / "corpus"
 LONGEST = 2_500
@@ -53,8 +55,24 @@ def seeds() -> dict[str, list[bytes]]:
         "ticket": [*tickets, b"192.0.2.1:7000", b"[2001:db8::1]:7000", b"Bob", contact["public_key"].encode()],
         "identity": [text.encode() for text in files] + [files[1].encode()[:-9], b"[" * 2_000],
         "channel": [*posts, post, post + b"\x80" + bytes(185), b"freifunk", "Gru\u0308ße".encode()],
+        "rpc": conversations(),
         "check": wires + hexed("wire", "receipts", "messages", "messages_unopenable") + inners[:1],
     }
+
+
+def conversations() -> list[bytes]:
+    """Return what a client may say, after its greeting or with it; the first byte is where it is cut."""
+    hello = words.bootstrap(0) + words.enter(1)
+    calls = [
+        words.session_call(2, "enqueue", envelope=bytes(64)),
+        words.session_call(2, "batchEnqueue", envelopes=[b"one", b"two"]),
+        words.session_call(2, "fetch", after=0, limit=10),
+        words.session_call(2, "acknowledge", ids=[bytes(32)]),
+        words.subscribe(),
+        words.call(2, 0, (), words.ENTRANCE, 77),
+        words.finish(1),
+    ]
+    return [b"\0" + call for call in calls] + [b"\x40" + hello + b"".join(calls), b"\0" + b"".join(calls)]
 
 
 def named() -> dict[Path, bytes]:

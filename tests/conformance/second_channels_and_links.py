@@ -126,7 +126,7 @@ def read_results(body: bytes) -> list[tuple[bytes, int, int]]:
     for _ in range(count):
         id, verdict, reason = c.take(32), c.number(1), c.number(1)
         need(verdict <= 3, "verdict")
-        results.append((id, verdict, reason if reason <= 7 else 0))
+        results.append((id, verdict, reason if reason <= 8 else 0))
     c.end()
     return results
 

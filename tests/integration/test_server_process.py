@@ -236,7 +236,7 @@ def test_an_invite_makes_a_user_whose_name_is_its_own(server: Server) -> None:
             with pytest.raises(Problem) as unknown:
                 await bob("findName", "eve")
             assert unknown.value.code == "not_found"
-            assert await bob.put(BOB.envelope(ADA, 1), BOB.envelope(EVE, 2)) == [(STORED, 0), (REFUSED, 4)]
+            assert await bob.put(BOB.envelope(ADA, 1), BOB.envelope(EVE, 2)) == [(STORED, 0), (DEFERRED, 8)]
 
     play(scenario)
     users = {user["public_key"]: user for user in server.ask("users")}
@@ -263,7 +263,7 @@ def test_a_removed_user_is_hung_up_on_and_leaves_nothing(server: Server) -> None
             assert removed == {"public_key": ADA.key.hex(), "messages": 1}
             with pytest.raises(QuicprochatError):
                 await ada("info")
-            assert await bob.put(BOB.envelope(ADA, 2)) == [(REFUSED, 4)]
+            assert await bob.put(BOB.envelope(ADA, 2)) == [(DEFERRED, 8)]
             await bob("register", "ada", "")
 
     play(scenario)
@@ -326,7 +326,8 @@ def test_status_and_metrics_tell_what_was_done(server: Server) -> None:
             assert (status["sessions"], status["connections"]) == (2, 2)
             assert status["last_minute"] == {"duplicate": 1, "handed_over": 2, "stored": 5}
             assert status["totals"] == status["last_minute"]
-            assert status["refused"] == {"malformed": 2, "policy": 1, "handshake": 0}
+            assert status["refused"] == {"malformed": 2, "handshake": 0}
+            assert status["deferred"] == {"unknown": 1}
             assert status["oldest_s"] is not None
             assert status["bytes"] > 3 * 300
             assert status["fingerprint"] == server.fingerprint.hex()
@@ -335,12 +336,13 @@ def test_status_and_metrics_tell_what_was_done(server: Server) -> None:
     play(scenario)
     words = server.run("status").out
     assert "3 messages for 1 recipient" in words
-    assert "2 malformed, 1 policy" in words
+    assert "2 malformed" in words
+    assert "1 unknown" in words
     with urllib.request.urlopen(url) as answer:
         lines = answer.read().decode().splitlines()
     assert "qpc_server_waiting_messages 3" in lines
     assert 'qpc_server_events_total{event="stored"} 5' in lines
-    assert 'qpc_server_refused_total{reason="policy"} 1' in lines
+    assert 'qpc_server_deferred_total{reason="unknown"} 1' in lines
     assert all(line.startswith("#") or len(line.split(" ")) == 2 for line in lines)
     for path, code in (("/", 404), ("/metrics/x", 404)):
         with pytest.raises(urllib.error.HTTPError) as refusal:

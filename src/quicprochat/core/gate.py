@@ -36,6 +36,8 @@ class Reason(IntEnum):
     UNSUPPORTED = 5
     FULL = 6
     DISK = 7
+    UNKNOWN = 8
+    """A home server doesn't know the recipient; one who comes later gets it from the author, who keeps it."""
 
 
 class Verdict(IntEnum):

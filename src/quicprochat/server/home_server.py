@@ -47,7 +47,7 @@ STRANGER_S = 60.0
 CONNECTIONS_PER_KEY = 16
 """One more ends the oldest: a device that roams leaves connections behind that end only when they are idle."""
 DISK_CHECK_S = 5.0
-TOO_MANY_CALLS = 0x12
+TOO_MUCH = 0x12
 STOPPED = 0x13
 TOO_MANY_CONNECTIONS = 0x14
 REMOVED = 0x15
@@ -247,7 +247,7 @@ class HomeServer:
 
     async def _serve(self, connection: quic.Connection) -> None:
         key = PeerKey(connection.peer)
-        served = rpc.Served(CALLS_MAX, lambda: self._too_many_calls(connection))
+        served = rpc.Served(CALLS_MAX, lambda reason: self._too_much(connection, reason))
         client = Client(key, self._queue, self.service, served)
         client.failed = lambda error: self._push_failed(connection, error)
         self._clients[key][client] = connection
@@ -279,9 +279,9 @@ class HomeServer:
         if not client.admitted and not connection.over:
             connection.end(REMOVED, "this key is no user of the server")
 
-    def _too_many_calls(self, connection: quic.Connection) -> None:
+    def _too_much(self, connection: quic.Connection, reason: str) -> None:
         self.meter.count("refused.calls")
-        connection.end(TOO_MANY_CALLS, "too many calls at once")
+        connection.end(TOO_MUCH, reason)
 
     def _push_failed(self, connection: quic.Connection, error: BaseException) -> None:
         while isinstance(error, BaseExceptionGroup):

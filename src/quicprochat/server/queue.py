@@ -6,26 +6,23 @@ One commit serves every call that came while the last one ran.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from quicprochat.core.crypto import Crypto
-from quicprochat.core.gate import Checked, Policy, Reason, Reject, Verdict, admit, check
+from quicprochat.core.gate import Checked, Policy, Reason, Reject, Verdict, admit
 from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.receipt import Status
 from quicprochat.core.store import Held, MeshStore
 from quicprochat.core.time import Now
 from quicprochat.p2p.driver import Driver
+from quicprochat.server.checker import Checker
 from quicprochat.server.meter import Meter
 
 log = logging.getLogger("quicprochat.server.queue")
-
-CHECK_INLINE = 2
-"""So few envelopes are checked on the spot: a thread costs more than it frees."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +57,18 @@ class Queue:
     ) -> None:
         self._driver = driver
         self._policy = policy
-        self._crypto = crypto
         self._local = local
         self._arrived = arrived
         self._meter = meter
-        self._checks = ThreadPoolExecutor(1, "check")
+        self._checker = Checker(crypto)
 
     def close(self) -> None:
-        """Let go of the thread; nothing may be under way."""
-        self._checks.shutdown(wait=True)
+        """Let go of the thread that checks; nothing may be under way."""
+        self._checker.close()
 
     async def put(self, via: PeerKey, envelopes: Sequence[bytes]) -> list[Outcome]:
         """Take envelopes from a client; return one answer each, once they are durable. Raises: StoreError."""
-        checked = await self._check(envelopes)
+        checked = await self._checker.check(self._policy().me, envelopes)
         outcomes = await self._driver.call(lambda tx: self._admit(tx, via, checked))
         fresh = {
             PeerKey(one.envelope.dst)
@@ -88,24 +84,29 @@ class Queue:
         return outcomes
 
     async def waiting(self, recipient: PeerKey, after: int, limit: int) -> list[Delivery]:
-        """Return what waits for a recipient behind a serial, oldest first."""
+        """Return what waits for a recipient behind a serial, oldest first; nothing means that there is no more."""
         now = self._driver.now().at
-        held = await self._driver.read(lambda tx: tx.waiting(recipient, after, limit))
-        return [Delivery(h.serial, h.id, h.to_send(now)) for h in held if h.expires_at > now]
+        while True:
+            held = await self._driver.read(partial(_waiting, recipient, after, limit))
+            found = [Delivery(h.serial, h.id, h.to_send(now)) for h in held if h.expires_at > now]
+            if found or not held:
+                return found
+            after = held[-1].serial  # all of these are only not swept away yet
 
     async def done(self, recipient: PeerKey, ids: Sequence[EnvelopeId]) -> None:
         """Let go of envelopes that their recipient has; ids that are not its own change nothing."""
         self._meter.count("handed_over", await self._driver.call(lambda tx: _release(tx, recipient, ids)))
 
-    async def _check(self, envelopes: Sequence[bytes]) -> list[Checked | Reject]:
-        me, crypto = self._policy().me, self._crypto
+    async def taken(self, ids: Sequence[EnvelopeId]) -> None:
+        """Let go of envelopes that were handed to their recipient, and confirmed: nobody asks whose they are."""
 
-        def work() -> list[Checked | Reject]:
-            return [check(data, me, {}, crypto) for data in envelopes]
+        def release(tx: MeshStore) -> None:
+            for id in ids:
+                tx.release(id)
+            tx.count("handed_over", len(ids))
 
-        if len(envelopes) <= CHECK_INLINE:
-            return work()
-        return await asyncio.get_running_loop().run_in_executor(self._checks, work)
+        await self._driver.call(release)
+        self._meter.count("handed_over", len(ids))
 
     def _admit(self, tx: MeshStore, via: PeerKey, checked: Sequence[Checked | Reject]) -> list[Outcome]:
         now, policy = self._driver.now(), self._policy()
@@ -116,7 +117,7 @@ class Queue:
             tx.count("rejected")
             return Outcome(Verdict.REFUSED, Reason.UNSUPPORTED)
         if not self._local(PeerKey(one.envelope.dst)):
-            return Outcome(Verdict.REFUSED, Reason.POLICY)
+            return Outcome(Verdict.DEFERRED, Reason.UNKNOWN)
         admission = admit(tx, one, via, policy, now)
         if admission.verdict is Verdict.STORED:
             _cure(tx, one)
@@ -136,6 +137,10 @@ def _what_became(checked: Checked | Reject, outcome: Outcome) -> str:
         return f"refused.{checked.fault.value}"
     reason = f".{outcome.reason.name.lower()}" if outcome.reason else ""
     return outcome.verdict.name.lower() + reason
+
+
+def _waiting(recipient: PeerKey, after: int, limit: int, tx: MeshStore) -> Sequence[Held]:
+    return tx.waiting(recipient, after, limit)
 
 
 def _cure(tx: MeshStore, checked: Checked) -> None:

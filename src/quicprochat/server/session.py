@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from quicprochat.adapters import rpc
-from quicprochat.adapters.rpc import Problem, home, method
+from quicprochat.adapters.rpc import Capability, Problem, home, method
 from quicprochat.core.envelope import ENVELOPE_MAX_BYTES
 from quicprochat.core.errors import LocalError
 from quicprochat.core.ids import ID_BYTES, KEY_BYTES, EnvelopeId, PeerKey
 from quicprochat.core.local_name import NAME_MAX_CHARS
 from quicprochat.core.record import RECORD_MAX_BYTES
 from quicprochat.server.members import INVITE_MAX_CHARS
-from quicprochat.server.push import Pusher
+from quicprochat.server.push import Pusher, bounded
 from quicprochat.server.queue import Delivery, Outcome, Queue
 
 VERSION = 1
@@ -24,6 +24,7 @@ ENVELOPES_MAX = 256
 IDS_MAX = 1_024
 FETCH_MAX = 256
 TEXT_MAX_BYTES = 4 * max(NAME_MAX_CHARS, INVITE_MAX_CHARS)
+SERIAL_MAX = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,10 @@ class Client:
         self.served = served
         self.admitted = False
         self.pusher: Pusher | None = None
+        self.fetching = asyncio.Lock()
+        """One answer of many bytes at a time."""
         self._pushing: asyncio.Task[None] | None = None
+        self._receiver: Receiver | None = None
         self.failed: Callable[[BaseException], None] = lambda _: None
 
     def user(self) -> PeerKey:
@@ -89,10 +93,11 @@ class Client:
             raise Problem(message, code)
         return self.key
 
-    def subscribe(self, deliver: Callable[[Sequence[Delivery]], Any]) -> None:
+    def subscribe(self, receiver: Receiver) -> None:
         """Push to this receiver from now on."""
         self._stop_pushing()
-        self.pusher = Pusher(self.queue, self.key, deliver)
+        self._receiver = receiver
+        self.pusher = Pusher(self.queue, self.key, receiver.deliver, self.served.room)
         self._pushing = asyncio.create_task(self.pusher.run())
         self._pushing.add_done_callback(self._pushed)
 
@@ -103,22 +108,24 @@ class Client:
     def _stop_pushing(self) -> None:
         if self._pushing is not None:
             self._pushing.cancel()
-        self._pushing = self.pusher = None
+        if self._receiver is not None:
+            self._receiver.drop()
+        self._pushing = self.pusher = self._receiver = None
 
     def _pushed(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.failed(error)
 
 
-class Entrance(home.Entrance.Server):  # type: ignore[misc]
+class Entrance(Capability, home.Entrance.Server):  # type: ignore[misc]
     """All that a new connection can reach."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        self.served = client.served
+        self._entered = False
 
     async def handle_enter(self, params: Any, results: Any) -> None:
-        """Open the session of the key that TLS proved."""
+        """Open the session of the key that TLS proved; once, since a client could keep any number."""
         if params.version != VERSION:
             raise Problem(
                 f"this server speaks version {VERSION} and the client {params.version}; update the older", "unsupported"
@@ -126,18 +133,20 @@ class Entrance(home.Entrance.Server):  # type: ignore[misc]
         refusal = None if self.client.admitted else self.client.service.refusal(self.client.key)
         if refusal is not None:
             raise Problem(refusal[1], refusal[0])
+        if self._entered:
+            raise Problem("this connection has its session already", "usage")
+        self._entered = True
         await _tell_info(self.client, results)
         results.session = Session(self.client)
 
     enter_context = method(handle_enter)
 
 
-class Session(home.Session.Server):  # type: ignore[misc]
+class Session(Capability, home.Session.Server):  # type: ignore[misc]
     """What one user may do; every argument is bounded before it is read."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        self.served = client.served
 
     async def handle_enqueue(self, params: Any, results: Any) -> None:
         """Take one envelope; the answer leaves once it is durable."""
@@ -157,9 +166,12 @@ class Session(home.Session.Server):  # type: ignore[misc]
 
     async def handle_fetch(self, params: Any, results: Any) -> None:
         """Return what waits for this user behind a serial; it stays in the queue until acknowledged."""
-        limit = min(max(1, params.limit), FETCH_MAX)
-        found = await self.client.queue.waiting(self.client.user(), params.after, limit)
-        _deliveries(found, results)
+        user = self.client.user()
+        limit, after = min(max(1, params.limit), FETCH_MAX), min(params.after, SERIAL_MAX)
+        async with self.client.fetching:
+            await self.client.served.room()
+            found = await self.client.queue.waiting(user, after, limit)
+            _deliveries(bounded(found), results)
 
     async def handle_acknowledge(self, params: Any, results: Any) -> None:
         """Let go of envelopes that this user's device has made durable."""
@@ -168,21 +180,14 @@ class Session(home.Session.Server):  # type: ignore[misc]
     async def handle_subscribe(self, params: Any, results: Any) -> None:
         """Push what waits and what comes."""
         self.client.user()
-        receiver = params.receiver
-
-        async def deliver(batch: Sequence[Delivery]) -> Sequence[EnvelopeId]:
-            request = receiver.deliver_request()
-            _deliveries(batch, request)
-            answer = await rpc.Remote.ask(request.send(), "pushing")
-            return _ids(answer.ids)
-
-        self.client.subscribe(deliver)
+        self.client.subscribe(Receiver(params.receiver))
 
     async def handle_publish(self, params: Any, results: Any) -> None:
         """Keep this user's own record, for whoever looks for it."""
         user = self.client.user()
-        record = _bounded(params.record, RECORD_MAX_BYTES, "a peer record")
-        await self.client.service.publish(user, record, params.ageMs)
+        if len(params.record) > RECORD_MAX_BYTES:
+            raise Problem(f"a peer record has at most {RECORD_MAX_BYTES} bytes", "too_long")
+        await self.client.service.publish(user, bytes(params.record), params.ageMs)
 
     async def handle_find_record(self, params: Any, results: Any) -> None:
         """Return the newest record of a key that is here, if there is one."""
@@ -226,14 +231,28 @@ async def _tell_info(client: Client, results: Any) -> None:
     }  # fmt: skip
 
 
+class Receiver:
+    """The capability that a client passed for being pushed to."""
+
+    def __init__(self, capability: Any) -> None:
+        self._capability = capability
+
+    async def deliver(self, batch: Sequence[Delivery]) -> Sequence[EnvelopeId]:
+        """Hand a batch to the client; return the ids that need not come again. Raises: UnavailableError, Problem."""
+        with rpc.reading("pushing"):
+            request = self._capability.deliver_request()
+            _deliveries(batch, request)
+            answer = await rpc.Remote.ask(request.send(), "pushing")
+            return _ids(answer.ids)
+
+    def drop(self) -> None:
+        """Let go of the capability now, here, and not when the garbage collector finds it."""
+        self._capability = None
+
+
 def _envelope(data: Any) -> bytes:
-    return _bounded(data, ENVELOPE_MAX_BYTES, "an envelope")
-
-
-def _bounded(data: Any, limit: int, what: str) -> bytes:
-    if len(data) > limit:
-        raise Problem(f"{what} has at most {limit} bytes, and this one {len(data)}", "too_long")
-    return bytes(data)
+    """Return an envelope's bytes; of one that is too long nothing, and the gate refuses that item alone."""
+    return b"" if len(data) > ENVELOPE_MAX_BYTES else bytes(data)
 
 
 def _text(text: str, what: str) -> str:
