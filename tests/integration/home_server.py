@@ -111,6 +111,7 @@ class Visitor:
             del remote
             connection.end(0, "goodbye")
             await running
+            await connection.ended()
 
 
 class Call:
