@@ -178,8 +178,8 @@ def test_a_hangup_reloads_rules_and_lists_and_says_what_needs_a_restart(server: 
             assert await bob.put(BOB.envelope(ADA, 1)) == [(STORED, 0)]
             listed.write_text(f"{ADA.key.hex()}  ada\n")
             reload('registration = "list"\nregistration_list = "people"', "registration = list")
-            with pytest.raises(QuicprochatError):
-                await bob.put(BOB.envelope(ADA, 2))
+            with pytest.raises(QuicprochatError, match="gone"):
+                await bob("info")  # hung up on: anybody connected could ask this
             assert (await ada("info")).info.registration == "list"
             with pytest.raises(Problem, match="operator's list") as refusal:
                 async with BOB.session(server):
@@ -402,6 +402,19 @@ def test_who_talks_to_whom_is_not_logged(server: Server) -> None:
     assert f"{BOB.key.hex()[:16]} brings an envelope to {ADA.key.hex()[:16]}" in said
 
 
+@pytest.mark.parametrize("verbose", [False, True])
+def test_libraries_that_would_log_addresses_are_silent_unless_asked(verbose: bool) -> None:
+    program = (
+        "import logging; from quicprochat.server.run import configure_log;"
+        f"configure_log(verbose={verbose});"
+        "[logging.getLogger(name).error('from 192.0.2.1') for name in ('quic', 'zeroconf')];"
+        "logging.getLogger('quicprochat.server').info('ours')"
+    )
+    done = run(program=program)
+    assert done.talk.count("192.0.2.1") == (2 if verbose else 0)
+    assert done.talk.count("ours") == 1
+
+
 def test_the_control_socket_is_private_and_reached_however_long_the_path(tmp_path: Path) -> None:
     server = Server(tmp_path / ("x" * 120) / ("y" * 120))
     server.home.parent.mkdir()
@@ -490,6 +503,16 @@ def test_a_backup_put_back_by_hand_has_another_epoch_too(server: Server, tmp_pat
     server.ask("backup", str(tmp_path / "b"))
     server.down()
     (tmp_path / "b").replace(server.home / "server.db")
+    server.up()
+    assert server.ask("status")["epoch"] != epoch
+
+
+def test_restoring_a_plain_copy_makes_another_epoch_too(server: Server, tmp_path: Path) -> None:
+    server.up()
+    epoch = server.ask("status")["epoch"]
+    server.down()
+    (tmp_path / "copy").write_bytes((server.home / "server.db").read_bytes())
+    assert server.ask("restore", str(tmp_path / "copy"))["bytes"] > 0
     server.up()
     assert server.ask("status")["epoch"] != epoch
 
