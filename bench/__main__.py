@@ -1,6 +1,6 @@
 """Run the benchmarks one after the other, each as a process of its own; name some to run only those.
 
-python -m bench [two_people | ephemeral | idle | flood | micro_store]...
+python -m bench [two_people | ephemeral | idle | flood | home_server | micro_store]...
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ RUNS = {
     "ephemeral": ("bench.two_people", "--ephemeral"),
     "flood": ("bench.flood",),
     "idle": ("bench.idle",),
+    "home_server": ("bench.home_server",),
     "micro_store": ("bench.micro_store",),
 }
 

@@ -43,7 +43,7 @@ from quicprochat.core.time import Instant, Now, WallTime
 from quicprochat.server.home_server import ALPN
 
 BATCH = 64
-BATCHES_IN_FLIGHT = 4
+BATCHES_IN_FLIGHT = 8
 CALLS_IN_FLIGHT = 64
 
 

@@ -95,11 +95,36 @@ class Shelf:
         assert ids == [bytes(32)]
 
 
+class Desk:
+    """In the place of what else a server does for a key."""
+
+    async def info(self, key: bytes) -> Info:
+        return Info("1", "", bytes(16), 1, "open", admitted=True, name="")
+
+    def refusal(self, key: bytes) -> None:
+        return None
+
+    async def publish(self, key: bytes, record: bytes, age_ms: int) -> None:
+        assert isinstance(record, bytes)
+
+    async def find_record(self, key: bytes) -> tuple[bytes, int]:
+        assert len(key) == 32
+        return b"", 0
+
+    async def find_name(self, name: str) -> bytes:
+        assert isinstance(name, str)
+        return bytes(32)
+
+    async def register(self, key: bytes, name: str, invite: str) -> str:
+        return name + invite
+
+
 async def served(pieces: list[bytes]) -> bytes:
     """Serve a client that sends these and goes; return what it was told."""
     line = Line()
     told = rpc.Served(16, lambda _: line.close())
-    client = Client(ALICE.key, Shelf(), Info("1", "", bytes(16), 1), told)  # type: ignore[arg-type]
+    client = Client(ALICE.key, Shelf(), Desk(), told)  # type: ignore[arg-type]
+    client.admitted = True
     client.failed = lambda _: line.close()
     serving = asyncio.create_task(told.run(line, Entrance(client)))
     await asyncio.sleep(0)

@@ -49,6 +49,19 @@ def test_each_end_knows_who_the_other_is() -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize(("bind", "to"), [("::1", "::1"), ("::", "127.0.0.1"), ("::", "::1")])
+def test_both_families_are_served(bind: str, to: str) -> None:
+    async def scenario() -> None:
+        accepted: list[quic.Connection] = []
+        listener = await quic.listen((bind, 0), SERVER, {ALPN: quic.key_holder}, accepted.append, limit=1)
+        out = await quic.connect((to, listener.address[1]), ALPN, CLIENT, quic.pinned(PIN), 5)
+        await until(lambda: bool(accepted))
+        await out.leave()
+        await listener.close()
+
+    run(scenario)
+
+
 def test_first_use_learns_the_fingerprint() -> None:
     async def scenario() -> None:
         async with listening() as (listener, _):

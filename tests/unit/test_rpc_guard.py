@@ -316,3 +316,17 @@ def test_own_answers_may_be_of_any_size() -> None:
         assert len(kept.line.sent) > 5_000_000
 
     kept(work)
+
+
+def test_room_tells_whether_the_peer_takes_what_is_written() -> None:
+    async def work(kept: Kept) -> None:
+        assert kept.keeper.room.is_set()
+        kept.keeper.pause_writing()
+        assert not kept.keeper.room.is_set()
+        kept.keeper.resume_writing()
+        assert kept.keeper.room.is_set()
+        kept.keeper.pause_writing()
+        kept.keeper.connection_lost(None)
+        assert kept.keeper.room.is_set()  # or whoever waits would do so for ever
+
+    kept(work)

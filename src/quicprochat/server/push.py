@@ -45,7 +45,7 @@ class Pusher:
                     batch = bounded(found)
                     after = batch[-1].serial
                     # Long envelopes are not read sixty-four at a time to send one.
-                    limit = BATCH if len(batch) == len(found) else len(batch)
+                    limit = len(batch) if len(batch) < len(found) else min(BATCH, 2 * limit)
                     await self._taken()
                     await self._room.acquire()
                     group.create_task(self._hand_over(batch))
