@@ -23,6 +23,7 @@ from quicprochat.adapters import rpc
 from quicprochat.adapters.rpc import Problem
 from quicprochat.core.envelope import MeshEnvelope
 from quicprochat.core.errors import QuicprochatError
+from quicprochat.core.record import PeerRecord, sign_record
 
 ADA, BOB, EVE = Visitor("ada"), Visitor("bob"), Visitor("eve")
 STORED, DUPLICATE, REFUSED, DEFERRED = range(4)
@@ -249,6 +250,44 @@ def test_an_invite_makes_a_user_whose_name_is_its_own(server: Server) -> None:
     server.down()
     server.up()
     assert {user["name"] for user in server.ask("users")} == {"ada", ""}
+
+
+def test_what_is_no_name_no_key_and_no_record_is_a_problem_and_no_fault(server: Server) -> None:
+    server.up()
+
+    async def scenario() -> None:
+        async with ADA.session(server) as ada:
+            for method, arguments, code in (
+                ("register", (b"\xff\xfe", ""), "usage"),
+                ("register", ("ada", b"\xff\xfe"), "usage"),
+                ("register", ("x" * 1_000_000, ""), "too_long"),
+                ("register", ("a\x00b", ""), "usage"),
+                ("register", ("", ""), "usage"),
+                ("findName", (b"\xc3",), "usage"),
+                ("findName", ("x" * 1_000_000,), "too_long"),
+                ("findRecord", (b"",), "usage"),
+                ("findRecord", (bytes(31),), "usage"),
+                ("publish", (b"", 0), "usage"),
+                ("publish", (bytes(1_000_000), 0), "too_long"),
+                ("publish", (bytes(500), (1 << 64) - 1), "usage"),
+            ):
+                with pytest.raises(Problem) as refusal:
+                    await ada(method, *arguments)
+                assert refusal.value.code == code, (method, refusal.value)
+            record = sign_record(PeerRecord(ADA.key, 1, 1), ADA.signer)
+            await ada("publish", record, (1 << 64) - 1)
+            assert len((await ada("findRecord", ADA.key)).record) == 0
+            await ada("publish", record, 5)
+            found = await ada("findRecord", ADA.key)
+            assert bytes(found.record) == record
+            assert found.ageMs >= 5
+            with pytest.raises(Problem, match="by its owner only") as refusal:
+                await ada("publish", sign_record(PeerRecord(BOB.key, 1, 1), BOB.signer), 0)
+            assert refusal.value.code == "policy"
+
+    play(scenario)
+    assert server.down().code == 0
+    assert "fault" not in server.said()
 
 
 def test_a_removed_user_is_hung_up_on_and_leaves_nothing(server: Server) -> None:

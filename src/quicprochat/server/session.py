@@ -23,7 +23,7 @@ ENVELOPES_MAX = 256
 """Envelopes in one call."""
 IDS_MAX = 1_024
 FETCH_MAX = 256
-TEXT_MAX_BYTES = 4 * max(NAME_MAX_CHARS, INVITE_MAX_CHARS)
+TEXT_MAX_CHARS = 4 * max(NAME_MAX_CHARS, INVITE_MAX_CHARS)
 SERIAL_MAX = (1 << 63) - 1
 
 
@@ -197,14 +197,14 @@ class Session(Capability, home.Session.Server):  # type: ignore[misc]
     async def handle_register(self, params: Any, results: Any) -> None:
         """Make a user of this key, or bind a name to it, or both."""
         client = self.client
-        name, invite = _text(params.name, "a name"), _text(params.invite, "an invite")
+        name, invite = _text(params, "name"), _text(params, "invite")
         results.name = await client.service.register(client.key, name, invite)
         results.domain = (await client.service.info(client.key)).domain
 
     async def handle_find_name(self, params: Any, results: Any) -> None:
         """Say whose name this is."""
         self.client.user()
-        results.key = await self.client.service.find_name(_text(params.name, "a name"))
+        results.key = await self.client.service.find_name(_text(params, "name"))
 
     async def handle_info(self, params: Any, results: Any) -> None:
         """Say what this server is, and what this key is to it."""
@@ -255,10 +255,14 @@ def _envelope(data: Any) -> bytes:
     return b"" if len(data) > ENVELOPE_MAX_BYTES else bytes(data)
 
 
-def _text(text: str, what: str) -> str:
+def _text(params: Any, name: str) -> str:
     # pycapnp makes a string of it before its size can be seen; a whole message is bounded.
-    if len(text) > TEXT_MAX_BYTES:
-        raise Problem(f"{what} is not so long", "too_long")
+    try:
+        text = str(getattr(params, name))
+    except UnicodeDecodeError:
+        raise Problem(f"the {name} is not valid UTF-8", "usage") from None
+    if len(text) > TEXT_MAX_CHARS:
+        raise Problem(f"a {name} is not so long", "too_long")
     return text
 
 
