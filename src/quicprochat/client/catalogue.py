@@ -138,6 +138,10 @@ _ALL = (
             details="A home server keeps messages for you while you are away, and for others from you; it sees keys"
             " and sizes, never text. It is remembered, and your node stays connected to it. The server's key is"
             " remembered at the first visit; exit code 4: it has another now, and nothing was sent to it."),
+    Command("register", "become a user of your home server, or take a name there",
+            (Word("name", "<name>", required=False),), plain=True, network=True,
+            options=(Option(("--invite",), "the code that its operator gave you", shown="CODE"),),
+            details="A name at a home server belongs to the key that took it first. Exit code 7: the server said no."),
     Command("add", "add a contact, or rename one", (Word("contact", "<ticket|key[@ip:port]|peer>"),), (NAME,),
             plain=True,
             details="A peer that is in reach or has written can be added by the first 8 digits of its key or more."
@@ -224,6 +228,5 @@ _ALL = (
 COMMANDS = {command.name: command for command in _ALL}
 
 NOT_YET = {
-    "register": NotYet("names at a home server are not in this version yet", plain=True),
     "sim": NotYet("the simulator is not in this version yet", plain=True),
 }

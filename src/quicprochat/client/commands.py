@@ -161,6 +161,15 @@ async def server(node: P2pNode, args: Args) -> Answer:
     yield standing_object(found)
 
 
+async def register(node: P2pNode, args: Args) -> Answer:
+    """Become a user of the home server, or take a name there."""
+    name, invite = args.optional("name") or "", args.optional("invite") or ""
+    if not name and not invite:
+        raise LocalError("a name or an invitation is needed; write: qpc register NAME, or qpc register --invite CODE")
+    name, domain = await node.register(name, invite)
+    yield {"name": name, "domain": domain, "public_key": node.key.hex()}
+
+
 def _fingerprint(text: str | None) -> bytes | None:
     if text is None:
         return None
@@ -353,6 +362,6 @@ HANDLERS: dict[str, Callable[[P2pNode, Args], Answer]] = {
     command.__name__: command
     for command in (
         identity, export, store, route, peers, server, add, verify, block, unblock, requests, accept, send, wait,
-        cancel, trace, inbox, listen, subscribe, unsubscribe, channels, broadcast, reached, watch,
+        cancel, trace, inbox, listen, subscribe, unsubscribe, channels, broadcast, reached, watch, register,
     )
 }  # fmt: skip

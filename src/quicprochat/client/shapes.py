@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from quicprochat.console.text import rfc3339 as rfc3339
 from quicprochat.core.channel import Access, BroadcastChannel
 from quicprochat.core.events import Alarm
 from quicprochat.core.identity import Contact
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.receipt import State
 from quicprochat.core.store import Line, LineKind, Sent
-from quicprochat.core.time import WallTime
 from quicprochat.p2p.views import (
     ChannelView,
     PeerView,
@@ -26,19 +25,6 @@ from quicprochat.p2p.views import (
 )
 
 Json = dict[str, Any]
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def rfc3339(wall: WallTime) -> str | None:
-    """Return a wall clock reading as ``2026-01-31T12:00:00.123Z``; None when it is unknown or in no calendar."""
-    if wall <= 0:
-        return None
-    try:
-        moment = _EPOCH + timedelta(milliseconds=wall)
-    except OverflowError:
-        return None
-    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def peer_object(peer: PeerView) -> Json:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from quicprochat.core.address import check_server, split_server
-from quicprochat.core.errors import QuicprochatError
+from quicprochat.core.errors import LocalError, QuicprochatError, UnavailableError
 from quicprochat.core.events import LinkId
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.store import MeshStore
@@ -134,6 +134,18 @@ class Account:
             self._changed.set()
         elif self._link is not None:
             self._link.hurry()
+
+    async def register(self, name: str, invite: str) -> tuple[str, str]:
+        """Become a user of the server, or bind a name to our key there; return the name and the domain.
+
+        Raises: LocalError, with the server's reason; UnavailableError.
+        """
+        if self._link is None:
+            raise LocalError("there is no home server; choose one: qpc server HOST:PORT", code="not_found")
+        try:
+            return await self._link.register(name, invite)
+        except TimeoutError:
+            raise UnavailableError("the home server did not answer in time") from None
 
     def hurry(self) -> None:
         """Try again at once: the network has changed."""

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from quicprochat.adapters import quic, rpc
 from quicprochat.core.envelope import ENVELOPE_MAX_BYTES, MeshEnvelope
-from quicprochat.core.errors import QuicprochatError, RemoteError, StoreError, UnavailableError
+from quicprochat.core.errors import LocalError, QuicprochatError, RemoteError, StoreError, UnavailableError
 from quicprochat.core.events import (
     EnvelopeArrived,
     EnvelopeRejected,
@@ -43,8 +43,6 @@ UNTRUSTED_RETRY_S = 600.0
 """A server with another key than before is looked at again only so often: a person has to decide."""
 DELIVERED_MAX = 256
 """Envelopes a server may push in one call."""
-PUSHES_MAX = 16
-"""Pushes a server may have under way; ours keep to four."""
 
 
 class Standing(Enum):
@@ -54,6 +52,14 @@ class Standing(Enum):
     CONNECTED = "connected"
     UNREACHABLE = "unreachable"
     UNTRUSTED = "untrusted"
+    STRANGER = "stranger"
+    """Connected, but the server has not made a user of us yet."""
+
+
+_HOW_TO_ENTER = {
+    "invite": "this server takes new users by invitation: ask its operator for a code, then: qpc register --invite CODE",
+    "list": "this server has a list of its users, and your key is not on it: give it to the operator (qpc identity)",
+}
 
 
 class HomeOwner(Protocol):
@@ -123,6 +129,7 @@ class HomeLink:
         self._news = news
         self._jitter = jitter
         self._hurry = asyncio.Event()
+        self._admitted = asyncio.Event()
         self._connection: quic.Connection | None = None
         self._session: Any = None
         self._out: list[bytes] = []
@@ -172,13 +179,29 @@ class HomeLink:
             return False
         async with asyncio.timeout(LOOK_UP_S):
             answer = await rpc.Remote.ask(self._session.findRecord(key), "looking up a key")
-        if not len(answer.record):
+        with rpc.reading("looking up a key"):
+            data, age_ms = bytes(answer.record), int(answer.ageMs)
+        if not data:
             return False
-        record = self._owner.open_record(bytes(answer.record))
+        record = self._owner.open_record(data)
         if record.key != key:
             raise RemoteError("the server answered with somebody else's record", peer=self.fingerprint)
-        await self._owner.settle([RecordArrived(self.id, record, answer.ageMs)])
+        await self._owner.settle([RecordArrived(self.id, record, age_ms)])
         return True
+
+    async def register(self, name: str, invite: str) -> tuple[str, str]:
+        """Become a user of the server, or bind a name to our key there, or both; return the name and the domain.
+
+        Raises: rpc.Problem with the server's reason; UnavailableError when there is no connection.
+        """
+        if self._session is None:
+            raise UnavailableError("there is no connection to the home server; see: qpc server")
+        async with asyncio.timeout(ASK_S):
+            answer = await rpc.Remote.ask(self._session.register(name, invite), "registering")
+        with rpc.reading("registering"):
+            found = str(answer.name), str(answer.domain)
+        self._admitted.set()
+        return found
 
     # --- life
 
@@ -239,21 +262,46 @@ class HomeLink:
         except TimeoutError:
             raise UnavailableError("the home server did not answer in time") from None
         self.rtt_ms = (clock() - asked) * 1_000
-        session, info = answer.session, answer.info
+        with rpc.reading("entering"):
+            session, info = answer.session, answer.info
+            self.domain, epoch = str(info.domain), bytes(info.epoch)
+            admitted, registration = bool(info.admitted), str(info.registration)
         if self.fingerprint is None:
             await self._plan.keep_pin(connection.peer)
             self.fingerprint = connection.peer
-        self.domain = str(info.domain)
+        self._session = session
+        try:
+            if not admitted:
+                await self._wait_for_admission(connection, registration)
+            await self._work(connection, session, epoch)
+        finally:
+            self._session = None
+
+    async def _wait_for_admission(self, connection: quic.Connection, registration: str) -> None:
+        """Keep the connection for a while, so that the owner can register. Raises: UnavailableError at its end."""
+        self._admitted.clear()
+        self._stand(
+            Standing.STRANGER, LocalError(_HOW_TO_ENTER.get(registration, _HOW_TO_ENTER["list"]), code="policy")
+        )
+        ended = asyncio.ensure_future(connection.ended())
+        admitted = asyncio.ensure_future(self._admitted.wait())
+        try:
+            await asyncio.wait((ended, admitted), return_when=asyncio.FIRST_COMPLETED)
+            if not admitted.done() and self.trouble is not None:
+                raise self.trouble
+        finally:
+            ended.cancel()
+            admitted.cancel()
+
+    async def _work(self, connection: quic.Connection, session: Any, epoch: bytes) -> None:
+        """Hand over and take in until the connection ends. Raises: QuicprochatError that says why it did."""
         self.id = self._owner.next_link_id()
         self._out, self._records, self._results = [], [self._own_record()], {}
         self._wake.set()
-        server = PeerKey(connection.peer)
-        window, epoch = BATCH * BATCHES_IN_FLIGHT, bytes(info.epoch)
+        server, window = PeerKey(connection.peer), BATCH * BATCHES_IN_FLIGHT
         await self._owner.settle([LinkUp(self.id, server, window, None, epoch, carrier=True)])
         try:
-            self._session = session
-            receiver = Receiver(self._take_in, lambda: connection.end(Goodbye.ABUSE, "too many pushes at once"))
-            await rpc.Remote.ask(session.subscribe(receiver), "subscribing")
+            await rpc.Remote.ask(session.subscribe(Receiver(self._take_in)), "subscribing")
             self._stand(Standing.CONNECTED)
             async with asyncio.TaskGroup() as group:
                 tasks = [
@@ -267,7 +315,6 @@ class HomeLink:
         except BaseExceptionGroup as group_error:
             raise _first(group_error) from group_error
         finally:
-            self._session = None
             self._owner.post(LinkDown(self.id))
 
     async def _keep_alive(self, connection: quic.Connection) -> None:
@@ -293,12 +340,11 @@ class HomeLink:
             answer = await rpc.Remote.ask(session.batchEnqueue(batch), "handing over")
         finally:
             room.release()
-        if len(answer.outcomes) != len(batch):
+        with rpc.reading("handing over"):
+            told = [(_verdict(one.verdict), _reason(one.reason)) for one in answer.outcomes]
+        if len(told) != len(batch):
             raise RemoteError("the server gave not one answer for each envelope", peer=self.fingerprint)
-        results = tuple(
-            Result(MeshEnvelope.decode(wire).id, _verdict(told.verdict), _reason(told.reason))
-            for wire, told in zip(batch, answer.outcomes, strict=True)
-        )
+        results = tuple(Result(MeshEnvelope.decode(wire).id, *one) for wire, one in zip(batch, told, strict=True))
         await self._owner.settle([ResultsArrived(self.id, results)])
 
     async def _take_in(self, envelopes: list[bytes]) -> list[EnvelopeId]:
@@ -316,11 +362,10 @@ class HomeLink:
         return one.receipt is not None if verdict is None else verdict is not Verdict.DEFERRED
 
 
-class Receiver(rpc.home.Receiver.Server):  # type: ignore[misc]
+class Receiver(rpc.Capability, rpc.home.Receiver.Server):  # type: ignore[misc]
     """What the server pushes to."""
 
-    def __init__(self, take_in: Callable[[list[bytes]], Awaitable[list[EnvelopeId]]], busy: Callable[[], None]) -> None:
-        self.served = rpc.Served(PUSHES_MAX, busy)
+    def __init__(self, take_in: Callable[[list[bytes]], Awaitable[list[EnvelopeId]]]) -> None:
         self._take_in = take_in
 
     async def handle_deliver(self, params: Any, results: Any) -> None:

@@ -781,6 +781,14 @@ class P2pNode:
         await self._account.use(server, trust=trust)
         return await self._account.settled() if self._network else self._account.standing()
 
+    async def register(self, name: str = "", invite: str = "") -> tuple[str, str]:
+        """Become a user of the home server, or bind a name to our key there; return the name and the domain.
+
+        Raises: LocalError, UnavailableError; the server's own reason comes as a QuicprochatError with its ``code``.
+        """
+        await self._account.settled()
+        return await self._account.register(name, invite)
+
     def server(self) -> ServerStanding:
         """Return how we stand with the home server."""
         return self._account.standing()

@@ -9,7 +9,8 @@ from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.server.queue import Delivery, Queue
 
 BATCH = 64
-BATCH_BYTES = 256 * 1024
+BATCH_BYTES = 64 * 1024
+"""Of one batch, or a single envelope that is longer."""
 IN_FLIGHT = 4
 """Batches sent and not answered: a client that never reads costs us these and no more."""
 
@@ -20,10 +21,11 @@ Deliver = Callable[[Sequence[Delivery]], Awaitable[Sequence[EnvelopeId]]]
 class Pusher:
     """One client's receiver. :meth:`run` lives as long as its connection."""
 
-    def __init__(self, queue: Queue, recipient: PeerKey, deliver: Deliver) -> None:
+    def __init__(self, queue: Queue, recipient: PeerKey, deliver: Deliver, room: Callable[[], Awaitable[None]]) -> None:
         self._queue = queue
         self._recipient = recipient
         self._deliver = deliver
+        self._taken = room
         self._news = asyncio.Event()
         self._news.set()
         self._room = asyncio.Semaphore(IN_FLIGHT)
@@ -34,13 +36,17 @@ class Pusher:
 
     async def run(self) -> None:
         """Push until cancelled. Raises: UnavailableError when the client is gone; StoreError."""
-        after = 0
+        after, limit = 0, BATCH
         async with asyncio.TaskGroup() as group:
             while True:
                 await self._news.wait()
                 self._news.clear()
-                while batch := _bounded(await self._queue.waiting(self._recipient, after, BATCH)):
+                while found := await self._queue.waiting(self._recipient, after, limit):
+                    batch = bounded(found)
                     after = batch[-1].serial
+                    # Long envelopes are not read sixty-four at a time to send one.
+                    limit = len(batch) if len(batch) < len(found) else min(BATCH, 2 * limit)
+                    await self._taken()
                     await self._room.acquire()
                     group.create_task(self._hand_over(batch))
 
@@ -49,12 +55,12 @@ class Pusher:
             done = await self._deliver(batch)
         finally:
             self._room.release()
-        known = {delivery.id for delivery in batch}
-        if taken := [id for id in done if id in known]:
-            await self._queue.done(self._recipient, taken)
+        if taken := {delivery.id for delivery in batch} & set(done):
+            await self._queue.taken(sorted(taken))
 
 
-def _bounded(batch: list[Delivery]) -> list[Delivery]:
+def bounded(batch: list[Delivery]) -> list[Delivery]:
+    """Return as many of them as fit into one answer, at least one."""
     size = 0
     for n, delivery in enumerate(batch):
         size += len(delivery.wire)

@@ -6,23 +6,23 @@ One commit serves every call that came while the last one ran.
 
 from __future__ import annotations
 
-import asyncio
+import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from quicprochat.core.crypto import Crypto
-from quicprochat.core.errors import WireError
-from quicprochat.core.gate import Checked, Policy, Reason, Reject, Verdict, admit, check
+from quicprochat.core.gate import Checked, Policy, Reason, Reject, Verdict, admit
 from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.receipt import Status
-from quicprochat.core.record import open_record
-from quicprochat.core.store import Held, MeshStore, StoredRecord
+from quicprochat.core.store import Held, MeshStore
 from quicprochat.core.time import Now
 from quicprochat.p2p.driver import Driver
+from quicprochat.server.checker import Checker
+from quicprochat.server.meter import Meter
 
-CHECK_INLINE = 2
-"""So few envelopes are checked on the spot: a thread costs more than it frees."""
+log = logging.getLogger("quicprochat.server.queue")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,30 +43,32 @@ class Delivery:
 
 
 class Queue:
-    """``local`` says who may be written to here; ``arrived`` is told of recipients with something new."""
+    """``local`` says who may be written to here, asked inside a transaction; ``arrived`` is told of recipients with
+    something new."""
 
     def __init__(
         self,
         driver: Driver,
         policy: Callable[[], Policy],
         crypto: Crypto,
-        local: Callable[[MeshStore, PeerKey], bool],
+        local: Callable[[PeerKey], bool],
         arrived: Callable[[Iterable[PeerKey]], None],
+        meter: Meter,
     ) -> None:
         self._driver = driver
         self._policy = policy
-        self._crypto = crypto
         self._local = local
         self._arrived = arrived
-        self._checks = ThreadPoolExecutor(1, "check")
+        self._meter = meter
+        self._checker = Checker(crypto)
 
     def close(self) -> None:
-        """Let go of the thread; nothing may be under way."""
-        self._checks.shutdown(wait=True)
+        """Let go of the thread that checks; nothing may be under way."""
+        self._checker.close()
 
     async def put(self, via: PeerKey, envelopes: Sequence[bytes]) -> list[Outcome]:
         """Take envelopes from a client; return one answer each, once they are durable. Raises: StoreError."""
-        checked = await self._check(envelopes)
+        checked = await self._checker.check(self._policy().me, envelopes)
         outcomes = await self._driver.call(lambda tx: self._admit(tx, via, checked))
         fresh = {
             PeerKey(one.envelope.dst)
@@ -75,44 +77,36 @@ class Queue:
         }
         if fresh:
             self._arrived(fresh)
+        if log.isEnabledFor(logging.DEBUG):
+            _tell(via, checked, outcomes)
+        for what, count in Counter(map(_what_became, checked, outcomes)).items():
+            self._meter.count(what, count)
         return outcomes
 
     async def waiting(self, recipient: PeerKey, after: int, limit: int) -> list[Delivery]:
-        """Return what waits for a recipient behind a serial, oldest first."""
+        """Return what waits for a recipient behind a serial, oldest first; nothing means that there is no more."""
         now = self._driver.now().at
-        held = await self._driver.read(lambda tx: tx.waiting(recipient, after, limit))
-        return [Delivery(h.serial, h.id, h.to_send(now)) for h in held if h.expires_at > now]
+        while True:
+            held = await self._driver.read(partial(_waiting, recipient, after, limit))
+            found = [Delivery(h.serial, h.id, h.to_send(now)) for h in held if h.expires_at > now]
+            if found or not held:
+                return found
+            after = held[-1].serial  # all of these are only not swept away yet
 
     async def done(self, recipient: PeerKey, ids: Sequence[EnvelopeId]) -> None:
         """Let go of envelopes that their recipient has; ids that are not its own change nothing."""
-        await self._driver.call(lambda tx: _release(tx, recipient, ids))
+        self._meter.count("handed_over", await self._driver.call(lambda tx: _release(tx, recipient, ids)))
 
-    async def publish(self, owner: PeerKey, data: bytes, age_ms: int) -> None:
-        """Keep a user's own record, if it is newer than what is kept. Raises: WireError."""
-        record = open_record(data, self._crypto)
-        if record.key != owner:
-            raise WireError("a record of somebody else")
-        now = self._driver.now().at
-        stored = StoredRecord(owner, *record.version, record.signed, age_ms, now)
-        if age_ms < record.lifetime_s * 1_000:
-            await self._driver.call(lambda tx: tx.put_record(stored))
+    async def taken(self, ids: Sequence[EnvelopeId]) -> None:
+        """Let go of envelopes that were handed to their recipient, and confirmed: nobody asks whose they are."""
 
-    async def record(self, key: PeerKey) -> tuple[bytes, int] | None:
-        """Return a user's newest record and its age in milliseconds, None when there is none that still holds."""
-        found = await self._driver.read(lambda tx: tx.record(key))
-        if found is None:
-            return None
-        return found.data, found.age_ms + max(0, self._driver.now().at - found.stored_at)
+        def release(tx: MeshStore) -> None:
+            for id in ids:
+                tx.release(id)
+            tx.count("handed_over", len(ids))
 
-    async def _check(self, envelopes: Sequence[bytes]) -> list[Checked | Reject]:
-        me, crypto = self._policy().me, self._crypto
-
-        def work() -> list[Checked | Reject]:
-            return [check(data, me, {}, crypto) for data in envelopes]
-
-        if len(envelopes) <= CHECK_INLINE:
-            return work()
-        return await asyncio.get_running_loop().run_in_executor(self._checks, work)
+        await self._driver.call(release)
+        self._meter.count("handed_over", len(ids))
 
     def _admit(self, tx: MeshStore, via: PeerKey, checked: Sequence[Checked | Reject]) -> list[Outcome]:
         now, policy = self._driver.now(), self._policy()
@@ -122,12 +116,31 @@ class Queue:
         if isinstance(one, Reject):
             tx.count("rejected")
             return Outcome(Verdict.REFUSED, Reason.UNSUPPORTED)
-        if not self._local(tx, PeerKey(one.envelope.dst)):
-            return Outcome(Verdict.DEFERRED, Reason.POLICY)
+        if not self._local(PeerKey(one.envelope.dst)):
+            return Outcome(Verdict.DEFERRED, Reason.UNKNOWN)
         admission = admit(tx, one, via, policy, now)
         if admission.verdict is Verdict.STORED:
             _cure(tx, one)
         return Outcome(admission.verdict, admission.reason)
+
+
+def _tell(via: PeerKey, checked: Sequence[Checked | Reject], outcomes: Sequence[Outcome]) -> None:
+    """Log who writes to whom: at debug level, and nowhere else."""
+    for one, outcome in zip(checked, outcomes, strict=True):
+        to = "nobody" if isinstance(one, Reject) else one.envelope.dst.hex()[:16]
+        log.debug("%s brings an envelope to %s: %s", via.hex()[:16], to, _what_became(one, outcome))
+
+
+def _what_became(checked: Checked | Reject, outcome: Outcome) -> str:
+    """Return the name under which the meter counts an envelope."""
+    if isinstance(checked, Reject):
+        return f"refused.{checked.fault.value}"
+    reason = f".{outcome.reason.name.lower()}" if outcome.reason else ""
+    return outcome.verdict.name.lower() + reason
+
+
+def _waiting(recipient: PeerKey, after: int, limit: int, tx: MeshStore) -> Sequence[Held]:
+    return tx.waiting(recipient, after, limit)
 
 
 def _cure(tx: MeshStore, checked: Checked) -> None:
@@ -137,9 +150,14 @@ def _cure(tx: MeshStore, checked: Checked) -> None:
         _release(tx, PeerKey(checked.envelope.src), receipt.ids)
 
 
-def _release(tx: MeshStore, recipient: PeerKey, ids: Iterable[EnvelopeId]) -> None:
+def _release(tx: MeshStore, recipient: PeerKey, ids: Iterable[EnvelopeId]) -> int:
+    """Let go of a recipient's envelopes; return how many were here."""
+    gone = 0
     for id in ids:
         held: Held | None = tx.held(id)
         if held is not None and held.dst == recipient:
             tx.release(id)
-            tx.count("handed_over")
+            gone += 1
+    if gone:
+        tx.count("handed_over", gone)
+    return gone

@@ -1,8 +1,8 @@
-"""What a server's store needs from time to time: what is expired goes, and old ids are forgotten."""
+"""What a server's store needs from time to time: what is expired goes, and old ids, invites and users are forgotten."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from quicprochat.core.events import Effect, Event
 from quicprochat.core.store import MeshStore
@@ -10,13 +10,19 @@ from quicprochat.core.time import HOUR_MS, Instant, Now
 
 SWEEP_BATCH = 256
 """Rows of one kind in one transaction: nobody waits long behind a sweep."""
+USERS_BATCH = 16
+"""Each may leave a whole queue to delete."""
 SWEEP_EVERY_MS = HOUR_MS
 
 
 class Upkeep:
-    """Driven by the same driver as a node; it has no links and lets nothing out."""
+    """Driven by the same driver as a node; it has no links and lets nothing out.
 
-    def __init__(self) -> None:
+    ``forget_idle`` forgets users who are gone for good; see :meth:`Members.forget_idle`.
+    """
+
+    def __init__(self, forget_idle: Callable[[Now, int], int]) -> None:
+        self._forget_idle = forget_idle
         self._sweep_at = Instant(0)
 
     def start(self, tx: MeshStore, now: Now) -> Sequence[Effect]:
@@ -32,7 +38,9 @@ class Upkeep:
         for held in expired:
             tx.release(held.id)
             tx.count("expired")
-        more = tx.forget(now.at, SWEEP_BATCH) == SWEEP_BATCH or len(expired) == SWEEP_BATCH
+        forgotten = tx.forget(now.at, SWEEP_BATCH)
+        idle = self._forget_idle(now, USERS_BATCH)
+        more = len(expired) == SWEEP_BATCH or forgotten == SWEEP_BATCH or idle == USERS_BATCH
         self._sweep_at = now.at if more else Instant(now.at + SWEEP_EVERY_MS)
         return ()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
+from typing import cast
 
 from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.quic import events
@@ -17,6 +19,15 @@ from quicprochat.core.errors import QuicprochatError, UnavailableError
 RPC_STREAM = 0
 """The client's first two-way stream; it may open no other, and the server none (RFC 9000 §2.1)."""
 REASON_BYTES = 256
+
+TIMER_SLACK_S = 0.000_1
+
+PROTOCOL = 0x15
+"""The code for a peer that does what no honest one does."""
+
+log = logging.getLogger("quicprochat.quic")
+# aioquic warns of each connection that breaks the protocol, so anybody could fill the log.
+logging.getLogger("quic").setLevel(logging.CRITICAL)
 
 
 class Connection(QuicConnectionProtocol):
@@ -57,9 +68,20 @@ class Connection(QuicConnectionProtocol):
             raise UnavailableError(f"the other end opened no stream within {timeout_s:g} s") from None
 
     def end(self, code: int, reason: str) -> None:
-        """Close the connection and tell the other end why; what was not sent yet is lost."""
+        """Close the connection and tell the other end why; what was not sent yet is lost.
+
+        May be called from within a call that the peer made: its stream ends a little later.
+        """
         self._our_reason = self._our_reason or reason
+        if self._stream is not None:
+            self._stream.halt(ConnectionResetError(reason))
         self.close(code, reason.encode()[:REASON_BYTES].decode("utf-8", "ignore"))
+
+    async def leave(self, reason: str = "") -> None:
+        """End it now and free what a client holds, without waiting until the path is quiet."""
+        self.end(0, reason)
+        await asyncio.sleep(0)
+        self._finish(reason or "we have left")
 
     async def ended(self) -> str:
         """Wait for the end; return why."""
@@ -88,7 +110,11 @@ class Connection(QuicConnectionProtocol):
 
     def quic_event_received(self, event: events.QuicEvent) -> None:
         match event:
-            case events.StreamDataReceived(stream_id=id, data=data, end_stream=end) if id == RPC_STREAM:
+            case events.StreamDataReceived(stream_id=id, data=data, end_stream=end):
+                if id != RPC_STREAM:
+                    # aioquic lets a peer open another one when the first is finished.
+                    self.end(PROTOCOL, "a connection has one stream")
+                    return
                 if self._stream is None and not self._stream_came.done():
                     self._attach()
                 if self._stream is not None:
@@ -105,14 +131,50 @@ class Connection(QuicConnectionProtocol):
                 pass
 
     def datagram_received(self, data: bytes | str, addr: object) -> None:
-        super().datagram_received(data, addr)
+        quic = self._quic
+        try:
+            quic.receive_datagram(cast(bytes, data), cast(tuple[str, int], addr), now=self._loop.time())
+            self._process_events()
+            if flow.excessive(self._quic):
+                self.end(PROTOCOL, "too many fragments")
+        except Exception:
+            log.debug("a datagram could not be processed", exc_info=True)
+            self.end(PROTOCOL, "this could not be processed")
         if self._stream is not None:
             self._stream.acknowledged()
+        if quic._close_pending:
+            self.transmit()  # at once: until then aioquic would go on listening to a peer that was refused
+        else:
+            self._transmit_soon()
 
     def transmit(self) -> None:
-        """Send what is due, unless it is all over: aioquic's timer would go on without a socket."""
-        if not self._over.done():
-            super().transmit()
+        """Send what there is to send. A later deadline leaves the alarm where it is: it looks again when it rings."""
+        if self._transmit_task is not None:
+            self._transmit_task.cancel()
+            self._transmit_task = None
+        if self._over.done():
+            return  # the socket may be gone
+        assert self._transport is not None
+        for data, addr in self._quic.datagrams_to_send(now=self._loop.time()):
+            self._transport.sendto(data, addr)
+        self._set_alarm(self._quic.get_timer())
+
+    def _set_alarm(self, at: float | None) -> None:
+        if self._timer is not None and self._timer_at is not None and (at is None or at < self._timer_at):
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None and at is not None:
+            self._timer, self._timer_at = self._loop.call_at(at, self._handle_timer), at
+
+    def _handle_timer(self) -> None:
+        self._timer = None
+        at, now = self._quic.get_timer(), self._loop.time()
+        if at is not None and at > now + TIMER_SLACK_S:
+            self._set_alarm(at)
+            return
+        self._quic.handle_timer(now=max(at or now, now))
+        self._process_events()
+        self.transmit()
 
     # --- within
 

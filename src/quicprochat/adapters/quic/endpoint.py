@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from aioquic._buffer import Buffer
+from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.asyncio.server import QuicServer
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
@@ -20,9 +21,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from quicprochat.adapters.quic.connection import Connection
+from quicprochat.adapters.quic.datagrams import Datagrams
 from quicprochat.adapters.quic.flow import CONNECTION_WINDOW, STREAM_WINDOW
 from quicprochat.adapters.quic.tls import Check
 from quicprochat.core.errors import LocalError, UnavailableError
+
+log = logging.getLogger("quicprochat.quic")
 
 IDLE_S = 60.0
 """A connection on which nothing came for so long is over; a client sends something three times as often."""
@@ -74,7 +78,20 @@ class _Port(QuicServer):
         # Without tickets there is no resumption, so every token is one of our own confirmations.
         confirm = len(self._owner._shaking) >= HANDSHAKES // 2 or _has_token(data)
         self._retry = self._tokens if confirm else None  # type: ignore[assignment]
-        super().datagram_received(data, addr)
+        try:
+            super().datagram_received(data, addr)
+        except Exception:
+            self._owner.refused += 1
+            log.debug("a datagram could not be read", exc_info=True)
+
+    def _connection_terminated(self, protocol: QuicConnectionProtocol) -> None:
+        # aioquic's own walks through the ids of all connections: with thousands of them, a flood would win.
+        quic = protocol._quic
+        known = [quic.original_destination_connection_id, quic._retry_source_connection_id]
+        known += [id.cid for id in quic._host_cids]
+        for cid in known:
+            if cid is not None and self._protocols.get(cid) is protocol:
+                del self._protocols[cid]
 
 
 def _has_token(data: bytes) -> bool:
@@ -174,8 +191,8 @@ async def listen(
     configuration = _configuration(credentials, list(checks), client=False)
     bound = _socket(address)
     loop = asyncio.get_running_loop()
-    transport, port = await loop.create_datagram_endpoint(lambda: _Port(listener, configuration), sock=bound)
-    listener._transport, listener._port = transport, port
+    listener._port = _Port(listener, configuration)
+    listener._transport = Datagrams(loop, bound, listener._port)
     return listener
 
 
@@ -203,8 +220,8 @@ async def connect(
     _enlarge(ours)
     ours.setblocking(False)
     ours.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", 0))
-    make = partial(Connection, quic, {alpn: check}, settle, settle)
-    transport, connection = await loop.create_datagram_endpoint(make, sock=ours)
+    connection = Connection(quic, {alpn: check}, settle, settle)
+    transport = Datagrams(loop, ours, connection)
     connection._over.add_done_callback(lambda _: transport.close())
     try:
         connection.connect(target)

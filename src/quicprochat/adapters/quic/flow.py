@@ -2,12 +2,14 @@
 
 aioquic 1.7.2 doubles a window whenever half of it was received, read or not: a reader that pauses gathers 18 MB. Here
 the window slides over what the application took, so a connection holds no more than ``STREAM_WINDOW`` bytes unread.
+What windows do not bound is looked at after each datagram.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aioquic import tls
 from aioquic.quic.connection import (
     CONNECTION_LIMIT_FRAME_CAPACITY,
     MAX_STREAM_DATA_FRAME_CAPACITY,
@@ -25,6 +27,12 @@ STREAM_WINDOW = 512 * 1024
 """Unread bytes of the one stream: some 600 envelopes, and 10 MB/s over a path of 50 ms."""
 CONNECTION_WINDOW = STREAM_WINDOW + 64 * 1024
 """Of all streams together: what a peer sends on a stream that is refused counts too."""
+FRAGMENTS = 512
+"""Gaps in what was received. aioquic walks through all of them for each frame, and windows allow 250,000; packets of a
+usual size, every second of them lost, make 220."""
+HANDSHAKE_BYTES = 32 * 1024
+"""TLS messages not yet complete, in order or not. aioquic keeps 16 MiB of each connection, and copies them for each
+packet; a certificate chain has a few thousand bytes."""
 
 
 def slide(quic: QuicConnection, unread: Callable[[int], int]) -> None:
@@ -74,3 +82,16 @@ def due(quic: QuicConnection, stream_id: int, unread: int) -> bool:
         return False
     target = stream.receiver._buffer_start - unread + STREAM_WINDOW
     return bool(target - stream.max_stream_data_local >= STREAM_WINDOW // 2)
+
+
+def excessive(quic: QuicConnection) -> bool:
+    """Say whether the peer made aioquic keep what no honest one does; cheap, asked after each datagram."""
+    for crypto in quic._crypto_streams.values():
+        received = crypto.receiver
+        if len(received._ranges) > FRAGMENTS or len(received._buffer) > HANDSHAKE_BYTES:
+            return True
+    for stream in quic._streams.values():
+        if len(stream.receiver._ranges) > FRAGMENTS:
+            return True
+    context: tls.Context | None = getattr(quic, "tls", None)
+    return context is not None and len(context._receive_buffer) > HANDSHAKE_BYTES

@@ -3,6 +3,10 @@
 pycapnp 2.2.4 follows a null pointer when the end of the stream comes while it reads nothing, so a peer could kill the
 process: nothing is delivered while reading is paused, the end comes as ``connection_lost`` after the last byte, and
 ``eof_received`` is never called.
+
+pycapnp queues answers without limit, so a peer that asks and never reads could fill the memory. A server's stream
+delivers nothing while its own writer is paused: who doesn't take answers is not heard. A client's stream always
+delivers, which is why the two cannot wait for each other.
 """
 
 from __future__ import annotations
@@ -19,6 +23,9 @@ from quicprochat.adapters.quic.flow import due
 SEND_HIGH, SEND_LOW = 256 * 1024, 64 * 1024
 """Bytes not yet acknowledged by the peer: above the one its writer is asked to pause, below the other to go on."""
 
+ABORTED = 0x14
+"""The code of a stream that was given up."""
+
 
 class StreamTransport(asyncio.Transport):
     """One end of the stream. ``transmit`` makes the connection send soon; ``ended`` is told once of the end."""
@@ -28,6 +35,7 @@ class StreamTransport(asyncio.Transport):
     ) -> None:
         super().__init__()
         self.id = id
+        self._answers_first = not quic.configuration.is_client
         self.unread = 0
         """Bytes received that the reader has not taken."""
         self._quic = quic
@@ -45,13 +53,16 @@ class StreamTransport(asyncio.Transport):
         self._paused = False
         self._closing = False
         self._lost = False
+        self._error: Exception | None = None
 
     # --- asyncio.Transport
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """Hand the stream to its reader."""
+        """Hand the stream to its reader; one that comes too late is told so."""
         assert isinstance(protocol, asyncio.BufferedProtocol)
         self._protocol = protocol
+        if self._lost:
+            self._loop.call_soon(protocol.connection_lost, self._error)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         assert self._protocol is not None
@@ -104,6 +115,9 @@ class StreamTransport(asyncio.Transport):
 
     def abort(self) -> None:
         self._closing = True
+        if not self._lost:
+            self._quic.reset_stream(self.id, ABORTED)
+            self._transmit()
         self.lost(ConnectionAbortedError("aborted"))
 
     # --- what the connection tells
@@ -123,12 +137,20 @@ class StreamTransport(asyncio.Transport):
         if self._paused and self._unacknowledged() < SEND_LOW:
             self._paused = False
             self.get_protocol().resume_writing()
+            self._deliver()
+
+    def halt(self, error: Exception) -> None:
+        """Deliver nothing more and end it soon: may be called from within a call that the peer made."""
+        if not self._closing:
+            self._closing = True
+            self._loop.call_soon(self.lost, error)
 
     def lost(self, error: Exception | None) -> None:
         """End it here: the stream was reset, or the connection is gone. Any number of calls is one."""
         if self._lost:
             return
         self._lost = self._closing = True
+        self._error = error
         self._arrived.clear()
         self.unread = 0
         if self._flush_soon is not None:
@@ -156,16 +178,20 @@ class StreamTransport(asyncio.Transport):
     def _send(self, data: bytes, *, end: bool) -> None:
         try:
             self._quic.send_stream_data(self.id, data, end_stream=end)
-        except (AssertionError, RuntimeError):
+        except (RuntimeError, ValueError):
             return  # the stream was ended already, by us or by a reset
         self._transmit()
+
+    def _open(self) -> bool:
+        """Say whether the reader may be given something now."""
+        return self._reading and not self._closing and not (self._answers_first and self._paused)
 
     def _deliver(self) -> None:
         if self._delivering or self._protocol is None:
             return
         self._delivering = True
         try:
-            while self._reading and self._arrived and not self._lost:
+            while self._arrived and self._open():
                 chunk = self._arrived[0]
                 into = memoryview(self._protocol.get_buffer(len(chunk)))
                 count = min(len(into), len(chunk))
@@ -180,7 +206,7 @@ class StreamTransport(asyncio.Transport):
             self._delivering = False
         if self._lost:
             return
-        if self._finished and not self._arrived and self._reading:
+        if self._finished and not self._arrived and self._open():
             self._loop.call_soon(self.lost, ConnectionResetError("the peer ended the stream"))
         if due(self._quic, self.id, self.unread):
             self._transmit()

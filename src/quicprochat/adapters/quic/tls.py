@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from aioquic import tls
 from aioquic.quic.connection import QuicConnection
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from quicprochat.core.errors import LocalError
 
@@ -54,6 +55,7 @@ class PeerContext(tls.Context):
     def _server_handle_certificate(self, input_buf: object) -> None:
         super()._server_handle_certificate(input_buf)  # type: ignore[arg-type]
         if self._peer_certificate is None:
+            self._set_state(tls.State.SERVER_EXPECT_CERTIFICATE)  # a Finished that follows is out of order
             raise AlertCertificateRequired("a client certificate is needed")
 
     def _server_handle_certificate_verify(self, input_buf: object) -> None:
@@ -76,6 +78,8 @@ class PeerContext(tls.Context):
             self.refusal = error
             # The other end learns that it was refused, not why.
             raise AlertAccessDenied("this certificate is not accepted") from error
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise tls.AlertUnsupportedCertificate("this certificate has a key of an unknown kind") from error
 
 
 def authenticate(quic: QuicConnection, checks: Mapping[str, Check]) -> None:
@@ -106,10 +110,11 @@ def authenticate(quic: QuicConnection, checks: Mapping[str, Check]) -> None:
 
 def identity_of(quic: QuicConnection) -> bytes:
     """Return who is at the other end of a connection whose handshake is complete."""
-    context = quic.tls
-    assert isinstance(context, PeerContext)
-    assert context.identity is not None, "a handshake without a check"
-    return context.identity
+    identity = getattr(quic.tls, "identity", None)
+    if identity is None:  # not an assertion: those can be switched off
+        raise UntrustedError("a handshake without a check")
+    assert isinstance(identity, bytes)
+    return identity
 
 
 def refusal_of(quic: QuicConnection) -> UntrustedError | None:

@@ -31,6 +31,12 @@ struct Info {
   perRecipient @3 :UInt32;
   batchMax @4 :UInt16;
   inFlightMax @5 :UInt16;
+  registration @6 :Text;
+  # How a key becomes a user: "open", "invite" or "list".
+  admitted @7 :Bool;
+  # Whether this key is one. A key that is not can register and ask for this, and nothing else.
+  name @8 :Text;
+  # This key's name here, empty for none.
 }
 
 interface Entrance {
@@ -46,7 +52,15 @@ interface Session {
   subscribe @4 (receiver :Receiver) -> (problem :Problem);
   # Push what waits and what comes, until the connection ends; a second receiver replaces the first.
   publish @5 (record :Data, ageMs :UInt64) -> (problem :Problem);
+  # This key's own record; it is kept if it is newer than the one that is here, and nothing is said of it if not.
   findRecord @6 (key :Data) -> (record :Data, ageMs :UInt64, problem :Problem);
+  # Empty where there is none.
+  register @7 (name :Text, invite :Text) -> (name :Text, domain :Text, problem :Problem);
+  # Claim a name, bound to this key from then on; or become a user by an invite; or both. Answers with the name as it
+  # is kept: Unicode NFKC, case folded.
+  findName @8 (name :Text) -> (key :Data, problem :Problem);
+  # The server's word for whose name this is; code "not_found" where it is nobody's.
+  info @9 () -> (info :Info, problem :Problem);
 }
 
 interface Receiver {
