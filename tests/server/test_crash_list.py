@@ -30,7 +30,7 @@ from tests.server.attacked import (
     until,
     vanish,
 )
-from tests.unit.test_quic_limits import Forger
+from tests.unit.quic_pairs import Forger
 
 from quicprochat.adapters import quic, rpc
 from quicprochat.core.gate import Reason, Verdict

@@ -83,6 +83,9 @@ class Scope(Enum):
     REQUESTS = "requests"
     """Messages from strangers in the inbox, not yet accepted; key empty for all, or the author."""
 
+    # Members are single, so who they are will do: Enum's own is Python, and a quota is asked five times an envelope.
+    __hash__ = object.__hash__
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
