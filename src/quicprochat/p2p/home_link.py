@@ -240,18 +240,16 @@ class HomeLink:
         plan = self._plan
         connection = await quic.connect((plan.host, plan.port), ALPN, plan.credentials, check, CONNECT_S)
         self._connection = connection
+        serving: asyncio.Task[None] | None = None
         try:
             remote = rpc.Remote(await connection.stream(CONNECT_S), rpc.home.Entrance)
             serving = asyncio.create_task(remote.run())
-            try:
-                await self._stay(connection, remote)
-            finally:
-                connection.end(Goodbye.LEAVING, "goodbye")
-                self._session = None
-                await asyncio.wait([serving])
+            await self._stay(connection, remote)
         finally:
             self._connection = None
-            connection.end(Goodbye.LEAVING, "goodbye")
+            await connection.leave()
+            if serving is not None:
+                await asyncio.wait([serving])
 
     async def _stay(self, connection: quic.Connection, remote: rpc.Remote) -> None:
         clock = asyncio.get_running_loop().time
