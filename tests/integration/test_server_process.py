@@ -237,7 +237,7 @@ def test_an_invite_makes_a_user_whose_name_is_its_own(server: Server) -> None:
             with pytest.raises(Problem) as unknown:
                 await bob("findName", "eve")
             assert unknown.value.code == "not_found"
-            assert await bob.put(BOB.envelope(ADA, 1), BOB.envelope(EVE, 2)) == [(STORED, 0), (DEFERRED, 8)]
+            assert await bob.put(BOB.envelope(ADA, 1), BOB.envelope(EVE, 2)) == [(STORED, 0), (DEFERRED, 9)]
 
     play(scenario)
     users = {user["public_key"]: user for user in server.ask("users")}
@@ -302,7 +302,7 @@ def test_a_removed_user_is_hung_up_on_and_leaves_nothing(server: Server) -> None
             assert removed == {"public_key": ADA.key.hex(), "messages": 1}
             with pytest.raises(QuicprochatError):
                 await ada("info")
-            assert await bob.put(BOB.envelope(ADA, 2)) == [(DEFERRED, 8)]
+            assert await bob.put(BOB.envelope(ADA, 2)) == [(DEFERRED, 9)]
             await bob("register", "ada", "")
 
     play(scenario)

@@ -22,6 +22,8 @@ class Machine:
     def __init__(self, name: str, home: Path) -> None:
         self.name = name
         self.home = home
+        self.prelude = ""
+        """What ``qpc`` runs first on this machine."""
         self._daemon: subprocess.Popen[str] | None = None
 
     def command(self, *words: str) -> list[str]:
@@ -30,7 +32,7 @@ class Machine:
     def start(self, *options: str) -> None:
         # zeroconf leaves a socket to the garbage collector where an interface does not take its address yet.
         warnings = ("-W", "error", "-W", "ignore::ResourceWarning")
-        qpc = [sys.executable, *warnings, "-c", PROGRAM, "daemon", "--home", str(self.home), *options]
+        qpc = [sys.executable, *warnings, "-c", self.prelude + PROGRAM, "daemon", "--home", str(self.home), *options]
         self._daemon = subprocess.Popen(
             self.command(*qpc), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env=environment(QPC_NO_DISCOVERY="0"),
@@ -49,12 +51,20 @@ class Machine:
         assert "Traceback" not in talk, talk
         return talk
 
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command on this machine."""
+        program = [sys.executable, "-c", self.prelude + PROGRAM, *words, "--json", "--home", str(self.home)]
+        return subprocess.run(self.command(*program), capture_output=True, text=True, env=environment())
+
     def qpc(self, *words: str) -> Any:
         """Run a command on this machine and return its JSON answer."""
-        program = [sys.executable, "-c", PROGRAM, *words, "--json", "--home", str(self.home)]
-        done = subprocess.run(self.command(*program), capture_output=True, text=True, env=environment())
+        done = self.run(*words)
         assert done.returncode == 0, (words, done.stderr)
         return json.loads(done.stdout)
+
+    def inbox(self) -> list[Any]:
+        """Return the lines of the inbox."""
+        return [json.loads(line) for line in self.run("inbox").stdout.splitlines()]
 
     def dns(self, *words: str) -> subprocess.Popen[str]:
         """Start the hand-made mDNS program here."""

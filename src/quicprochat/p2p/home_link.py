@@ -35,7 +35,9 @@ CONNECT_S = 5.0
 ASK_S = 10.0
 LOOK_UP_S = 3.0
 """How long a look-up may hold up a message that is being sent."""
-KEEP_ALIVE_S = 20.0
+KEEP_ALIVE_S = 10.0
+ANSWER_S = 4.0
+"""Packets lost on the way are sent again meanwhile, three times or more."""
 BATCH = 64
 BATCHES_IN_FLIGHT = 4
 RETRY_FIRST_S, RETRY_LAST_S = 0.5, 60.0
@@ -316,9 +318,14 @@ class HomeLink:
             self._owner.post(LinkDown(self.id))
 
     async def _keep_alive(self, connection: quic.Connection) -> None:
+        """Ask for a sign of life again and again: a server that died, or lost its network, says nothing of it."""
         while True:
             await asyncio.sleep(KEEP_ALIVE_S)
-            connection.keep_alive()
+            try:
+                async with asyncio.timeout(ANSWER_S):
+                    await connection.answered()
+            except TimeoutError:
+                await connection.leave("the server does not answer any more")
 
     async def _hand_over(self, session: Any, group: asyncio.TaskGroup) -> None:
         room = asyncio.Semaphore(BATCHES_IN_FLIGHT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import cast
 
 from aioquic.asyncio.protocol import QuicConnectionProtocol
@@ -99,6 +100,11 @@ class Connection(QuicConnectionProtocol):
             return refusal
         why = self._over.result() if self._over.done() else "it is closed"
         return UnavailableError(f"{what}: {why}")
+
+    async def answered(self) -> None:
+        """Wait until the other end's machine has acknowledged something sent now, or the connection is over."""
+        with suppress(ConnectionError):
+            await self.ping()
 
     def keep_alive(self) -> None:
         """Send something that the other end must acknowledge: the idle timeout begins anew on both sides."""
