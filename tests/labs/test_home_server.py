@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -72,6 +73,8 @@ def test_message_for_somebody_away_survives_the_servers_death(
 ) -> None:
     server, a, b = lab
     a.prelude = b.prelude = prelude
+    if not shutil.which("tcpdump"):
+        pytest.skip("tcpdump is not installed")
     capture = tmp_path / "capture"
     sniffer = subprocess.Popen(
         server.command("tcpdump", "-i", "eth0", "-U", "-w", str(capture), "udp", "port", "7000"),
