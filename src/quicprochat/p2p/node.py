@@ -49,7 +49,7 @@ from quicprochat.core.link import FrameType, Hello, encode_interest, encode_reco
 from quicprochat.core.memory import MemoryStore
 from quicprochat.core.node import RECORDS_MAX, Node
 from quicprochat.core.receipt import OPEN_STATES, State
-from quicprochat.core.record import PeerRecord, open_record
+from quicprochat.core.record import PeerRecord, reread_verified
 from quicprochat.core.store import Line, LineKind, MeshStore, Scope, Sent, Sighting, StoredRecord
 from quicprochat.core.time import WallTime
 from quicprochat.p2p.book import AddressBook, looks_whole
@@ -233,8 +233,10 @@ class P2pNode:
         for key in waited_for:
             self._links.want(key)
         for stored in records:
+            if not self._links.wants(stored.key):
+                continue
             address = worked.get(stored.key)
-            self._links.learn(open_record(stored.data, self._crypto), Address.parse(address) if address else None)
+            self._links.learn(reread_verified(stored), Address.parse(address) if address else None)
         for contact in self._book.identity.contacts.values():
             self._dial_contact(contact)
 
@@ -561,7 +563,7 @@ class P2pNode:
         """Return contacts, and peers that were met, heard of or are announced here; contacts first."""
 
         def read(store: MeshStore) -> tuple[dict[PeerKey, PeerRecord], dict[PeerKey, Sighting]]:
-            records = {r.key: open_record(r.data, self._crypto) for r in store.records(RECORDS_MAX)}
+            records = {r.key: reread_verified(r) for r in store.records(RECORDS_MAX)}
             return records, {s.key: s for s in store.sightings(RECORDS_MAX)}
 
         records, sightings = await self._call(read)
