@@ -227,7 +227,7 @@ class Node:
         self._by_peer[event.peer] = neighbour
         self._posts.link_up(event.peer, event.store_epoch, now.at)
         address = str(event.address) if event.address else ""
-        tx.see(Sighting(event.peer, now.wall, now.at, address))
+        tx.see(Sighting(event.peer, now.wall, now.at, address), self._policy.contacts)
 
     def _link_down(self, event: LinkDown, tx: MeshStore, now: Now) -> None:
         self._spread.link_down(event.link)
