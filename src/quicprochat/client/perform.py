@@ -85,7 +85,7 @@ class Performer:
             item = await self._session.ask(command, request.args)
             await self.show(command, item)
             if request.args.get("qr") and not self._json:
-                await self._out.write(qr_text(qr_content(command, item), sys.stdout.encoding))
+                await self._out.write(qr_text(qr_content(command, item), self._out.encoding))
             if command == "server":
                 say("the address is kept; connecting to a home server comes in a later version")
             if command in ("add", "accept") and not self._json:
