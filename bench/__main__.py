@@ -1,6 +1,7 @@
 """Run the benchmarks one after the other, each as a process of its own; name some to run only those.
 
-python -m bench [two_people | ephemeral | first_message | announcements | idle | flood | prompt | micro_store]...
+python -m bench [two_people | ephemeral | first_message | announcements | idle | flood | prompt | home_server
+                 | micro_store]...
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ RUNS = {
     "flood": ("bench.flood",),
     "idle": ("bench.idle",),
     "prompt": ("bench.prompt",),
+    "home_server": ("bench.home_server",),
     "micro_store": ("bench.micro_store",),
 }
 

@@ -12,6 +12,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fuzz import words
+
 ROOT = Path(__file__).resolve().parents[1]
 CORPUS = ROOT / "fuzz" / "corpus"
 LONGEST = 2_500
@@ -74,8 +76,24 @@ def seeds() -> dict[str, list[bytes]]:
         "identity": [text.encode() for text in files] + [files[1].encode()[:-9], b"[" * 2_000],
         "export": [*(header + document for document in moved), header, header[:-20] + b"\xff" * 20, moved[1]],
         "channel": [*posts, post, post + b"\x80" + bytes(185), b"freifunk", "Gru\u0308ße".encode()],
+        "rpc": conversations(),
         "check": wires + hexed("wire", "receipts", "messages", "messages_unopenable") + inners[:1] + [post],
     }
+
+
+def conversations() -> list[bytes]:
+    """Return what a client may say, after its greeting or with it; the first byte is where it is cut."""
+    hello = words.bootstrap(0) + words.enter(1)
+    calls = [
+        words.session_call(2, "enqueue", envelope=bytes(64)),
+        words.session_call(2, "batchEnqueue", envelopes=[b"one", b"two"]),
+        words.session_call(2, "fetch", after=0, limit=10),
+        words.session_call(2, "acknowledge", ids=[bytes(32)]),
+        words.subscribe(),
+        words.call(2, 0, (), words.ENTRANCE, 77),
+        words.finish(1),
+    ]
+    return [b"\0" + call for call in calls] + [b"\x40" + hello + b"".join(calls), b"\0" + b"".join(calls)]
 
 
 def named() -> dict[Path, bytes]:

@@ -225,6 +225,7 @@ def everything(store: MeshStore) -> dict[str, object]:
         "fates": [store.fate(envelope(name).id) for name in names],
         "held": [store.held(held(name).id) for name in names],
         "waiting": [list(store.waiting(key(name), 0, 100)) for name in ("ann", "bob", "dan")],
+        "own": list(store.own(0, 100)),
         "expired": list(store.expired(at(10_000), 100)),
         "next": store.next_expiry(),
         "usage": [store.usage(*scope) for scope in scopes],
@@ -364,6 +365,21 @@ def test_what_waits_for_a_destination_comes_in_order_of_arrival(store: MeshStore
     assert [h.serial for h in store.waiting(key("ann"), waiting[1].serial, 2)] == [h.serial for h in waiting[2:4]]
     assert list(store.waiting(key("ann"), waiting[-1].serial, 2)) == []
     assert list(store.waiting(key("nobody"), 0, 2)) == []
+
+
+def test_our_own_envelopes_come_in_order_whoever_they_are_to(store: MeshStore) -> None:
+    mine = [held(f"m{number}", dst="ann" if number % 2 else "bob") for number in range(4)]
+    with Step(store) as tx:
+        serials = []
+        for number, item in enumerate(mine):
+            serials.append(tx.hold(item))
+            tx.hold(held(f"t{number}", src="cat", via="cat"))
+    assert [item.id for item in store.own(0, 100)] == [item.id for item in mine]
+    assert [item.serial for item in store.own(serials[0], 2)] == serials[1:3]
+    with Step(store) as tx:
+        tx.release(mine[1].id)
+    assert [item.id for item in store.own(0, 100)] == [mine[0].id, mine[2].id, mine[3].id]
+    assert list(store.own(serials[-1], 100)) == []
 
 
 def test_serials_are_not_used_again(store: MeshStore) -> None:

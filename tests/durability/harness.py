@@ -89,7 +89,8 @@ def settle_in(name: str, log: Path, home: Path, outside: Path) -> Owner:
 
 def worker_env() -> dict[str, str]:
     """The environment in which a worker finds the package that is under test."""
-    return {**os.environ, "PYTHONPATH": str(Path(quicprochat.__file__).parent.parent)}
+    places = [Path(quicprochat.__file__).parent.parent, Path(__file__).parents[2]]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places))}
 
 
 class Worker:

@@ -11,7 +11,6 @@ import asyncio
 import itertools
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -19,7 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import apsw
+from tests.durability.mortal import Executioner, MortalDisk, die
 
 from quicprochat.adapters import system
 from quicprochat.adapters.iroh import endpoint
@@ -32,7 +31,6 @@ from quicprochat.core.ids import PeerKey, Uid
 from quicprochat.core.receipt import State
 from quicprochat.core.store import LineKind, MeshStore
 from quicprochat.p2p import node as p2p
-from quicprochat.p2p.driver import Point
 from quicprochat.p2p.node import P2pNode
 from quicprochat.p2p.options import Options
 
@@ -56,30 +54,6 @@ class Facts:
         os.write(self._file, f"{kind} {uid.hex() if uid else '-'} {detail}\n".encode())
 
 
-class Executioner:
-    """Kills this process at the n-th time that a named moment comes."""
-
-    def __init__(self, moment: str, nth: int) -> None:
-        self._moment = moment
-        self._left = nth
-
-    def at(self, moment: str, pause_s: float = 0.0) -> None:
-        """Die if it is time; ``pause_s`` before that, in which other threads go on."""
-        if moment == self._moment:
-            self._left -= 1
-            if self._left == 0:
-                time.sleep(pause_s)
-                die()
-
-    def point(self, point: Point) -> None:
-        self.at(point.name)
-
-
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-    signal.pause()
-
-
 class Machine:
     """The clocks of a machine, under the real SystemClock: ``wall`` and ``since_boot`` are offsets in milliseconds."""
 
@@ -94,44 +68,6 @@ class Machine:
 
     def set(self, wall: int, since_boot: int = 0, synchronised: bool = True) -> None:
         self.wall, self.since_boot, self.synchronised = wall, since_boot, synchronised
-
-
-PAUSE_S = 0.2
-"""A disk may take so long; whoever is told something meanwhile is told too early."""
-
-
-class MortalFile(apsw.VFSFile):
-    """A database file, or its log; dies in the middle of a write, or just before a sync."""
-
-    def __init__(self, filename: apsw.URIFilename | str, flags: list[int], executioner: Executioner) -> None:
-        name = filename if isinstance(filename, str) else filename.filename()
-        self._kind = "log" if name.endswith("-wal") else "file"
-        self._executioner = executioner
-        super().__init__("", filename, flags)
-
-    def xWrite(self, data: bytes, offset: int) -> None:
-        half = data[: len(data) // 2]
-        self._executioner.at(f"{self._kind}:before-write", PAUSE_S)
-        super().xWrite(half, offset)
-        self._executioner.at(f"{self._kind}:half-write", PAUSE_S)
-        super().xWrite(data, offset)
-
-    def xSync(self, flags: int) -> None:
-        self._executioner.at(f"{self._kind}:sync", PAUSE_S)
-        super().xSync(flags)
-
-
-class MortalDisk(apsw.VFS):
-    """SQLite's own file layer with :class:`MortalFile`."""
-
-    def __init__(self, executioner: Executioner) -> None:
-        self._executioner = executioner
-        super().__init__("mortal", "")
-
-    def xOpen(self, name: apsw.URIFilename | str | None, flags: list[int]) -> apsw.VFSFile:
-        if name is None:
-            return super().xOpen(name, flags)
-        return MortalFile(name, flags, self._executioner)
 
 
 class TestNode(P2pNode):

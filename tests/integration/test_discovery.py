@@ -77,18 +77,14 @@ def test_mail_for_a_peer_whose_record_a_neighbour_brings_leaves_at_once(tmp_path
             person.end()
 
 
-def test_a_home_server_is_noted_and_nothing_is_said_that_is_not_so(people: tuple[Person, Person]) -> None:
+def test_a_home_server_is_noted_and_tried_until_it_answers(people: tuple[Person, Person]) -> None:
     alice, _ = people
-    assert alice.ask("server") == {"server": "", "connected": False}
-    assert alice.ask("mesh", "server", "Mesh.Example.org:7000") == {
-        "server": "mesh.example.org:7000",
-        "connected": False,
-    }
-    assert alice.ask("server") == {"server": "mesh.example.org:7000", "connected": False}
-    shown = alice.run("server")
-    assert shown.out == "mesh.example.org:7000\n"
-    assert "later version" in shown.talk
+    assert alice.ask("server")["server"] == ""
+    chosen = alice.ask("mesh", "server", "127.0.0.1:9")
+    assert (chosen["server"], chosen["connected"], chosen["standing"]) == ("127.0.0.1:9", False, "unreachable")
+    assert "did not answer" in chosen["trouble"]
     wrong = alice.run("--json", "server", "mesh.example.org")
     assert wrong.code == 2
     assert "host:port" in wrong.error["message"]
-    assert alice.ask("server")["server"] == "mesh.example.org:7000", "what is wrong changes nothing"
+    assert alice.ask("server")["server"] == "127.0.0.1:9", "what is wrong changes nothing"
+    assert alice.ask("server", "--off")["server"] == ""

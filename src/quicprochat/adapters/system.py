@@ -50,6 +50,11 @@ def _since_boot_ms() -> int:
     return time.clock_gettime_ns(clock) // 1_000_000
 
 
+def monotonic_us() -> int:
+    """Return CLOCK_MONOTONIC in microseconds, for those who compare with their own reading of it."""
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1_000
+
+
 class SystemClock:
     """The life clock of a home on this machine; see ``core.time``.
 

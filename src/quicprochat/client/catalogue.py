@@ -130,9 +130,18 @@ _ALL = (
             " copies of one identity make messages go astray: stop the old one first."),
     Command("peers", "list contacts, peers met or heard of, and who is on the local network", shape=Shape.LIST,
             options=(Option(("--scan",), "first wait so long for peers to be found", Value.SECONDS, "S"),)),
-    Command("server", "note your home server, or show which is noted",
-            (Word("server", "<host:port>", required=False),), plain=True,
-            details="This version keeps the address for later and connects to no server yet."),
+    Command("server", "connect to a home server, or show how you stand with it",
+            (Word("server", "<host:port>", required=False),), plain=True, network=True,
+            options=(Option(("--off",), "have no home server any more", Value.FLAG),
+                     Option(("--trust",), "the server's fingerprint: accepted even if it had another before",
+                            shown="HEX")),
+            details="A home server keeps messages for you while you are away, and for others from you; it sees keys"
+            " and sizes, never text. It is remembered, and your node stays connected to it. The server's key is"
+            " remembered at the first visit; exit code 4: it has another now, and nothing was sent to it."),
+    Command("register", "become a user of your home server, or take a name there",
+            (Word("name", "<name>", required=False),), plain=True, network=True,
+            options=(Option(("--invite",), "the code that its operator gave you", shown="CODE"),),
+            details="A name at a home server belongs to the key that took it first. Exit code 7: the server said no."),
     Command("add", "add a contact, or rename one", (Word("contact", "<ticket|key[@ip:port]|peer>"),), (NAME,),
             plain=True,
             details="A peer that is in reach or has written can be added by the first 8 digits of its key or more."
@@ -219,6 +228,5 @@ _ALL = (
 COMMANDS = {command.name: command for command in _ALL}
 
 NOT_YET = {
-    "register": NotYet("names at a home server are not in this version yet", plain=True),
     "sim": NotYet("the simulator is not in this version yet", plain=True),
 }

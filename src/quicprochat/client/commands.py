@@ -22,12 +22,13 @@ from quicprochat.client.shapes import (
     route_object,
     sent_object,
     server_object,
+    standing_object,
     status_object,
     store_object,
     trace_object,
 )
 from quicprochat.core.envelope import TTL_DEFAULT_S
-from quicprochat.core.errors import LocalError, UnavailableError
+from quicprochat.core.errors import LocalError, QuicprochatError, UnavailableError
 from quicprochat.core.identity import KEY_PREFIX_MIN
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.receipt import State
@@ -148,8 +149,37 @@ async def peers(node: P2pNode, args: Args) -> Answer:
 
 
 async def server(node: P2pNode, args: Args) -> Answer:
-    """Note a home server, or show which is noted."""
-    yield {"server": await node.home_server(args.optional("server")), "connected": False}
+    """Choose the home server, or show how we stand with it."""
+    wanted, trust = args.optional("server"), args.optional("trust")
+    found = node.server()
+    if args.flag("off"):
+        found = await node.use_server("")
+    elif wanted is not None or trust is not None:
+        found = await node.use_server(wanted or found.server, trust=_fingerprint(trust))
+    if found.standing == "untrusted" and isinstance(found.trouble, QuicprochatError):
+        raise found.trouble
+    yield standing_object(found)
+
+
+async def register(node: P2pNode, args: Args) -> Answer:
+    """Become a user of the home server, or take a name there."""
+    name, invite = args.optional("name") or "", args.optional("invite") or ""
+    if not name and not invite:
+        raise LocalError("a name or an invitation is needed; write: qpc register NAME, or qpc register --invite CODE")
+    name, domain = await node.register(name, invite)
+    yield {"name": name, "domain": domain, "public_key": node.key.hex()}
+
+
+def _fingerprint(text: str | None) -> bytes | None:
+    if text is None:
+        return None
+    try:
+        digits = bytes.fromhex(text)
+    except ValueError:
+        digits = b""
+    if len(digits) != 32:
+        raise LocalError("a server's fingerprint has 64 hexadecimal digits; its operator's qpc-server status shows it")
+    return digits
 
 
 async def add(node: P2pNode, args: Args) -> Answer:
@@ -332,6 +362,6 @@ HANDLERS: dict[str, Callable[[P2pNode, Args], Answer]] = {
     command.__name__: command
     for command in (
         identity, export, store, route, peers, server, add, verify, block, unblock, requests, accept, send, wait,
-        cancel, trace, inbox, listen, subscribe, unsubscribe, channels, broadcast, reached, watch,
+        cancel, trace, inbox, listen, subscribe, unsubscribe, channels, broadcast, reached, watch, register,
     )
 }  # fmt: skip

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from quicprochat.client.catalogue import COMMANDS, GLOBALS, NOT_YET, Command, Option
 from quicprochat.client.grammar import find_command
+from quicprochat.console.text import table as _table
+from quicprochat.console.text import wrapped as _wrapped
 
 STATES = (
     ("queued", "safe on your disk, nobody else has it"),
@@ -93,19 +95,3 @@ def _option(option: Option) -> tuple[str, str]:
 
 def _not_yet(start: str) -> str:
     return "Not there yet: " + ", ".join(f"{start}{'' if c.plain else 'mesh '}{name}" for name, c in NOT_YET.items())
-
-
-def _table(rows: list[tuple[str, str]]) -> str:
-    width = max(len(left) for left, _ in rows if len(left) <= 30) + 4
-    lines = []
-    for left, right in rows:
-        text = _wrapped(right, 100 - width).replace("\n", "\n" + " " * width)
-        gap = f"  {left:<{width - 2}}" if len(left) + 3 < width else f"  {left}\n{' ' * width}"
-        lines.append(gap + text)
-    return "\n".join(lines)
-
-
-def _wrapped(text: str, width: int = 100) -> str:
-    import textwrap
-
-    return textwrap.fill(text.strip(), width, break_on_hyphens=False)

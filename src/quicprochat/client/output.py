@@ -2,59 +2,25 @@
 
 from __future__ import annotations
 
-import logging
-import unicodedata
-from datetime import datetime
 from typing import Any
 
 from quicprochat.client.catalogue import OPEN_MEANS
+from quicprochat.console.text import (
+    LOG_MAX_CHARS,
+    SHOWN_MAX_CHARS,
+    SafeFormatter,
+    display,
+    display_line,
+    plural,
+)
+from quicprochat.console.text import fields as _fields
+from quicprochat.console.text import shown_time as _time
 
-SHOWN_MAX_CHARS = 4_096
-LOG_MAX_CHARS = 65_536
-
-_SPACES = frozenset("\t\v\f\x85\u2028\u2029")
-_MARKS_THAT_SHOW = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd")
-"""Format characters with a shape of their own (Unicode: Prepended_Concatenation_Mark)."""
-_BLANKS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")
-"""Letters and marks that show nothing, and so could tell two equal looking names apart."""
+__all__ = [
+    "LOG_MAX_CHARS", "SHOWN_MAX_CHARS", "Json", "SafeFormatter", "display", "display_line", "empty", "human", "plural",
+]  # fmt: skip
 
 Json = dict[str, Any]
-
-
-def display(text: str, limit: int = SHOWN_MAX_CHARS) -> str:
-    """Return a stranger's text as it may be shown: no control, bidi or invisible characters, normalised, not endless.
-
-    Newlines stay, tabs and other line separators become spaces. What steers a terminal (C0, C1, DEL), turns the writing
-    direction around or cannot be seen is taken out; so are halves of surrogate pairs.
-    """
-    shown = unicodedata.normalize("NFC", "".join(filter(None, map(_shown, text))))
-    if len(shown) > limit:
-        return f"{shown[:limit]}… ({len(shown) - limit} more characters; --json shows all)"
-    return shown
-
-
-def _shown(character: str) -> str:
-    if character.isascii():
-        return character if character.isprintable() or character == "\n" else " " if character in _SPACES else ""
-    if character in _SPACES:
-        return " "
-    if character in _BLANKS or (
-        unicodedata.category(character) in ("Cc", "Cf", "Cs") and character not in _MARKS_THAT_SHOW
-    ):
-        return ""
-    return character
-
-
-def display_line(text: str, limit: int = SHOWN_MAX_CHARS) -> str:
-    """Return a text as :func:`display` does, on one line."""
-    return display(text.replace("\n", " "), limit)
-
-
-class SafeFormatter(logging.Formatter):
-    """Log lines; a peer's words in them cannot steer the terminal that shows them."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return display(super().format(record), LOG_MAX_CHARS)
 
 
 def human(command: str, item: Json) -> str:
@@ -67,11 +33,6 @@ def empty(command: str) -> str:
     return _EMPTY.get(command, "")
 
 
-def plural(count: int, what: str) -> str:
-    """Return ``1 message``, ``2 messages``."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
 def _peer_name(item: Json, key: str) -> str:
     """Return a name one can trust to be the owner's own choice, else the key's first digits."""
     return display_line(item["name"], 64) if item.get("name") else item[key][:16]
@@ -79,18 +40,6 @@ def _peer_name(item: Json, key: str) -> str:
 
 def _contact_name(item: Json) -> str:
     return _peer_name(item, "public_key") if item["contact"] else str(item["public_key"][:16])
-
-
-def _time(text: str | None) -> str:
-    """Return a time of day and date here; a clock that cannot be right is not quoted."""
-    if text is None or text < "2026":
-        return "????-??-?? ??:??"
-    return f"{datetime.fromisoformat(text).astimezone():%Y-%m-%d %H:%M}"
-
-
-def _fields(*fields: tuple[str, object]) -> str:
-    width = max(len(name) for name, _ in fields) + 2
-    return "\n".join(f"{name:<{width}}{value}".rstrip() for name, value in fields)
 
 
 def _marks(item: Json) -> str:
@@ -136,7 +85,15 @@ def _peer(item: Json) -> str:
 
 
 def _server(item: Json) -> str:
-    return str(item["server"]) or "(none; note one with: qpc server <host:port>)"
+    if not item["server"]:
+        return "(none; choose one with: qpc server <host:port>)"
+    domain = f" ({display_line(item['domain'], 64)})" if item["domain"] else ""
+    lines = [f"{display_line(item['server'])}{domain}: {item['standing']}"]
+    if item["fingerprint"]:
+        lines.append(f"fingerprint {item['fingerprint']}")
+    if item["trouble"]:
+        lines.append(display_line(item["trouble"]))
+    return "\n".join(lines)
 
 
 def _added(item: Json) -> str:

@@ -7,22 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections import deque
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from typing import Any
 
 from quicprochat.client.catalogue import COMMANDS, Shape
-from quicprochat.client.errors import OK, CallError, code_of, exit_code
+from quicprochat.client.errors import OK, CallError
 from quicprochat.client.extra import mesh_installed
 from quicprochat.client.grammar import Request
-from quicprochat.client.output import LOG_MAX_CHARS, SHOWN_MAX_CHARS, display, empty, human, plural
+from quicprochat.client.output import empty, human, plural
 from quicprochat.client.qr import qr_content, qr_text
 from quicprochat.client.session import Session
 from quicprochat.client.socket import Json
 from quicprochat.client.stdio import Writes
-from quicprochat.core.errors import LocalError, QuicprochatError
+from quicprochat.console.text import complain, say
+from quicprochat.core.errors import LocalError
+
+__all__ = ["Performer", "complain", "need_mesh", "say"]
 
 LINGER_S = 5.0
 """How long a call that runs its own node stays for the delivery of what it sent."""
@@ -33,23 +34,6 @@ OPEN_MAX = 1_000
 """Messages of one prompt whose delivery is waited for when it is left; the last ones."""
 LOST = "with --ephemeral nothing outlives the node"
 INSTALL = "pip install 'quicprochat[mesh]'"
-
-
-def say(text: str, limit: int = SHOWN_MAX_CHARS) -> None:
-    """Tell the person something that is no data."""
-    if sys.stderr is not None:
-        with suppress(OSError):  # nobody listens
-            print(display(text, limit), file=sys.stderr, flush=True)
-
-
-def complain(error: QuicprochatError, *, as_json: bool) -> int:
-    """Report an error; return the exit code."""
-    message = display(str(error))
-    if as_json:
-        say(json.dumps({"error": {"code": code_of(error), "message": message}}), LOG_MAX_CHARS)
-    else:
-        say(f"qpc: {message}")
-    return exit_code(error)
 
 
 def need_mesh(request: Request) -> None:
@@ -86,8 +70,6 @@ class Performer:
             await self.show(command, item)
             if request.args.get("qr") and not self._json:
                 await self._out.write(qr_text(qr_content(command, item), self._out.encoding))
-            if command == "server":
-                say("the address is kept; connecting to a home server comes in a later version")
             if command in ("add", "accept") and not self._json:
                 say("to be sure that it is the right person, compare digits: qpc mesh verify <peer>")
             if command == "subscribe" and request.args.get("key") == "new" and not self._json:
@@ -129,7 +111,7 @@ class Performer:
         try:
             if until is not None:
                 sent = await self._wait(sent["id"], until, timeout)
-            elif not self._session.hello.stays and mesh_installed():
+            elif not self._session.hello.stays and self._session.hello.networked:
                 sent = await self._linger(sent["id"])
         except asyncio.CancelledError:
             say(f"no longer waiting; the message {sent['id']} is in the outbox")

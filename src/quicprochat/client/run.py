@@ -14,7 +14,6 @@ from typing import Any
 
 from quicprochat.client.catalogue import COMMANDS
 from quicprochat.client.errors import INTERRUPTED, OK
-from quicprochat.client.extra import mesh_installed
 from quicprochat.client.grammar import Request
 from quicprochat.client.output import SafeFormatter
 from quicprochat.client.perform import Performer, need_mesh, say
@@ -67,8 +66,8 @@ async def daemon(settings: Settings) -> int:
         await session.own()
         node = session.node
         assert node is not None
-        if not mesh_installed():
-            say("this installation has no links: messages are kept, and nothing is sent or received")
+        if not node.networked:
+            say("no links in this installation, and no home server is chosen: messages are kept, none leaves or comes")
         with suppress(BrokenPipeError):
             await Output().write(" ".join(("ready", node.key.hex(), *map(str, node.addresses()))) + "\n")
         await node.failed()

@@ -8,7 +8,7 @@ import socket as sockets
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from quicprochat.client.commands import answer
@@ -174,7 +174,7 @@ class Server:
             return {"moved": True}
         if len(self._calls) > CALLS_MAX:
             raise CallError(f"{CALLS_MAX} calls are under way on this home; try again later", "busy")
-        writer.write(encode({"hello": asdict(self._hello)}))
+        writer.write(encode({"hello": asdict(replace(self._hello, networked=self._node.networked))}))
         try:
             async with asyncio.timeout(REQUEST_S):
                 request = await read_frame(reader)

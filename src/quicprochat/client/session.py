@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from quicprochat import __version__
 from quicprochat.client.errors import CallError, Moved, Vanished
-from quicprochat.client.extra import mesh_installed
 from quicprochat.client.settings import Settings
 from quicprochat.client.socket import Call, Hello, Json, SocketCall, lasting
 from quicprochat.core.errors import LocalError, UnavailableError
@@ -43,8 +43,13 @@ class Session:
         self._opening = asyncio.Lock()
         self._server: Server | None = None
         self.node: P2pNode | None = None
-        self.hello = Hello(__version__, networked=False, stays=stays)
+        self._hello = Hello(__version__, networked=False, stays=stays)
         self.leave = asyncio.Event()
+
+    @property
+    def hello(self) -> Hello:
+        """What the owner of the home says of itself."""
+        return self._hello if self.node is None else replace(self._hello, networked=self.node.networked)
 
     async def __aenter__(self) -> Session:
         await self.open()
@@ -84,7 +89,7 @@ class Session:
         call = await SocketCall.connect(self._settings.home)
         if call is None:
             return False
-        self.hello = call.hello
+        self._hello = call.hello
         await call.close()
         return True
 
@@ -118,12 +123,18 @@ class Session:
 
         s = self._settings
         options = Options(
-            s.home, bind=s.bind, relay=s.relay, ephemeral=s.ephemeral, discovery=not s.no_discovery, quiet=s.quiet
+            s.home,
+            bind=s.bind,
+            relay=s.relay,
+            ephemeral=s.ephemeral,
+            server=s.server,
+            discovery=not s.no_discovery,
+            quiet=s.quiet,
         )
-        node = P2pNode(options, network=self._network and mesh_installed())
+        node = P2pNode(options, network=self._network)
         await node.start()
-        self.hello = Hello(__version__, networked=node.networked, stays=self._stays)
-        self._server = Server(node, self.hello, self.leave.set)
+        self._hello = Hello(__version__, networked=node.networked, stays=self._stays)
+        self._server = Server(node, self._hello, self.leave.set)
         try:
             await self._server.start()
         except BaseException:
@@ -169,7 +180,7 @@ class Session:
             if call is None:
                 await self._reopen()
                 continue
-            self.hello = call.hello
+            self._hello = call.hello
             try:
                 await call.ask(command, args)
             except BaseException:

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from quicprochat.console.text import rfc3339 as rfc3339
 from quicprochat.core.channel import Access, BroadcastChannel
 from quicprochat.core.events import Alarm
 from quicprochat.core.identity import Contact
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.receipt import State
 from quicprochat.core.store import Line, LineKind, Sent
-from quicprochat.core.time import WallTime
-from quicprochat.p2p.views import ChannelView, PeerView, Posted, RouteView, ServerView, Status, StoreView, TraceView
+from quicprochat.p2p.views import (
+    ChannelView,
+    PeerView,
+    Posted,
+    RouteView,
+    ServerStanding,
+    ServerView,
+    Status,
+    StoreView,
+    TraceView,
+)
 
 Json = dict[str, Any]
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def rfc3339(wall: WallTime) -> str | None:
-    """Return a wall clock reading as ``2026-01-31T12:00:00.123Z``; None when it is unknown or in no calendar."""
-    if wall <= 0:
-        return None
-    try:
-        moment = _EPOCH + timedelta(milliseconds=wall)
-    except OverflowError:
-        return None
-    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def peer_object(peer: PeerView) -> Json:
@@ -202,10 +198,23 @@ def status_object(status: Status) -> Json:
         "waiting": status.waiting,
         "unread": status.unread,
         "disk_low": status.disk_low,
+        "server": status.server,
         "alarms": [
             {"code": alarm.code, "text": alarm.text, "peer": alarm.peer.hex() if alarm.peer is not None else None}
             for alarm in status.alarms
         ],
+    }
+
+
+def standing_object(found: ServerStanding) -> Json:
+    """Return the answer of ``server``."""
+    return {
+        "server": found.server,
+        "connected": found.standing == "connected",
+        "standing": found.standing,
+        "fingerprint": found.fingerprint,
+        "domain": found.domain,
+        "trouble": str(found.trouble) if found.trouble is not None else "",
     }
 
 

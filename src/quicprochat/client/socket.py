@@ -17,19 +17,21 @@ a home is decided by the lock in it alone; the socket of an owner that was kille
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import socket as sockets
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from quicprochat.client.errors import CallError, Moved, Vanished
+from quicprochat.console import local
+from quicprochat.console.local import Json, encode, read_frame
 from quicprochat.core.errors import UnavailableError
 
-Json = dict[str, Any]
+__all__ = [
+    "ANSWER_MAX_BYTES", "HELLO_S", "LINE_MAX_BYTES", "NAME", "Call", "Hello", "Json", "SocketCall", "encode", "lasting",
+    "reachable", "read_frame",
+]  # fmt: skip
 
 NAME = "qpc.sock"
 LINE_MAX_BYTES = 1 << 20
@@ -39,8 +41,6 @@ ANSWER_MAX_BYTES = 16 << 20
 HELLO_S = 5.0
 """How long a caller waits for the owner's first word: an owner that is stopped in its tracks never says it."""
 GONE = "the process that owned this home has ended"
-SUN_PATH_BYTES = 103
-"""The longest path of a Unix socket without its final zero: 107 on Linux, 103 on macOS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,53 +65,9 @@ def lasting(command: str, args: Json) -> bool:
     return command in LASTING and not (command == "identity" and args.get("name") is not None)
 
 
-@contextmanager
-def reachable(home: Path) -> Iterator[str]:
-    """Give a path of the home's socket that fits into an address, however long the home's own path is.
-
-    A long one is reached through the descriptor of its directory (/proc on Linux), or where there is no /proc, through
-    a short symbolic link in a private temporary directory. The path is valid inside the ``with`` only.
-    """
-    direct = home / NAME
-    if len(os.fsencode(direct)) <= SUN_PATH_BYTES:
-        yield str(direct)
-        return
-    directory = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        through = Path(f"/proc/self/fd/{directory}")
-        if through.exists():
-            yield str(through / NAME)
-            return
-        import tempfile
-
-        with tempfile.TemporaryDirectory(prefix="qpc-", dir="/tmp") as short:
-            link = Path(short) / "home"
-            link.symlink_to(home)
-            yield str(link / NAME)
-    finally:
-        os.close(directory)
-
-
-def encode(frame: Json) -> bytes:
-    """Return a frame's line."""
-    return json.dumps(frame, separators=(",", ":")).encode("ascii") + b"\n"
-
-
-async def read_frame(reader: asyncio.StreamReader) -> Json | None:
-    """Return the next frame, None at the end. Raises: CallError when it is none, OSError."""
-    try:
-        line = await reader.readline()
-    except ValueError:
-        raise CallError("a line that is too long came through the home's socket", "protocol") from None
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        frame = json.loads(line)
-    except (ValueError, RecursionError):
-        frame = None
-    if not isinstance(frame, dict):
-        raise CallError("a line that is no JSON object came through the home's socket", "protocol")
-    return frame
+def reachable(home: Path) -> AbstractContextManager[str]:
+    """Give a path of the home's socket that fits into an address, however long the home's own path is."""
+    return local.reachable(home, NAME)
 
 
 class Call(Protocol):

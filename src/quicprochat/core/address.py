@@ -75,6 +75,12 @@ def check_server(text: str) -> str:
     raise LocalError(f"{text[:60]!r} is no server: write host:port, as in mesh.example.org:7000")
 
 
+def split_server(text: str) -> tuple[str, int]:
+    """Return the host and the port of a checked ``host:port``."""
+    host, _, port = text.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
 def encode_addresses(addresses: tuple[Address, ...], limit: int) -> bytes:
     """Return ``count 1 || addresses``; what exceeds ``limit`` is left out, since addresses are hints."""
     kept = addresses[:limit]

@@ -28,6 +28,7 @@ class LinkUp:
     """A link is up and both hellos are exchanged.
 
     ``window`` is what the peer takes before answering; a new ``store_epoch`` says that it forgot what it held.
+    ``carrier`` is a home server, which takes mail for others.
     """
 
     link: LinkId
@@ -35,6 +36,7 @@ class LinkUp:
     window: int
     address: Address | None = None
     store_epoch: bytes = b""
+    carrier: bool = False
 
 
 @dataclass(frozen=True, slots=True)

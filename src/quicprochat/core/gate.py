@@ -39,6 +39,8 @@ class Reason(IntEnum):
     FULL = 6
     DISK = 7
     UNOPENABLE = 8
+    UNKNOWN = 9
+    """A home server doesn't know the recipient; one who comes later gets it from the author, who keeps it."""
 
 
 class Verdict(IntEnum):

@@ -170,6 +170,10 @@ class MemoryStore:
         found = sorted(serial for serial in self._by_dst.get(dst, ()) if serial > after)
         return [self._by_dst[dst][serial] for serial in found[:limit]]
 
+    def own(self, after: int, limit: int) -> Sequence[Held]:
+        found = (held for held in self._held.values() if held.own and held.serial > after)
+        return sorted(found, key=lambda held: held.serial)[:limit]
+
     def _drop_stale_expiry(self) -> None:
         while self._expiry:
             at, id = self._expiry[0]

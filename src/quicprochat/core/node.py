@@ -13,6 +13,7 @@ from typing import assert_never
 
 from quicprochat.core.bucket import TokenBucket
 from quicprochat.core.card import OwnCard
+from quicprochat.core.carrier import CarrierLane, Taken
 from quicprochat.core.courier import Lane
 from quicprochat.core.crypto import Crypto, Entropy, Signer
 from quicprochat.core.envelope import TTL_MAX_S, Header, Kind, make
@@ -75,9 +76,9 @@ class _Neighbour:
 
     __slots__ = ("lane", "peer", "repeats", "window")
 
-    def __init__(self, event: LinkUp, now: Instant) -> None:
-        self.peer = event.peer
-        self.lane = Lane(event.link, event.peer, event.window, now)
+    def __init__(self, peer: PeerKey, lane: Lane, now: Instant) -> None:
+        self.peer = peer
+        self.lane = lane
         self.repeats = TokenBucket(REPEAT_BURST, REPEAT_PER_S, now)
 
 
@@ -95,6 +96,7 @@ class Node:
         self._posts = Posts(signer, crypto, entropy)
         self._links: dict[LinkId, _Neighbour] = {}
         self._by_peer: dict[PeerKey, _Neighbour] = {}
+        self._servers: dict[PeerKey, Taken] = {}
         self._records: dict[PeerKey, tuple[int, int]] = {}
         self._conflicts: set[PeerKey] = set()
         self._alarms = TokenBucket(ALARM_BURST, ALARM_PER_S, Instant(0))
@@ -220,14 +222,35 @@ class Node:
         if old is not None:
             self._links.pop(old.lane.link, None)
             self._spread.link_down(old.lane.link)
-        owners = [*reversed(self._by_peer), *(record.key for record in tx.records(OFFER_MAX))]
-        self._spread.link_up(event.link, event.peer, (o for o in owners if o not in self._policy.blocked), now.at)
-        neighbour = _Neighbour(event, now.at)
+        neighbour = _Neighbour(event.peer, self._lane(event, tx, now), now.at)
         self._links[event.link] = neighbour
         self._by_peer[event.peer] = neighbour
         self._posts.link_up(event.peer, event.store_epoch, now.at)
+        if event.carrier:
+            return
+        owners = [*reversed(self._by_peer), *(record.key for record in tx.records(OFFER_MAX))]
+        self._spread.link_up(event.link, event.peer, (o for o in owners if o not in self._policy.blocked), now.at)
         address = str(event.address) if event.address else ""
         tx.see(Sighting(event.peer, now.wall, now.at, address), self._policy.contacts)
+
+    def _lane(self, event: LinkUp, tx: MeshStore, now: Now) -> Lane:
+        if not event.carrier:
+            return Lane(event.link, event.peer, event.window, now.at)
+        taken = self._servers.setdefault(event.peer, Taken())
+        taken.begin(event.store_epoch, tx)
+        return CarrierLane(event.link, event.peer, event.window, now.at, taken, self._by_peer)
+
+    def _carry_again(self) -> None:
+        """Something was passed over, for it had the direct way or was being sealed better."""
+        for neighbour in self._links.values():
+            if isinstance(neighbour.lane, CarrierLane):
+                neighbour.lane.look_again()
+
+    def _carry(self) -> None:
+        """Something of ours waits for somebody who is not linked: a server may have a way."""
+        for neighbour in self._links.values():
+            if isinstance(neighbour.lane, CarrierLane):
+                neighbour.lane.backlog = True
 
     def _link_down(self, event: LinkDown, tx: MeshStore, now: Now) -> None:
         self._spread.link_down(event.link)
@@ -238,6 +261,7 @@ class Node:
             del self._by_peer[neighbour.peer]
             self._posts.link_down(neighbour.peer)
         self._results.pop(event.link, None)
+        self._carry_again()
 
     def _rejected(self, event: EnvelopeRejected, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         tx.count("rejected")
@@ -349,6 +373,11 @@ class Node:
                 continue
             if result.verdict is Verdict.DEFERRED:
                 lane.deferred(now.at)
+            elif isinstance(lane, CarrierLane):
+                lane.took(result.id)
+                if held.own and held.kind == Kind.RECEIPT:
+                    tx.release(result.id)  # made again when the message comes again
+                    continue
             if held.own:
                 sent = self._outbox.result(tx, result, held, neighbour.peer, now, out)
                 if sent is not None:
@@ -445,6 +474,8 @@ class Node:
                 neighbour.lane.backlog = True
             else:
                 neighbour.lane.hand(held, now.at, out)
+        else:
+            self._carry()
 
     def _resealed(self, event: Resealed, tx: MeshStore, now: Now) -> None:
         self._outbox.seal_answered(event.uid)
@@ -469,6 +500,8 @@ class Node:
         if neighbour is not None:
             neighbour.lane.answered(sent.envelope_id, now.at)
             neighbour.lane.backlog = True
+        else:
+            self._carry()
 
     def _upgrade_on(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         """Ask for the next batch where all of the last one were sealed better; hand over once all are."""
@@ -478,6 +511,8 @@ class Node:
             neighbour = self._by_peer.get(peer)
             if neighbour is not None:
                 neighbour.lane.look_again()
+            else:
+                self._carry_again()
         self._to_upgrade.clear()
 
     def _reseal_failed(self, event: ResealFailed, tx: MeshStore) -> None:
@@ -486,9 +521,11 @@ class Node:
         if sent is not None:
             self._outbox.give_up(sent.to)
         neighbour = self._by_peer.get(sent.to) if sent is not None else None
+        # It was passed over while it was being sealed.
         if neighbour is not None:
-            # It was passed over while it was being sealed.
             neighbour.lane.look_again()
+        else:
+            self._carry_again()
 
     def _publish(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         if self._card.publish(tx, self._wanted, now, out):
@@ -546,6 +583,7 @@ class Node:
                 elif tx.usage(Scope.OWN).bytes < self._policy.limits.own_bytes // 2:
                     # Strangers' receipts must leave room for what the owner wants to say.
                     submit(tx, envelope, self._policy, now)
+                    self._carry()
         self._receipts.clear()
 
     def _flush_results(self, out: list[Effect]) -> None:

@@ -33,10 +33,10 @@ class Quotas:
     def __init__(self) -> None:
         self._used: dict[tuple[Scope, bytes], list[int]] = {}
 
-    def add(self, scope: Scope, key: bytes, size: int, sign: int = 1) -> None:
-        """Count one more (or, with sign -1, one less) of ``size`` bytes."""
+    def add(self, scope: Scope, key: bytes, size: int, sign: int = 1, count: int = 1) -> None:
+        """Count one more, or ``count``, (or, with sign -1, less) of ``size`` bytes together."""
         used = self._used.setdefault((scope, key), [0, 0])
-        used[0] += sign
+        used[0] += sign * count
         used[1] += sign * size
         if not used[0]:
             del self._used[scope, key]

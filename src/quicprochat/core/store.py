@@ -294,6 +294,10 @@ class MeshStore(Protocol):
         """Return what is held for a destination with a serial above ``after``, oldest first."""
         ...
 
+    def own(self, after: int, limit: int) -> Sequence[Held]:
+        """Return our own held envelopes with a serial above ``after``, oldest first."""
+        ...
+
     def expired(self, now: Instant, limit: int) -> Sequence[Held]:
         """Return held envelopes whose time is over."""
         ...

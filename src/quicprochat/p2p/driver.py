@@ -7,6 +7,7 @@ No timer batches: what queued while the last commit ran is the next batch. Every
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
@@ -14,9 +15,8 @@ from typing import Any, Protocol, TypeVar
 
 from quicprochat.core.errors import QuicprochatError, StoreError, UnavailableError
 from quicprochat.core.events import Effect, Event
-from quicprochat.core.node import Node
 from quicprochat.core.store import MeshStore
-from quicprochat.core.time import Now
+from quicprochat.core.time import Instant, Now
 
 T = TypeVar("T")
 
@@ -52,12 +52,28 @@ class Clock(Protocol):
         ...
 
 
+class Stepper(Protocol):
+    """What is driven: a node, or a server's upkeep."""
+
+    def start(self, tx: MeshStore, now: Now) -> Sequence[Effect]:
+        """Take up what the store remembers."""
+        ...
+
+    def step(self, events: Sequence[Event], tx: MeshStore, now: Now) -> Sequence[Effect]:
+        """Act on what happened, inside one transaction; the effects are let out after its commit."""
+        ...
+
+    def next_deadline(self) -> Instant:
+        """Return when to step even if nothing happens."""
+        ...
+
+
 class Driver:
     """Runs a node over a store; ``release`` carries out effects in order and must not wait."""
 
     def __init__(
         self,
-        node: Node,
+        node: Stepper,
         store: MeshStore,
         clock: Clock,
         release: Callable[[Effect], None],
@@ -72,6 +88,7 @@ class Driver:
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._calls: list[tuple[Callable[[MeshStore], Any], asyncio.Future[Any]]] = []
         self._answering: list[tuple[Callable[[MeshStore], Any], asyncio.Future[Any]]] = []
+        self._asides: deque[tuple[Callable[[MeshStore], Any], asyncio.Future[Any]]] = deque()
         self._posted = 0
         self._done = 0
         self._wake = asyncio.Event()
@@ -115,6 +132,22 @@ class Driver:
         self._check()
         return work(self._store)
 
+    async def aside(self, work: Callable[[MeshStore], T]) -> T:
+        """Run ``work``, which writes nothing, between two transactions and in the store's thread: it takes long.
+
+        Everybody's next turn waits for it, so much work is asked for in parts. Whatever it raises is its caller's.
+        """
+        self._check()
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._asides.append((work, done))
+        self._wake.set()
+        return await done
+
+    @property
+    def stopped(self) -> bool:
+        """True once nothing is run any more."""
+        return self._stopped is not None
+
     def _check(self) -> None:
         if self._stopped is not None:
             raise self._stopped
@@ -130,7 +163,7 @@ class Driver:
     async def run(self) -> None:
         """Step until :meth:`finish`. Raises: StoreError, after which nothing more is promised to anybody."""
         try:
-            while self._events or self._calls or not self._finishing:
+            while self._events or self._calls or self._asides or not self._finishing:
                 await self._turn()
             await self._keep_clock()
         except QuicprochatError as error:
@@ -158,6 +191,9 @@ class Driver:
 
     async def _turn(self) -> None:
         await self._wait()
+        if self._asides:
+            await self._step_aside(*self._asides[0])
+            self._asides.popleft()
         events, self._events = self._events[:EVENTS_MAX], self._events[EVENTS_MAX:]
         calls, self._calls = self._calls, []
         self._answering = calls
@@ -184,8 +220,22 @@ class Driver:
             if not waiter.done():
                 waiter.set_result(None)
 
+    async def _step_aside(self, work: Callable[[MeshStore], T], done: asyncio.Future[T]) -> None:
+        # As with a commit: nobody else may touch the store meanwhile, also when the driver is cancelled.
+        self._committing = True
+        running = asyncio.get_running_loop().run_in_executor(self._pool, work, self._store)
+        await asyncio.shield(asyncio.wait((running,)))
+        self._committing = False
+        error = running.exception()
+        if done.done():
+            return
+        if error is None:
+            done.set_result(running.result())
+        else:
+            done.set_exception(error)
+
     async def _wait(self) -> None:
-        if self._events or self._calls or self._finishing:
+        if self._events or self._calls or self._asides or self._finishing:
             return
         self._wake.clear()
         now = self._clock.now().at
@@ -220,7 +270,8 @@ class Driver:
 
     def _stop(self, why: QuicprochatError) -> None:
         self._stopped = self._stopped or why
-        futures = [done for _, done in self._waiters] + [done for _, done in (*self._answering, *self._calls)]
+        calls = (*self._answering, *self._calls, *self._asides)
+        futures = [done for _, done in self._waiters] + [done for _, done in calls]
         for future in futures:
             if not future.done():
                 future.set_exception(self._stopped)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from quicprochat.core.bucket import TokenBucket
@@ -19,7 +19,7 @@ from quicprochat.core.events import (
     ResultsArrived,
 )
 from quicprochat.core.gate import Checked, Reject
-from quicprochat.core.ids import PeerKey
+from quicprochat.core.ids import ChannelId, PeerKey
 from quicprochat.core.link import (
     IGNORABLE,
     Beat,
@@ -28,10 +28,14 @@ from quicprochat.core.link import (
     Goodbye,
     Heartbeat,
     Hello,
+    Result,
     decode_bye,
     decode_interest,
     decode_record,
     decode_results,
+    encode_interest,
+    encode_record,
+    encode_results,
     frame,
 )
 from quicprochat.core.record import PeerRecord
@@ -148,6 +152,22 @@ class PeerLink:
         self._interests = TokenBucket(INTEREST_BURST, INTEREST_PER_S, now)
         self._under_way = asyncio.Semaphore(BATCHES_UNDER_WAY)
         self._ending: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def send_envelope(self, wire: bytes) -> None:
+        """Offer an envelope; the answer comes back as a result."""
+        self.send(frame(FrameType.ENVELOPE, wire))
+
+    def send_results(self, results: Sequence[Result]) -> None:
+        """Answer what the neighbour offered."""
+        self.send(frame(FrameType.RESULTS, encode_results(results)))
+
+    def send_record(self, record: bytes, age_ms: int) -> None:
+        """Pass on a record."""
+        self.send(frame(FrameType.RECORD, encode_record(record, age_ms)))
+
+    def send_interest(self, channels: Sequence[ChannelId]) -> None:
+        """Say which channels this node subscribes to."""
+        self.send(frame(FrameType.INTEREST, encode_interest(channels)))
 
     def send(self, data: bytes) -> None:
         """Queue whole frames; joined with whatever else is waiting, they leave in one write."""

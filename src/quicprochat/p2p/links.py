@@ -218,7 +218,7 @@ class Links:
                 connection.close(Goodbye.BUSY, "no room")
                 return
             stream = await connection.stream(STREAM_S)
-            id = LinkId(next(self._ids))
+            id = self.next_link_id()
             link = PeerLink(id, peer, stream, connection, self, dialled=connection.dialled)
             self._by_id[id] = _Entry(link, connection, self.instant(), ready)
             await link.run()
@@ -349,6 +349,14 @@ class Links:
             if record.key not in self._by_peer:
                 self.learn(record)
         return record
+
+    def next_link_id(self) -> LinkId:
+        """Return a number that no other link has."""
+        return LinkId(next(self._ids))
+
+    def post(self, event: Event) -> None:
+        """Give an event to the node."""
+        self._driver.post(event)
 
     def settle(self, events: list[Event]) -> asyncio.Future[None]:
         """Give events to the node; the future is done when they are durable. Raises: StoreError."""

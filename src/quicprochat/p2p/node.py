@@ -7,6 +7,7 @@ import logging
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
@@ -15,7 +16,7 @@ from quicprochat.adapters.home import Home
 from quicprochat.adapters.sqlite.ballast import BALLAST_BYTES
 from quicprochat.adapters.sqlite.store import SqliteStore
 from quicprochat.adapters.system import SystemClock, entropy, jitter
-from quicprochat.core.address import Address, check_server
+from quicprochat.core.address import Address
 from quicprochat.core.channel import BroadcastChannel
 from quicprochat.core.envelope import TTL_DEFAULT_S, TTL_MAX_S
 from quicprochat.core.errors import LocalError, UnavailableError
@@ -45,13 +46,14 @@ from quicprochat.core.events import (
 from quicprochat.core.gate import Policy, Reason
 from quicprochat.core.identity import Contact, Ticket, fingerprint, pair_fingerprint, scan_agrees
 from quicprochat.core.ids import PeerKey, Uid
-from quicprochat.core.link import FrameType, Hello, encode_interest, encode_record, encode_results, frame
+from quicprochat.core.link import Hello
 from quicprochat.core.memory import MemoryStore
 from quicprochat.core.node import RECORDS_MAX, Node
 from quicprochat.core.receipt import OPEN_STATES, State
 from quicprochat.core.record import PeerRecord, reread_verified
 from quicprochat.core.store import Line, LineKind, MeshStore, Scope, Sent, Sighting, StoredRecord
 from quicprochat.core.time import WallTime
+from quicprochat.p2p.account import Account
 from quicprochat.p2p.book import AddressBook, looks_whole
 from quicprochat.p2p.candidates import Candidate
 from quicprochat.p2p.channels import Channels
@@ -59,6 +61,7 @@ from quicprochat.p2p.claims import Claims
 from quicprochat.p2p.driver import CLOCK_KEY, Driver, Point
 from quicprochat.p2p.edge import Edge
 from quicprochat.p2p.feed import Feed
+from quicprochat.p2p.link import PeerLink
 from quicprochat.p2p.links import Links, Transport
 from quicprochat.p2p.moving import gather, pack
 from quicprochat.p2p.options import Options
@@ -67,6 +70,7 @@ from quicprochat.p2p.views import (
     PeerView,
     Posted,
     RouteView,
+    ServerStanding,
     ServerView,
     Status,
     StoreView,
@@ -75,6 +79,7 @@ from quicprochat.p2p.views import (
 
 if TYPE_CHECKING:
     from quicprochat.p2p.discovery import Discovery
+    from quicprochat.p2p.home_link import HomeLink
 
 log = logging.getLogger("quicprochat")
 T = TypeVar("T")
@@ -82,7 +87,6 @@ T = TypeVar("T")
 SESSION_BYTES = 16
 EPOCH_KEY = "epoch"
 PORT_KEY = "p2p.port"
-SERVER_KEY = "server"
 DISK_CHECK_S = 10.0
 ALARMS_MAX = 100
 ALARMS_SHOWN = 16
@@ -154,6 +158,9 @@ class P2pNode:
         self._channels = Channels(self._driver, self._crypto, entropy)
         self._feed = Feed(self._driver, self._store.newest_line())
         self._links = Links(self._book, self._edge, self._crypto, self._driver, self._hello, jitter, self._feed.tell)
+        self._account = Account(
+            identity.seed, self._driver, self._links, self._own_record, self._whom_to_look_up, self._feed.tell, jitter
+        )
         self._claims = Claims(self._book, self._links.instant, self._alarm)
         self._links.named = self._claims.heard
         try:
@@ -166,7 +173,7 @@ class P2pNode:
         self._main = asyncio.create_task(self._run())
         try:
             await self._call(self._prepare)
-            if self.networked:
+            if self._network:
                 await self._driver.settle([self._self_changed()])
                 await self._learn_known()
         except BaseException:
@@ -189,7 +196,7 @@ class P2pNode:
         return True
 
     async def _open_network(self) -> None:
-        if not self._network:
+        if not self._network or find_spec("iroh") is None:
             return
         from quicprochat.adapters.iroh import Endpoint  # the extra: everything else works without it
 
@@ -217,6 +224,7 @@ class P2pNode:
             epoch = entropy(SESSION_BYTES)
             store.set_value(EPOCH_KEY, epoch)
         self._epoch = epoch
+        self._account.load(store, self._options.server)
         addresses = self.addresses()
         if self._options.bind is None and addresses:
             store.set_value(PORT_KEY, str(addresses[0].port).encode("ascii"))
@@ -257,6 +265,8 @@ class P2pNode:
                 if self._endpoint is not None:
                     transport: Transport = self._endpoint
                     others.append(group.create_task(self._links.run(transport)))
+                if self._network:
+                    others.append(group.create_task(self._account.run()))
                 if self._discovery is not None:
                     others.append(group.create_task(self._discovery.run()))
                 await self._stop.wait()
@@ -310,11 +320,14 @@ class P2pNode:
     def _release(self, effect: Effect) -> None:
         match effect:
             case SendEnvelope():
-                self._send(effect.link, frame(FrameType.ENVELOPE, effect.wire))
+                if (link := self._link(effect.link)) is not None:
+                    link.send_envelope(effect.wire)
             case SendResults():
-                self._send(effect.link, frame(FrameType.RESULTS, encode_results(effect.results)))
+                if (link := self._link(effect.link)) is not None:
+                    link.send_results(effect.results)
             case SendRecord():
-                self._send(effect.link, frame(FrameType.RECORD, encode_record(effect.record, effect.age_ms)))
+                if (link := self._link(effect.link)) is not None:
+                    link.send_record(effect.record, effect.age_ms)
             case Journaled():
                 self._feed.take(effect.line)
             case StateChanged():
@@ -328,6 +341,8 @@ class P2pNode:
                 accepting = self._accepting.pop(effect.uid, None)
                 if accepting is not None and not accepting.done():
                     accepting.set_result(effect)
+            case CloseLink() if (home := self._account.link(effect.link)) is not None:
+                home.end(effect.code, effect.reason)
             case CloseLink():
                 self._links.close_link(effect.link, effect.code, effect.reason, effect.ban_ms)
             case Reseal():
@@ -335,7 +350,8 @@ class P2pNode:
             case PrekeysChanged():
                 self._edge.load_prekeys(self._store.prekeys)
             case SendInterest():
-                self._send(effect.link, frame(FrameType.INTEREST, encode_interest(effect.channels)))
+                if (peer := self._links.link(effect.link)) is not None:
+                    peer.send_interest(effect.channels)
             case ChannelsChanged():
                 self._edge.load_channels(effect.subscriptions)
                 self._channels.load(effect.subscriptions)
@@ -369,10 +385,8 @@ class P2pNode:
             if not watcher.done():
                 watcher.set_result(None)
 
-    def _send(self, link: LinkId, data: bytes) -> None:
-        found = self._links.link(link)
-        if found is not None:
-            found.send(data)
+    def _link(self, id: LinkId) -> PeerLink | HomeLink | None:
+        return self._links.link(id) or self._account.link(id)
 
     def _reseal(self, effect: Reseal) -> None:
         self._recent.pop(effect.uid, None)  # its protection is about to change
@@ -384,9 +398,14 @@ class P2pNode:
 
     # --- our own face
 
+    def _own_record(self) -> tuple[bytes, int]:
+        return self._node.record.signed, max(0, self._driver.now().at - self._node.record_made_at)
+
     def _hello(self) -> Hello:
-        age = max(0, self._driver.now().at - self._node.record_made_at)
-        return Hello(self._session, self._epoch, self._node.record.signed, age)
+        return Hello(self._session, self._epoch, *self._own_record())
+
+    def _whom_to_look_up(self) -> list[PeerKey]:
+        return [key for key, contact in self._book.identity.contacts.items() if contact.name and not contact.blocked]
 
     def _self_changed(self) -> SelfChanged:
         return SelfChanged(self._book.identity.name, "", self._relay(), self.addresses())
@@ -397,6 +416,7 @@ class P2pNode:
     def _addresses_changed(self, _: object) -> None:
         self._driver.post(self._self_changed())
         self._links.dialler.hurry()
+        self._account.hurry()
         if self._discovery is not None:
             self._discovery.network_changed()
 
@@ -422,8 +442,8 @@ class P2pNode:
 
     @property
     def networked(self) -> bool:
-        """True when links can come about."""
-        return self._endpoint is not None
+        """True when messages can leave: links can come about, or a home server is chosen."""
+        return self._endpoint is not None or (self._network and bool(self._account.server))
 
     def linked(self) -> frozenset[PeerKey]:
         """Return the peers with a link at this moment."""
@@ -494,17 +514,6 @@ class P2pNode:
     def servers(self) -> list[ServerView]:
         """Return the home servers that announce themselves on the local network."""
         return self._discovery.servers() if self._discovery is not None else []
-
-    async def home_server(self, server: str | None = None) -> str:
-        """Return the home server noted in this home, "" for none; given one, note it first. Raises: LocalError."""
-        wanted = check_server(server).encode() if server is not None else None
-
-        def work(store: MeshStore) -> bytes:
-            if wanted is not None:
-                store.set_value(SERVER_KEY, wanted)
-            return store.value(SERVER_KEY) or b""
-
-        return (await self._call(work)).decode()
 
     async def add(self, text: str, name: str | None = None) -> PeerView:
         """Add a contact and dial it: from a ticket, a key, key@ip:port, or the first digits of a known peer's key.
@@ -630,6 +639,8 @@ class P2pNode:
         if card is None:
             stored = await self._call(lambda store: store.record(key))
             card = self._links.open_record(stored.data) if stored is not None else None
+        if card is None and await self._account.find(key):
+            card = self._links.cards.get(key)
         if key not in self._links.linked() and self._links.want(key) and card is not None:
             self._links.learn(card)
         return card
@@ -762,7 +773,27 @@ class P2pNode:
             if found is not None:
                 rtt = found[0].rtt_ms()
                 views.append(RouteView(peer, peer, max(1, round(rtt or 1)), 1, (now - found[1]) / 1_000, "direct"))
-        return views
+        return views + self._account.routes(self._links.linked())
+
+    async def use_server(self, server: str, *, trust: bytes | None = None) -> ServerStanding:
+        """Make ``host:port`` the home server, "" none; return how we stand with it once it was tried.
+
+        ``trust`` is the fingerprint to accept in place of one pinned before. Raises: LocalError.
+        """
+        await self._account.use(server, trust=trust)
+        return await self._account.settled() if self._network else self._account.standing()
+
+    async def register(self, name: str = "", invite: str = "") -> tuple[str, str]:
+        """Become a user of the home server, or bind a name to our key there; return the name and the domain.
+
+        Raises: LocalError, UnavailableError; the server's own reason comes as a QuicprochatError with its ``code``.
+        """
+        await self._account.settled()
+        return await self._account.register(name, invite)
+
+    def server(self) -> ServerStanding:
+        """Return how we stand with the home server."""
+        return self._account.standing()
 
     async def status(self) -> Status:
         """Return the node at a glance."""
@@ -770,7 +801,7 @@ class P2pNode:
         waiting, unread = await self._driver.read(lambda store: (store.usage(Scope.OWN).count, store.unread()))
         return Status(
             self.name, self.key, self.networked, len(self._links.linked()), waiting, unread, self._disk_low,
-            tuple(self.alarms[-ALARMS_SHOWN:]), told,
+            tuple(self.alarms[-ALARMS_SHOWN:]), told, self._account.standing().standing,
         )  # fmt: skip
 
     async def news(self, since: Status) -> None:

@@ -21,6 +21,8 @@ class Options:
     bind: Address | None = None
     relay: str = ""
     ephemeral: bool = False
+    server: str = ""
+    """A home server's host:port for this run; "" uses the one noted in the home, if any."""
     discovery: bool = False
     quiet: bool = False
     limits: Limits = field(default_factory=Limits)

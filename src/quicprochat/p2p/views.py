@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from quicprochat.core.address import Address
 from quicprochat.core.channel import BroadcastChannel
+from quicprochat.core.errors import QuicprochatError
 from quicprochat.core.events import Alarm
 from quicprochat.core.ids import EnvelopeId, PeerKey, Uid
 from quicprochat.core.store import Sent, TraceEvent
@@ -56,6 +57,20 @@ class RouteView:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerStanding:
+    """How we stand with the home server: "none", "connecting", "connected", "unreachable" or "untrusted".
+
+    ``server`` is host:port, ``fingerprint`` hexadecimal; both "" where there is none. ``trouble`` says what is wrong.
+    """
+
+    server: str
+    standing: str
+    fingerprint: str
+    domain: str
+    trouble: QuicprochatError | None
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """The node at a glance. ``waiting`` counts our own messages that nobody has confirmed, ``told`` all news so far."""
 
@@ -68,6 +83,7 @@ class Status:
     disk_low: bool
     alarms: tuple[Alarm, ...]
     told: int
+    server: str = "none"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
@@ -125,6 +125,15 @@ class Database:
     def _rows(self, sql: str, bindings: Bindings = ()) -> list[Row]:
         try:
             return self._sql.execute(sql, bindings).fetchall()
+        except apsw.Error as error:
+            raise self._fail(error) from error
+        except UnicodeDecodeError as error:
+            raise self._fail(apsw.CorruptError("text that is none")) from error
+
+    def _each(self, sql: str, bindings: Bindings = ()) -> Iterator[Row]:
+        """Return rows one by one; nothing may be written meanwhile."""
+        try:
+            yield from self._sql.execute(sql, bindings)
         except apsw.Error as error:
             raise self._fail(error) from error
         except UnicodeDecodeError as error:
@@ -357,6 +366,7 @@ _DROP = {
     "record": ("DELETE FROM record WHERE key = ?",),
     "prekey": ("DELETE FROM prekey WHERE id = ?",),
     "channel": ("DELETE FROM channel WHERE id = ?",),
+    "user": ("DELETE FROM user WHERE key = ?",),
 }
 
 

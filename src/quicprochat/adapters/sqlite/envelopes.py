@@ -15,6 +15,8 @@ from quicprochat.core.store import Fate, Held, Scope, Usage
 from quicprochat.core.time import Instant
 
 _TIMES = struct.Struct(">qq")
+_TOGETHER = 100_000
+"""Sums that are gathered before they are charged, when the store opens."""
 _CORE_LENGTH = CORE_BYTES.to_bytes(4, "big")
 # Where the core of an envelope has what is asked of it here (core/envelope.py).
 _KIND = 2
@@ -60,14 +62,26 @@ class Envelopes(Database):
         super()._load()
         self._quotas = Quotas()
         self._serial: int = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'held'") or 0
-        for via, dst, core, size in self._rows(f"SELECT {_CHARGED} FROM held"):
-            self._charge(via, dst, core, size, 1)
+        # A server may hold a million: rows of one author for one recipient are charged together, and none is kept.
+        totals: dict[tuple[bytes, bytes, bytes], list[int]] = {}
+        for via, dst, core, size in self._each(f"SELECT {_CHARGED} FROM held"):
+            total = totals.setdefault((via, dst, core[: _SRC.stop]), [0, 0])
+            total[0] += 1
+            total[1] += size
+            if len(totals) >= _TOGETHER:
+                self._charge_all(totals)
+        self._charge_all(totals)
 
-    def _charge(self, via: bytes, dst: bytes, core: bytes, size: int, sign: int) -> None:
+    def _charge_all(self, totals: dict[tuple[bytes, bytes, bytes], list[int]]) -> None:
+        for (via, dst, core), (count, size) in totals.items():
+            self._charge(via, dst, core, size, 1, count)
+        totals.clear()
+
+    def _charge(self, via: bytes, dst: bytes, core: bytes, size: int, sign: int, count: int = 1) -> None:
         if len(core) <= _KIND:
             return  # damage; what else there was of it never counted
         for scope, key in _scopes(via, core[_KIND], core[_SRC], dst):
-            self._quotas.add(scope, key, size, sign)
+            self._quotas.add(scope, key, size, sign, count)
 
     # --- dedup
 
@@ -116,6 +130,17 @@ class Envelopes(Database):
                 break
             after = rows[-1][0]
             found += [held for held in self._whole("held", rows, _intact) if held.dst == dst]
+        return found
+
+    def own(self, after: int, limit: int) -> Sequence[Held]:
+        sql = f"SELECT {_COLUMNS} FROM held WHERE via = x'' AND serial > ? ORDER BY serial LIMIT ?"
+        found: list[Held] = []
+        while len(found) < limit:
+            rows = self._rows(sql, (after, limit - len(found)))
+            if not rows:
+                break
+            after = rows[-1][0]
+            found += [held for held in self._whole("held", rows, _intact) if held.own]
         return found
 
     def expired(self, now: Instant, limit: int) -> Sequence[Held]:

@@ -2,7 +2,8 @@
 
 Version n is what ``sql/0001.sql`` to ``sql/n.sql`` make when they run in order; a new file runs them all. Each file
 also says the oldest program version that can still use it, so that going back to an older program is refused only
-where it would do harm.
+where it would do harm. A home server's tables are a schema of their own (``sql/server``) in the same file, with its
+own version beside.
 """
 
 from __future__ import annotations
@@ -23,10 +24,14 @@ APPLICATION_ID = 0x51504321
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """What a program knows: the SQL of every step, and the oldest program that understands the last one."""
+    """What a program knows: the SQL of every step, and the oldest program that understands the last one.
+
+    ``meta`` is the table where a file says which version of this schema it has.
+    """
 
     steps: tuple[str, ...]
     readable_from: int
+    meta: str = "meta"
 
     @property
     def version(self) -> int:
@@ -34,16 +39,17 @@ class Schema:
         return len(self.steps)
 
 
-def _step(number: int) -> str:
-    return (files(__package__) / "sql" / f"{number:04}.sql").read_text("utf-8")
+def _step(number: int, folder: str = "") -> str:
+    return (files(__package__) / "sql" / folder / f"{number:04}.sql").read_text("utf-8")
 
 
-CURRENT = Schema(steps=(_step(1), _step(2)), readable_from=2)
+CURRENT = Schema(steps=(_step(1), _step(2), _step(3)), readable_from=2)
+SERVER = Schema(steps=(_step(1, "server"),), readable_from=1, meta="server_meta")
 
 
-def backup_of(path: Path, version: int) -> Path:
-    """Return where a file's copy from before its upgrade lies."""
-    return path.with_name(f"{path.name}.v{version}.backup")
+def backup_of(path: Path, *versions: int) -> Path:
+    """Return where a file's copy from before its upgrade lies; ``versions`` are those of its schemas then."""
+    return path.with_name(f"{path.name}.v{'.'.join(map(str, versions))}.backup")
 
 
 def is_new(db: apsw.Connection, path: Path) -> bool:
@@ -59,7 +65,7 @@ def is_new(db: apsw.Connection, path: Path) -> bool:
     return True
 
 
-def prepare(db: apsw.Connection, path: Path, schema: Schema) -> None:
+def prepare(db: apsw.Connection, path: Path, *schemas: Schema) -> None:
     """Make the tables of a new file, or bring an older one up to date; each in one transaction.
 
     Before an upgrade the old file is copied to ``backup_of``. Raises: StoreError, apsw.Error.
@@ -67,24 +73,35 @@ def prepare(db: apsw.Connection, path: Path, schema: Schema) -> None:
     if is_new(db, path):
         with db:
             db.pragma("application_id", APPLICATION_ID)
-            _run_steps(db, schema, 0)
+            for schema in schemas:
+                _run_steps(db, schema, 0)
         return
-    version, readable_from = db.execute("SELECT version, readable_from FROM meta").get
+    versions = [_version(db, path, schema) for schema in schemas]
+    if any(version < schema.version for version, schema in zip(versions, schemas, strict=True)):
+        _back_up(db, path, backup_of(path, *versions))
+        with db:
+            for version, schema in zip(versions, schemas, strict=True):
+                if version < schema.version:
+                    _run_steps(db, schema, version)
+
+
+def _version(db: apsw.Connection, path: Path, schema: Schema) -> int:
+    """Return which version of a schema a file has, 0 where it has none of it. Raises: StoreError: we may not use it."""
+    if not db.execute("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?", (schema.meta,)).get:
+        return 0
+    version, readable_from = db.execute(f"SELECT version, readable_from FROM {schema.meta}").get
     if readable_from > schema.version:
         raise StoreError(
             f"{path} was written by a newer quicprochat (schema {version}, usable from schema {readable_from} on; "
             f"this program knows {schema.version}): install the newer version; the file was left as it is"
         )
-    if version < schema.version:
-        _back_up(db, path, backup_of(path, version))
-        with db:
-            _run_steps(db, schema, version)
+    return int(version)
 
 
 def _run_steps(db: apsw.Connection, schema: Schema, done: int) -> None:
     for step in schema.steps[done:]:
         db.execute(step)
-    db.execute("INSERT OR REPLACE INTO meta VALUES (1, ?, ?)", (schema.version, schema.readable_from))
+    db.execute(f"INSERT OR REPLACE INTO {schema.meta} VALUES (1, ?, ?)", (schema.version, schema.readable_from))
 
 
 def _back_up(db: apsw.Connection, path: Path, target: Path) -> None:

@@ -46,7 +46,7 @@ class SqliteStore(Journal, Messages, Peers, Channels):
         """
         db = connect(path, synchronous=synchronous, cache_kib=cache_kib, vfs=vfs)
         try:
-            schema.prepare(db, path, schema.CURRENT)
+            schema.prepare(db, path, *cls._schemas())
             store = cls(db, path)
             # What a crash left in the log may hold prekeys that were to be gone.
             store._checkpoint(cut=True)
@@ -61,6 +61,11 @@ class SqliteStore(Journal, Messages, Peers, Channels):
         store._ballast = Ballast(path.with_name(path.name + ".ballast"), ballast_bytes)
         store._ballast.keep()
         return store
+
+    @classmethod
+    def _schemas(cls) -> tuple[schema.Schema, ...]:
+        """Return what the file must have."""
+        return (schema.CURRENT,)
 
     @property
     def volatile(self) -> bool:

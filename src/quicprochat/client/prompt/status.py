@@ -26,6 +26,8 @@ def status_line(
     parts = [_who(status)]
     if status is not None:
         parts.append(plural(status["links"], "link") if status["networked"] else "no network")
+        if status.get("server", "none") != "none":
+            parts.append("server" if status["server"] == "connected" else f"server {status['server']}")
         if status["waiting"]:
             parts.append(f"{status['waiting']} waiting")
         if status["unread"]:

@@ -1,0 +1,69 @@
+@0xc1d7a6f25b0e9c34;
+# What a home server does for its users: ALPN "capnp", one two-way QUIC stream, this bootstrap interface.
+#
+# Capabilities are the authorisation. The entrance can say who it is and nothing else; the session it opens belongs to
+# the key that TLS proved. Lists are bounded by the server before it reads them; docs/home-server.md has the bounds.
+
+struct Problem {
+  # Empty code: there is none. Codes are the words of the command line's errors.
+  code @0 :Text;
+  message @1 :Text;
+}
+
+struct Outcome {
+  # The answer for one envelope: verdict and reason as in a result frame (docs/protocol.md).
+  verdict @0 :UInt8;
+  reason @1 :UInt8;
+}
+
+struct Delivery {
+  serial @0 :UInt64;
+  # Grows with every envelope; fetch continues behind it.
+  envelope @1 :Data;
+  # As it leaves: age of this moment, one hop more.
+}
+
+struct Info {
+  version @0 :Text;
+  domain @1 :Text;
+  epoch @2 :Data;
+  # 16 random bytes; others than last time mean that the server forgot, and everything is offered again.
+  perRecipient @3 :UInt32;
+  batchMax @4 :UInt16;
+  inFlightMax @5 :UInt16;
+  registration @6 :Text;
+  # How a key becomes a user: "open", "invite" or "list".
+  admitted @7 :Bool;
+  # Whether this key is one. A key that is not can register and ask for this, and nothing else.
+  name @8 :Text;
+  # This key's name here, empty for none.
+}
+
+interface Entrance {
+  enter @0 (version :UInt16) -> (session :Session, info :Info, problem :Problem);
+}
+
+interface Session {
+  enqueue @0 (envelope :Data) -> (outcome :Outcome, problem :Problem);
+  batchEnqueue @1 (envelopes :List(Data)) -> (outcomes :List(Outcome), problem :Problem);
+  fetch @2 (after :UInt64, limit :UInt16) -> (deliveries :List(Delivery), problem :Problem);
+  acknowledge @3 (ids :List(Data)) -> (problem :Problem);
+  # Envelope ids: these need not come again.
+  subscribe @4 (receiver :Receiver) -> (problem :Problem);
+  # Push what waits and what comes, until the connection ends; a second receiver replaces the first.
+  publish @5 (record :Data, ageMs :UInt64) -> (problem :Problem);
+  # This key's own record; it is kept if it is newer than the one that is here, and nothing is said of it if not.
+  findRecord @6 (key :Data) -> (record :Data, ageMs :UInt64, problem :Problem);
+  # Empty where there is none.
+  register @7 (name :Text, invite :Text) -> (name :Text, domain :Text, problem :Problem);
+  # Claim a name, bound to this key from then on; or become a user by an invite; or both. Answers with the name as it
+  # is kept: Unicode NFKC, case folded.
+  findName @8 (name :Text) -> (key :Data, problem :Problem);
+  # The server's word for whose name this is; code "not_found" where it is nobody's.
+  info @9 () -> (info :Info, problem :Problem);
+}
+
+interface Receiver {
+  deliver @0 (deliveries :List(Delivery)) -> (ids :List(Data), problem :Problem);
+  # Answers with the ids of those that need not come again; the others stay in the queue.
+}

@@ -1,0 +1,2 @@
+-- Our own envelopes are looked through in order, for servers that take them to others.
+CREATE INDEX held_own ON held (serial) WHERE via = x'';

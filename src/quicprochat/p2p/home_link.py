@@ -1,0 +1,395 @@
+"""Our session at a home server, as one more link of the node: it takes what is for others and brings what is for us."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Protocol
+
+from quicprochat.adapters import quic, rpc
+from quicprochat.core.envelope import ENVELOPE_MAX_BYTES, MeshEnvelope
+from quicprochat.core.errors import LocalError, QuicprochatError, RemoteError, StoreError, UnavailableError
+from quicprochat.core.events import (
+    EnvelopeArrived,
+    EnvelopeRejected,
+    Event,
+    LinkDown,
+    LinkId,
+    LinkUp,
+    RecordArrived,
+    ResultsArrived,
+)
+from quicprochat.core.gate import Checked, Reason, Reject, Verdict
+from quicprochat.core.ids import EnvelopeId, PeerKey
+from quicprochat.core.link import Goodbye, Result
+from quicprochat.core.record import PeerRecord
+
+log = logging.getLogger("quicprochat.server")
+
+ALPN = "capnp"
+VERSION = 1
+CONNECT_S = 5.0
+ASK_S = 10.0
+LOOK_UP_S = 3.0
+"""How long a look-up may hold up a message that is being sent."""
+KEEP_ALIVE_S = 20.0
+BATCH = 64
+BATCHES_IN_FLIGHT = 4
+RETRY_FIRST_S, RETRY_LAST_S = 0.5, 60.0
+UNTRUSTED_RETRY_S = 600.0
+"""A server with another key than before is looked at again only so often: a person has to decide."""
+DELIVERED_MAX = 256
+"""Envelopes a server may push in one call."""
+
+
+class Standing(Enum):
+    """How we stand with the server."""
+
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    UNREACHABLE = "unreachable"
+    UNTRUSTED = "untrusted"
+    STRANGER = "stranger"
+    """Connected, but the server has not made a user of us yet."""
+
+
+_HOW_TO_ENTER = {
+    "invite": "this server takes new users by invitation: ask its operator for a code, then: qpc register --invite CODE",
+    "list": "this server has a list of its users, and your key is not on it: give it to the operator (qpc identity)",
+}
+
+
+class HomeOwner(Protocol):
+    """What a home link asks of its node."""
+
+    def next_link_id(self) -> LinkId:
+        """Return a number no other link has."""
+        ...
+
+    async def check_all(self, envelopes: list[bytes]) -> list[Checked | Reject]:
+        """Run the gate's first half."""
+        ...
+
+    def open_record(self, data: bytes) -> PeerRecord:
+        """Verify a peer record. Raises: WireError."""
+        ...
+
+    def settle(self, events: list[Event]) -> asyncio.Future[None]:
+        """Give events to the node; the future is done when they are durable and their effects are out."""
+        ...
+
+    def post(self, event: Event) -> None:
+        """Give an event to the node."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """Where to go, who we are there, and whom we expect.
+
+    ``pin`` is the server's fingerprint, None before the first visit; ``keep_pin`` makes it durable then, before
+    anything is handed over.
+    """
+
+    host: str
+    port: int
+    credentials: quic.Credentials
+    pin: bytes | None
+    keep_pin: Callable[[bytes], Awaitable[None]]
+
+
+class HomeLink:
+    """Stays connected to one server across its restarts and our changes of address.
+
+    ``own_record`` returns our record as signed and its age in milliseconds; ``news`` is called at every change of
+    :attr:`standing`.
+    """
+
+    def __init__(
+        self,
+        visit: Visit,
+        owner: HomeOwner,
+        own_record: Callable[[], tuple[bytes, int]],
+        news: Callable[[], None],
+        jitter: Callable[[], float],
+    ) -> None:
+        self.standing = Standing.CONNECTING
+        self.trouble: QuicprochatError | None = None
+        """Why there is no connection, when there is none."""
+        self.fingerprint = visit.pin
+        self.domain = ""
+        self.rtt_ms = 0.0
+        self.id = LinkId(0)
+        self._plan = visit
+        self._owner = owner
+        self._own_record = own_record
+        self._news = news
+        self._jitter = jitter
+        self._hurry = asyncio.Event()
+        self._admitted = asyncio.Event()
+        self._connection: quic.Connection | None = None
+        self._session: Any = None
+        self._out: list[bytes] = []
+        self._records: list[tuple[bytes, int]] = []
+        self._wake = asyncio.Event()
+        self._results: dict[EnvelopeId, Verdict] = {}
+
+    @property
+    def connected(self) -> bool:
+        """True while the server takes and brings envelopes."""
+        return self.standing is Standing.CONNECTED
+
+    def hurry(self) -> None:
+        """Try again at once: the network has changed, or a person asks."""
+        self._hurry.set()
+
+    # --- what the node sends
+
+    def send_envelope(self, wire: bytes) -> None:
+        """Offer an envelope; the answer comes back as a result."""
+        self._out.append(wire)
+        self._wake.set()
+
+    def send_results(self, results: Sequence[Result]) -> None:
+        """Note what the node says of what the server brought."""
+        self._results.update((result.id, result.verdict) for result in results)
+
+    def send_record(self, record: bytes, age_ms: int) -> None:
+        """Publish a record of ours; of others' the server learns from themselves."""
+        if record == self._own_record()[0]:
+            self._records.append((record, age_ms))
+            self._wake.set()
+
+    def end(self, code: Goodbye, reason: str) -> None:
+        """Close the connection; a new one is made after a while."""
+        if self._connection is not None:
+            self._connection.end(code, reason)
+
+    # --- asking
+
+    async def find_record(self, key: PeerKey) -> bool:
+        """Ask the server for a peer's newest record; the node learns it. Say whether there is one.
+
+        Raises: UnavailableError.
+        """
+        if self._session is None:
+            return False
+        async with asyncio.timeout(LOOK_UP_S):
+            answer = await rpc.Remote.ask(self._session.findRecord(key), "looking up a key")
+        with rpc.reading("looking up a key"):
+            data, age_ms = bytes(answer.record), int(answer.ageMs)
+        if not data:
+            return False
+        record = self._owner.open_record(data)
+        if record.key != key:
+            raise RemoteError("the server answered with somebody else's record", peer=self.fingerprint)
+        await self._owner.settle([RecordArrived(self.id, record, age_ms)])
+        return True
+
+    async def register(self, name: str, invite: str) -> tuple[str, str]:
+        """Become a user of the server, or bind a name to our key there, or both; return the name and the domain.
+
+        Raises: rpc.Problem with the server's reason; UnavailableError when there is no connection.
+        """
+        if self._session is None:
+            raise UnavailableError("there is no connection to the home server; see: qpc server")
+        async with asyncio.timeout(ASK_S):
+            answer = await rpc.Remote.ask(self._session.register(name, invite), "registering")
+        with rpc.reading("registering"):
+            found = str(answer.name), str(answer.domain)
+        self._admitted.set()
+        return found
+
+    # --- life
+
+    async def run(self) -> None:
+        """Connect, and connect again, until cancelled. Raises: StoreError."""
+        pause = RETRY_FIRST_S
+        while True:
+            self._hurry.clear()
+            self._stand(Standing.CONNECTING)
+            try:
+                await self._visit()
+                pause = RETRY_FIRST_S
+            except StoreError:
+                raise
+            except quic.UntrustedError as error:
+                self._stand(Standing.UNTRUSTED, error)
+                log.error("%s", error)
+                pause = UNTRUSTED_RETRY_S
+            except QuicprochatError as error:
+                self._stand(Standing.UNREACHABLE, error)
+                log.info("home server: %s", error)
+            try:
+                async with asyncio.timeout(pause * (0.5 + self._jitter())):
+                    await self._hurry.wait()
+                pause = RETRY_FIRST_S
+            except TimeoutError:
+                pause = min(2 * pause, RETRY_LAST_S)
+
+    def _stand(self, standing: Standing, trouble: QuicprochatError | None = None) -> None:
+        self.standing, self.trouble = standing, trouble
+        self._news()
+
+    async def _visit(self) -> None:
+        """One connection, from its beginning to its end. Raises: QuicprochatError that says why it ended."""
+        check = quic.anybody if self.fingerprint is None else quic.pinned(self.fingerprint)
+        plan = self._plan
+        connection = await quic.connect((plan.host, plan.port), ALPN, plan.credentials, check, CONNECT_S)
+        self._connection = connection
+        try:
+            remote = rpc.Remote(await connection.stream(CONNECT_S), rpc.home.Entrance)
+            serving = asyncio.create_task(remote.run())
+            try:
+                await self._stay(connection, remote)
+            finally:
+                connection.end(Goodbye.LEAVING, "goodbye")
+                self._session = None
+                await asyncio.wait([serving])
+        finally:
+            self._connection = None
+            connection.end(Goodbye.LEAVING, "goodbye")
+
+    async def _stay(self, connection: quic.Connection, remote: rpc.Remote) -> None:
+        clock = asyncio.get_running_loop().time
+        asked = clock()
+        try:
+            async with asyncio.timeout(ASK_S):
+                answer = await rpc.Remote.ask(remote.bootstrap.enter(VERSION), "entering")
+        except TimeoutError:
+            raise UnavailableError("the home server did not answer in time") from None
+        self.rtt_ms = (clock() - asked) * 1_000
+        with rpc.reading("entering"):
+            session, info = answer.session, answer.info
+            self.domain, epoch = str(info.domain), bytes(info.epoch)
+            admitted, registration = bool(info.admitted), str(info.registration)
+        if self.fingerprint is None:
+            await self._plan.keep_pin(connection.peer)
+            self.fingerprint = connection.peer
+        self._session = session
+        try:
+            if not admitted:
+                await self._wait_for_admission(connection, registration)
+            await self._work(connection, session, epoch)
+        finally:
+            self._session = None
+
+    async def _wait_for_admission(self, connection: quic.Connection, registration: str) -> None:
+        """Keep the connection for a while, so that the owner can register. Raises: UnavailableError at its end."""
+        self._admitted.clear()
+        self._stand(
+            Standing.STRANGER, LocalError(_HOW_TO_ENTER.get(registration, _HOW_TO_ENTER["list"]), code="policy")
+        )
+        ended = asyncio.ensure_future(connection.ended())
+        admitted = asyncio.ensure_future(self._admitted.wait())
+        try:
+            await asyncio.wait((ended, admitted), return_when=asyncio.FIRST_COMPLETED)
+            if not admitted.done() and self.trouble is not None:
+                raise self.trouble
+        finally:
+            ended.cancel()
+            admitted.cancel()
+
+    async def _work(self, connection: quic.Connection, session: Any, epoch: bytes) -> None:
+        """Hand over and take in until the connection ends. Raises: QuicprochatError that says why it did."""
+        self.id = self._owner.next_link_id()
+        self._out, self._records, self._results = [], [self._own_record()], {}
+        self._wake.set()
+        server, window = PeerKey(connection.peer), BATCH * BATCHES_IN_FLIGHT
+        await self._owner.settle([LinkUp(self.id, server, window, None, epoch, carrier=True)])
+        try:
+            await rpc.Remote.ask(session.subscribe(Receiver(self._take_in)), "subscribing")
+            self._stand(Standing.CONNECTED)
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._hand_over(session, group)),
+                    group.create_task(self._keep_alive(connection)),
+                ]
+                why = await connection.ended()
+                for task in tasks:
+                    task.cancel()
+            raise UnavailableError(f"the connection to the home server ended: {why}")
+        except BaseExceptionGroup as group_error:
+            raise _first(group_error) from group_error
+        finally:
+            self._owner.post(LinkDown(self.id))
+
+    async def _keep_alive(self, connection: quic.Connection) -> None:
+        while True:
+            await asyncio.sleep(KEEP_ALIVE_S)
+            connection.keep_alive()
+
+    async def _hand_over(self, session: Any, group: asyncio.TaskGroup) -> None:
+        room = asyncio.Semaphore(BATCHES_IN_FLIGHT)
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._records:
+                record, age = self._records.pop(0)
+                await rpc.Remote.ask(session.publish(record, age), "publishing our record")
+            while self._out:
+                batch, self._out = self._out[:BATCH], self._out[BATCH:]
+                await room.acquire()
+                group.create_task(self._offer(session, batch, room))
+
+    async def _offer(self, session: Any, batch: list[bytes], room: asyncio.Semaphore) -> None:
+        try:
+            answer = await rpc.Remote.ask(session.batchEnqueue(batch), "handing over")
+        finally:
+            room.release()
+        with rpc.reading("handing over"):
+            told = [(_verdict(one.verdict), _reason(one.reason)) for one in answer.outcomes]
+        if len(told) != len(batch):
+            raise RemoteError("the server gave not one answer for each envelope", peer=self.fingerprint)
+        results = tuple(Result(MeshEnvelope.decode(wire).id, *one) for wire, one in zip(batch, told, strict=True))
+        await self._owner.settle([ResultsArrived(self.id, results)])
+
+    async def _take_in(self, envelopes: list[bytes]) -> list[EnvelopeId]:
+        """Give what the server brought to the node; return the ids of those that need not come again."""
+        checked = await self._owner.check_all(envelopes)
+        events: list[Event] = [
+            EnvelopeRejected(self.id) if isinstance(one, Reject) else EnvelopeArrived(self.id, one) for one in checked
+        ]
+        await self._owner.settle(events)
+        return [one.envelope.id for one in checked if isinstance(one, Checked) and self._settled(one)]
+
+    def _settled(self, one: Checked) -> bool:
+        # A receipt gets no result of its own: what it told is durable now.
+        verdict = self._results.pop(one.envelope.id, None)
+        return one.receipt is not None if verdict is None else verdict is not Verdict.DEFERRED
+
+
+class Receiver(rpc.Capability, rpc.home.Receiver.Server):  # type: ignore[misc]
+    """What the server pushes to."""
+
+    def __init__(self, take_in: Callable[[list[bytes]], Awaitable[list[EnvelopeId]]]) -> None:
+        self._take_in = take_in
+
+    async def handle_deliver(self, params: Any, results: Any) -> None:
+        """Take envelopes in; the answer leaves once they are durable."""
+        if len(params.deliveries) > DELIVERED_MAX:
+            raise RemoteError("too many envelopes in one push")
+        if any(len(told.envelope) > ENVELOPE_MAX_BYTES for told in params.deliveries):
+            raise RemoteError("an envelope that is too long")
+        results.ids = await self._take_in([bytes(told.envelope) for told in params.deliveries])
+
+    deliver_context = rpc.method(handle_deliver)
+
+
+def _verdict(number: int) -> Verdict:
+    return Verdict(number) if number in Verdict._value2member_map_ else Verdict.DEFERRED
+
+
+def _reason(number: int) -> Reason:
+    return Reason(number) if number in Reason._value2member_map_ else Reason.NONE
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return what ended a visit: our own failures before the server's."""
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = next((e for e in found.exceptions if isinstance(e, StoreError)), found.exceptions[0])
+    return found

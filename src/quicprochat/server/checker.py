@@ -1,0 +1,69 @@
+"""Signatures are checked in one thread beside the event loop; what comes while it works is its next batch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from quicprochat.core.crypto import Crypto
+from quicprochat.core.gate import Checked, Reject, check
+from quicprochat.core.ids import PeerKey
+
+INLINE = 2
+"""So few envelopes are checked on the spot: a thread costs more than it frees."""
+BATCH = 256
+"""Envelopes that go to the thread together: some 20 ms of its time."""
+
+Results = list[Checked | Reject]
+_Job = tuple[PeerKey, Sequence[bytes], "asyncio.Future[Results]"]
+
+
+class Checker:
+    """The stateless half of the gate for everything that clients send."""
+
+    def __init__(self, crypto: Crypto) -> None:
+        self._crypto = crypto
+        self._thread = ThreadPoolExecutor(1, "check")
+        self._waiting: deque[_Job] = deque()
+        self._busy = False
+
+    def close(self) -> None:
+        """Let go of the thread; nothing may be under way."""
+        self._thread.shutdown(wait=True)
+
+    async def check(self, me: PeerKey, envelopes: Sequence[bytes]) -> Results:
+        """Judge envelopes; see ``gate.check``."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Results] = loop.create_future()
+        self._waiting.append((me, envelopes, done))
+        if not self._busy:
+            self._busy = True
+            loop.call_soon(self._next)  # others may have come with this one
+        return await done
+
+    def _next(self) -> None:
+        batch: list[_Job] = []
+        count = 0
+        while self._waiting and (not batch or count + len(self._waiting[0][1]) <= BATCH):
+            one = self._waiting.popleft()
+            if not one[2].cancelled():
+                batch.append(one)
+                count += len(one[1])
+        if not batch:
+            self._busy = False
+        elif count <= INLINE:
+            self._answer(batch, self._work(batch))
+        else:
+            work = asyncio.get_running_loop().run_in_executor(self._thread, self._work, batch)
+            work.add_done_callback(lambda work: self._answer(batch, work.result()))
+
+    def _work(self, batch: Sequence[_Job]) -> list[Results]:
+        return [[check(data, me, {}, self._crypto) for data in envelopes] for me, envelopes, _ in batch]
+
+    def _answer(self, batch: Sequence[_Job], results: list[Results]) -> None:
+        for (_, _, done), result in zip(batch, results, strict=True):
+            if not done.done():
+                done.set_result(result)
+        self._next()

@@ -1,0 +1,213 @@
+"""The command line ``qpc-server``. Kept light: what a call does not need is not loaded."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from quicprochat import __version__
+from quicprochat.console.errors import BUG, INTERRUPTED, OK
+from quicprochat.core.errors import LocalError, QuicprochatError
+from quicprochat.server.options import OPTIONS, Kind
+
+_YES = frozenset({"1", "true", "yes", "on"})
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """``words`` as they are typed; ``args`` are what must follow them."""
+
+    words: tuple[str, ...]
+    summary: str
+    args: tuple[str, ...] = ()
+    details: str = ""
+    days: bool = False
+
+    @property
+    def usage(self) -> str:
+        """The command as one types it."""
+        return " ".join(("qpc-server", *self.words, *self.args, *(("[--days N]",) if self.days else ())))
+
+
+COMMANDS = (
+    Command((), "serve until stopped", details='Prints one line, "ready", the address and the fingerprint of the'
+            " server's key, once it answers. SIGTERM and SIGINT stop it; SIGHUP reads the configuration again."),
+    Command(("status",), "show how the running server is"),
+    Command(("users",), "list the users"),
+    Command(("users", "remove"), "forget a user, its name, its record and what waits for it", ("KEY",),
+            details="Where registration is open the same key can come back; block_list keeps it away. What was sent to"
+            " it and is lost here is offered again by its authors for as long as it lives."),
+    Command(("invite",), "make a code that lets one key become a user", days=True,
+            details="It is shown once, kept as a hash, used once, and lives for 7 days, or as many as --days says."),
+    Command(("backup",), "copy the database of the running server", ("FILE",),
+            details="The copy is complete or not there, readable by its owner alone (the server's key is in it), and"
+            " never written over a file. The server writes it, so FILE must lie where its service may write."),
+    Command(("restore",), "put a copy back, while the server is stopped", ("FILE",),
+            details="The database that was there stays beside it as server.db.replaced. Clients notice, and offer again"
+            " what the copy does not know of."),
+    Command(("config", "check"), "read the configuration, and show every option and where its value is from"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for: a command of :data:`COMMANDS` and what followed it, and the options given."""
+
+    command: Command
+    args: tuple[str, ...]
+    flags: Mapping[str, Any]
+    json: bool
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carry out what the arguments ask for; the result is the exit code."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    as_json = "--json" in arguments or os.environ.get("QPC_JSON", "").lower() in _YES
+    verbose = False
+    try:
+        if "--version" in arguments:
+            return _print(f"qpc-server {__version__}\n")
+        if arguments[:1] == ["help"] or {"-h", "--help"} & set(arguments):
+            from quicprochat.server.help import help_text
+
+            return _print(help_text(_about(arguments)))
+        request = parse(arguments)
+        as_json, verbose = as_json or request.json, bool(request.flags.get("verbose"))
+        return _dispatch(request, as_json=as_json)
+    except QuicprochatError as error:
+        from quicprochat.console.text import complain
+
+        return complain(error, as_json=as_json, program="qpc-server")
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        return OK  # whoever read our output has seen enough
+    except Exception as error:  # noqa: BLE001 - the root: whatever is left is a fault of this program
+        return _bug(error, verbose=verbose, as_json=as_json)
+
+
+def _about(arguments: Sequence[str]) -> list[str]:
+    """Return the words that help is asked for; values of options that stand beside them are none of its business."""
+    if arguments[:1] == ["help"]:
+        return [word for word in arguments[1:] if not word.startswith("-")]
+    known = {word for command in COMMANDS for word in command.words}
+    return [word for word in arguments if word in known]
+
+
+def parse(arguments: Sequence[str]) -> Request:
+    """Read the arguments; options may stand before and after the command. Raises: LocalError."""
+    parser = _Parser(prog="qpc-server", add_help=False, allow_abbrev=False)
+    parser.add_argument("--home")
+    parser.add_argument("--config")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--days")
+    for option in OPTIONS:
+        if option.kind is Kind.SWITCH:
+            parser.add_argument(*option.flags, dest=option.key, action="store_const", const=True)
+            no = "--no-" + option.flags[-1].removeprefix("--")
+            parser.add_argument(no, dest=option.key, action="store_const", const=False)
+        else:
+            parser.add_argument(*option.flags, dest=option.key)
+    parser.add_argument("words", nargs="*")
+    found = vars(parser.parse_intermixed_args(list(arguments)))
+    words, as_json, days = found.pop("words"), found.pop("json"), found.pop("days")
+    command = _find(words)
+    args = tuple(words[len(command.words) :])
+    if len(args) != len(command.args) or not all(args):
+        raise LocalError(f"write: {command.usage}")
+    if days is not None:
+        if not command.days:
+            raise LocalError("--days belongs to: qpc-server invite")
+        found["days"] = _days(days)
+    return Request(command, args, {key: value for key, value in found.items() if value is not None}, as_json)
+
+
+def _find(words: Sequence[str]) -> Command:
+    matching = [command for command in COMMANDS if tuple(words[: len(command.words)]) == command.words]
+    command = max(matching, key=lambda one: len(one.words))
+    if words and not command.words:
+        import difflib
+
+        names = {command.words[0]: " ".join(command.words) for command in reversed(COMMANDS) if command.words}
+        near = difflib.get_close_matches(words[0], names, n=1)
+        hint = f"did you mean {names[near[0]]}?" if near else "all commands: qpc-server help"
+        raise LocalError(f"there is no command {words[0][:64]!r}; {hint}")
+    return command
+
+
+def _days(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 6:
+        raise LocalError(f"--days is {text[:20]!r}; it is a whole number")
+    return int(text)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse that raises instead of exiting."""
+
+    def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized arguments"):
+            message = f"there is no option {message.partition(': ')[2]!r}"
+        raise LocalError(f"{message.removeprefix('argument ')} (see: qpc-server --help)")
+
+
+def _dispatch(request: Request, *, as_json: bool) -> int:
+    from quicprochat.server.config import load, server_home
+
+    home = server_home(request.flags, os.environ)
+    match request.command.words:
+        case ():
+            from quicprochat.server.run import run
+
+            return run(load(request.flags, os.environ), lambda: load(request.flags, os.environ), os.environ)
+        case ("config", "check"):
+            from quicprochat.server.show import checked
+
+            return _print(checked(load(request.flags, os.environ), as_json=as_json))
+        case ("restore",):
+            from quicprochat.server.backup import restore
+            from quicprochat.server.show import answer
+
+            file = Path(request.args[0]).absolute()
+            item = {"file": str(file), "bytes": restore(home, file)}
+            return _print(answer(("restore",), [item], as_json=as_json))
+        case words:
+            from quicprochat.server.control import ask
+            from quicprochat.server.show import answer
+
+            args: dict[str, Any] = {}
+            if words == ("users", "remove"):
+                args = {"key": request.args[0]}
+            elif words == ("backup",):
+                args = {"file": os.path.abspath(request.args[0])}
+            elif "days" in request.flags:
+                args = {"days": request.flags["days"]}
+            return _print(answer(words, list(ask(home, words[-1], args)), as_json=as_json))
+
+
+def _print(text: str) -> int:
+    data = text.encode(sys.stdout.encoding, "replace")
+    with suppress(BrokenPipeError):
+        while data:
+            data = data[os.write(sys.stdout.fileno(), data) :]
+    return OK
+
+
+def _bug(error: Exception, *, verbose: bool, as_json: bool) -> int:
+    from quicprochat.console.errors import CallError
+    from quicprochat.console.text import LOG_MAX_CHARS, complain, say
+
+    if verbose:
+        import traceback
+
+        say("".join(traceback.format_exception(error)), LOG_MAX_CHARS)
+    what = f"{type(error).__name__}: {error}"
+    hint = "" if verbose else "; with -v it says more"
+    message = f"this is a fault of the program, please report it ({what}){hint}"
+    complain(CallError(message, "internal"), as_json=as_json, program="qpc-server")
+    return BUG

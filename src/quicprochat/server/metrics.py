@@ -1,0 +1,123 @@
+"""Figures for Prometheus: text over HTTP, on a port of its own (exposition format 0.0.4)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from quicprochat.console.local import Json
+from quicprochat.core.address import Address
+from quicprochat.core.errors import UnavailableError
+
+log = logging.getLogger("quicprochat.server.metrics")
+
+REQUEST_MAX_BYTES = 8 << 10
+REQUEST_S = 5.0
+CALLS_MAX = 8
+"""More at once are hung up on."""
+
+_GAUGES = (
+    ("uptime_seconds", "uptime_s", "Time since the server started."),
+    ("users", "users", "Keys that may be written to here."),
+    ("sessions", "sessions", "Users that are connected."),
+    ("connections", "connections", "Connections whose other end has proved who it is."),
+    ("connections_max", "connections_max", "Connections that there may be."),
+    ("waiting_messages", "messages", "Messages that wait for their recipients."),
+    ("waiting_bytes", "bytes", "Bytes of messages that wait."),
+    ("waiting_bytes_max", "bytes_max", "Bytes of messages that may wait."),
+    ("waiting_receipts", "receipts", "Receipts that wait."),
+    ("disk_free_bytes", "disk_free", "Room on the disk."),
+    ("disk_low", "disk_low", "1 when no new messages are taken for want of room."),
+)
+_EVENTS = ("stored", "duplicate", "handed_over", "published", "registered")
+"""Counters there from the start, so that a rate of them can be taken."""
+
+
+def exposition(figures: Json) -> str:
+    """Return the figures of ``qpc-server status`` in Prometheus's text format."""
+    lines: list[str] = []
+
+    def family(name: str, kind: str, help: str, *samples: tuple[str, int]) -> None:
+        lines.extend((f"# HELP qpc_server_{name} {help}", f"# TYPE qpc_server_{name} {kind}"))
+        lines.extend(f"qpc_server_{name}{labels} {int(value)}" for labels, value in samples)
+
+    for name, key, help in _GAUGES:
+        family(name, "gauge", help, ("", figures[key]))
+    totals = {**dict.fromkeys(_EVENTS, 0), **figures["totals"]}
+    family("events_total", "counter", "What was done since the start.", *_labelled("event", totals))
+    for what in ("refused", "deferred"):
+        help = f"What was {what} since the start, by reason."
+        family(f"{what}_total", "counter", help, *_labelled("reason", figures[what]))
+    return "\n".join(lines) + "\n"
+
+
+def _labelled(label: str, counts: dict[str, int]) -> list[tuple[str, int]]:
+    # The names are ours, of letters and underscores: nothing in them needs quoting.
+    return [(f'{{{label}="{name}"}}', count) for name, count in counts.items()]
+
+
+class Metrics:
+    """Answers ``GET /metrics``, and nothing else."""
+
+    def __init__(self, figures: Callable[[], Json]) -> None:
+        self._figures = figures
+        self._server: asyncio.Server | None = None
+        self._calls: set[asyncio.Task[Any]] = set()
+
+    async def start(self, listen: Address) -> Address:
+        """Open the port; return where it is. Raises: UnavailableError."""
+        try:
+            self._server = await asyncio.start_server(self._called, listen.ip, listen.port, limit=REQUEST_MAX_BYTES)
+        except OSError as error:
+            raise UnavailableError(f"metrics_listen {listen} cannot be opened: {error.strerror}") from error
+        return Address(*self._server.sockets[0].getsockname()[:2])
+
+    async def close(self) -> None:
+        """Free the port."""
+        if self._server is None:
+            return
+        self._server.close()
+        for task in tuple(self._calls):
+            task.cancel()
+        if self._calls:
+            await asyncio.wait(self._calls)
+
+    def _called(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._calls) >= CALLS_MAX:
+            writer.transport.abort()
+            return
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(REQUEST_S):
+                writer.write(self._answer(await reader.readuntil(b"\r\n\r\n")))
+                await writer.drain()
+                writer.close()
+                await writer.wait_closed()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+            log.debug("a scrape came to nothing: %s", error)
+        finally:
+            writer.transport.abort()
+
+    def _answer(self, request: bytes) -> bytes:
+        method, _, rest = request.partition(b" ")
+        path = rest.split(b" ", 1)[0].partition(b"?")[0]
+        if method not in (b"GET", b"HEAD"):
+            return _response("405 Method Not Allowed", "only GET\n")
+        if path != b"/metrics":
+            return _response("404 Not Found", "the figures are at /metrics\n")
+        return _response("200 OK", exposition(self._figures()), body=method == b"GET")
+
+
+def _response(status: str, text: str, *, body: bool = True) -> bytes:
+    data = text.encode()
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
+        f"Content-Length: {len(data)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + (data if body else b"")

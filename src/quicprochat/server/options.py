@@ -1,0 +1,114 @@
+"""The options of ``qpc-server``, as data: the parser, the help, the configuration file and its example are made of it.
+
+This module is loaded for ``qpc-server --version``: it imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+
+class Kind(Enum):
+    """What an option takes."""
+
+    TEXT = auto()
+    DOMAIN = auto()
+    SWITCH = auto()
+    COUNT = auto()
+    SIZE = auto()
+    SHARE = auto()
+    ADDRESS = auto()
+    SERVER = auto()
+    FILE = auto()
+    CHOICE = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One decision of the operator. ``key`` names it in the file, and elsewhere unless ``flag`` and ``variable`` do.
+
+    ``live``: a change takes effect on SIGHUP; else after a restart.
+    """
+
+    key: str
+    kind: Kind
+    default: str | int | float | bool
+    help: str
+    shown: str = ""
+    flag: str = ""
+    variable: str = ""
+    choices: tuple[str, ...] = ()
+    live: bool = False
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """How it is written on the command line."""
+        short = ("-v",) if self.key == "verbose" else ()
+        return (*short, self.flag or "--" + self.key.replace("_", "-"))
+
+    @property
+    def env(self) -> str:
+        """Its environment variable."""
+        return self.variable or f"QPC_{self.key.upper()}"
+
+
+HOME_VARIABLE = "QPC_SERVER_HOME"
+CONFIG_VARIABLE = "QPC_CONFIG"
+PORT = 7000
+FEDERATION_PORT = 7001
+
+OPTIONS = (
+    Option("listen", Kind.ADDRESS, f"[::]:{PORT}", "address and UDP port for clients; [::] is every address of this"
+           " machine, IPv4 as well; port 0 is any free one", "IP:PORT"),
+    Option("federation_domain", Kind.DOMAIN, "", "the domain this server speaks for, as in name@domain; clients are"
+           " told", "DOMAIN", flag="--domain", variable="QPC_LOCAL_DOMAIN"),
+    Option("discovery", Kind.SWITCH, True, "announce the server on the local network by mDNS"),
+    Option("announce_as", Kind.SERVER, "", "where clients on the local network are told to find the server; default:"
+           " its first address", "HOST:PORT"),
+    Option("registration", Kind.CHOICE, "open", "how a key becomes a user: open, by connecting; invite, by a code from"
+           " qpc-server invite; list, by standing in registration_list", "MODE", choices=("open", "invite", "list"),
+           live=True),
+    Option("registration_list", Kind.FILE, "", "keys of the users when registration is list: 64 hexadecimal digits a"
+           " line, and behind them what you like", "FILE", live=True),
+    Option("block_list", Kind.FILE, "", "keys that are not served, whatever registration says; same form", "FILE",
+           live=True),
+    Option("users_max", Kind.COUNT, 100_000, "users at most; who is away for 90 days and has no name is forgotten",
+           "N", live=True),
+    Option("connections", Kind.COUNT, 10_000, "connections at most; each costs about 100 KiB of memory", "N"),
+    Option("messages_per_recipient", Kind.COUNT, 1_000, "messages that may wait for one user", "N", live=True),
+    Option("messages_per_pair", Kind.COUNT, 100, "messages from one author that may wait for one user", "N",
+           live=True),
+    Option("storage", Kind.SIZE, 4 << 30, "bytes of messages that may wait altogether", "SIZE", live=True),
+    Option("storage_share", Kind.SHARE, 0.05, "part of storage that one author, or one client, may fill", "0..1",
+           live=True),
+    Option("receipt_storage", Kind.SIZE, 64 << 20, "bytes of receipts that may wait altogether, beside messages",
+           "SIZE", live=True),
+    Option("disk_reserve", Kind.SIZE, 256 << 20, "with less room on the disk no new messages are taken", "SIZE",
+           live=True),
+    Option("metrics_listen", Kind.ADDRESS, "", "address and TCP port for Prometheus, as in 127.0.0.1:9700; off unless"
+           " set", "IP:PORT"),
+    Option("metrics_anywhere", Kind.SWITCH, False, "let metrics_listen be more than this machine; anybody who reaches"
+           " the port then reads the figures"),
+    Option("verbose", Kind.SWITCH, False, "say more on standard error, also who connects and writes: for hunting"
+           " faults only"),
+    Option("federation_enabled", Kind.SWITCH, False, "exchange messages with other domains; this version does not"
+           " federate, and refuses to start when it is asked to"),
+    Option("federation_listen", Kind.ADDRESS, f"[::]:{FEDERATION_PORT}", "address and UDP port for other domains; no"
+           " effect in this version, but QPC_FEDERATION_LISTEN asks for federation", "IP:PORT"),
+    Option("federation_cert", Kind.FILE, "", "this server's certificate for other domains (DER); no effect in this"
+           " version", "FILE"),
+    Option("federation_key", Kind.FILE, "", "the key of federation_cert (DER); no effect in this version", "FILE"),
+    Option("federation_ca", Kind.FILE, "", "the authority of the other domains' certificates (DER); no effect in this"
+           " version", "FILE"),
+)  # fmt: skip
+
+BY_KEY = {option.key: option for option in OPTIONS}
+
+TABLES = {
+    "federation_peers": 'which domain is reached where, as in: "example.net" = "192.0.2.1:7001"; no effect in this'
+    " version",
+    "federation_cas": 'an authority of its own for a domain, as in: "example.net" = "/etc/quicprochat/net.der"; no'
+    " effect in this version",
+}
+"""Tables of the configuration file."""

@@ -1,0 +1,113 @@
+"""Answers as the operator sees them: JSON, or lines for a person."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from quicprochat.console.text import display_line, fields, plural, shown_time, wrapped
+from quicprochat.core.address import Address
+from quicprochat.server.config import Config, read_keys
+from quicprochat.server.help import size
+from quicprochat.server.options import OPTIONS, Kind
+
+Json = dict[str, Any]
+
+
+def answer(words: tuple[str, ...], items: Sequence[Json], *, as_json: bool) -> str:
+    """Return a command's answer: for ``users`` a list, else the one object there is."""
+    if words == ("users",):
+        if as_json:
+            return json.dumps(list(items)) + "\n"
+        return "".join(_user(item) + "\n" for item in items) or "nobody has been here yet\n"
+    (item,) = items
+    if as_json:
+        return json.dumps(item) + "\n"
+    match words:
+        case ("status",):
+            return _status(item) + "\n"
+        case ("users", "remove"):
+            return f"{item['public_key'][:16]}… is forgotten, and {plural(item['messages'], 'message')} that waited\n"
+        case ("invite",):
+            return f"{item['invite']}\n"
+        case _:
+            return f"{item['file']}: {bytes_shown(item['bytes'])}\n"
+
+
+def _user(user: Json) -> str:
+    seen = "connected" if user["connected"] else f"last here {shown_time(user['last_seen'])}"
+    waits = plural(user["messages"], "message")
+    return f"{user['public_key']}  {display_line(user['name'] or '-', 64):<16}  {seen:<26}  {waits}"
+
+
+def _status(now: Json) -> str:
+    minute, oldest = now["last_minute"], now["oldest_s"]
+    handled = ", ".join(f"{by} {name.replace('_', ' ')}" for name, by in minute.items())
+    return fields(
+        ("address", now["address"]),
+        ("fingerprint", now["fingerprint"]),
+        ("domain", now["domain"] or "(none)"),
+        ("version", now["version"]),
+        ("up", duration(now["uptime_s"])),
+        ("registration", f"{now['registration']}, {plural(now['invites'], 'open invite')}"),
+        ("users", f"{now['users']}, {now['sessions']} connected"),
+        ("connections", f"{now['connections']} of {now['connections_max']}"),
+        ("waiting", f"{plural(now['messages'], 'message')} for {plural(now['recipients'], 'recipient')},"
+         f" {bytes_shown(now['bytes'])} of {bytes_shown(now['bytes_max'])}; {plural(now['receipts'], 'receipt')}"),
+        ("oldest", "-" if oldest is None else duration(oldest)),
+        ("last minute", handled or "nothing"),
+        ("refused", _counts(now["refused"])),
+        ("deferred", _counts(now["deferred"])),
+        ("disk", f"{bytes_shown(now['disk_free'])} free" + (": too little, no new messages are taken"
+         if now["disk_low"] else "")),
+        ("epoch", now["epoch"]),
+    )  # fmt: skip
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{by} {name}" for name, by in counts.items() if by) or "none"
+
+
+def duration(seconds: int) -> str:
+    """Return ``3 d 4 h``, or the two units that fit."""
+    units = [("d", seconds // 86_400), ("h", seconds // 3_600 % 24), ("min", seconds // 60 % 60), ("s", seconds % 60)]
+    first = next((n for n, (_, count) in enumerate(units) if count), 3)
+    return " ".join(f"{count} {unit}" for unit, count in units[first : first + 2])
+
+
+def bytes_shown(count: int) -> str:
+    """Return a number of bytes with two digits or more of the fitting unit."""
+    for power, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if count >= 1 << power:
+            return f"{count / (1 << power):.1f} {unit}"
+    return f"{count} bytes"
+
+
+def checked(config: Config, *, as_json: bool) -> str:
+    """Return what is decided and where; the lists of keys are read too. Raises: LocalError, UnavailableError."""
+    listed, blocked = read_keys(config["registration_list"]), read_keys(config["block_list"])
+    if as_json:
+        options = {o.key: {"value": _plain(config[o.key]), "source": config.sources[o.key]} for o in OPTIONS}
+        found = {"home": str(config.home), "file": config.file and str(config.file), "options": options}
+        return json.dumps({**found, "listed": len(listed), "blocked": len(blocked)}) + "\n"
+    rows = [("home", str(config.home)), ("file", str(config.file or "(none)"))]
+    for option in OPTIONS:
+        value = config[option.key]
+        shown = size(value) if option.kind is Kind.SIZE else "(not set)" if value in (None, "") else str(value)
+        rows.append((option.key, f"{shown:<32}  {config.sources[option.key]}"))
+    rows += [("listed", plural(len(listed), "key")), ("blocked", plural(len(blocked), "key"))]
+    return fields(*rows) + "\n" + _remarks(config)
+
+
+def _remarks(config: Config) -> str:
+    idle = [key for key in config.values if key.startswith("federation_") and config.sources[key] != "default"]
+    unused = [key for key in idle if key not in ("federation_domain", "federation_enabled")] + list(config.tables)
+    if not unused:
+        return ""
+    return "\n" + wrapped(f"This version does not federate; without effect: {', '.join(unused)}.") + "\n"
+
+
+def _plain(value: object) -> object:
+    return str(value) if isinstance(value, Path | Address) else value

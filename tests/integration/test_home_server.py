@@ -1,0 +1,134 @@
+"""Two nodes and a home server over real sockets: no link between them, and a message waits where it is safe."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quicprochat.adapters import rpc
+from quicprochat.core.address import Address
+from quicprochat.core.receipt import State
+from quicprochat.p2p import Options, P2pNode
+from quicprochat.server.home_server import HomeServer, ServerOptions
+
+PATIENCE_S = 20.0
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(50), rpc.running():
+            await work
+
+    asyncio.run(bounded())
+
+
+@pytest.fixture(autouse=True)
+def _no_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in an installation without the extra: what arrives here came through the server."""
+    monkeypatch.setattr("quicprochat.p2p.node.find_spec", lambda _: None)
+
+
+@asynccontextmanager
+async def serving(home: Path, port: int = 0) -> AsyncIterator[HomeServer]:
+    async with HomeServer(ServerOptions(home, Address("127.0.0.1", port or free_port()))) as server:
+        yield server
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@asynccontextmanager
+async def person(home: Path, server: HomeServer | str) -> AsyncIterator[P2pNode]:
+    async with P2pNode(Options(home)) as node:
+        await node.use_server(str(server.address) if isinstance(server, HomeServer) else server)
+        yield node
+
+
+async def connected(node: P2pNode, standing: str = "connected") -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while node.server().standing != standing:
+            await node._feed.news()
+
+
+async def next_line(node: P2pNode) -> Any:
+    async with asyncio.timeout(PATIENCE_S):
+        return await anext(node.messages())
+
+
+def test_message_waits_at_the_server_for_somebody_who_is_away(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(tmp_path / "s") as server:
+            port = server.address.port
+            async with person(tmp_path / "b", server) as b:
+                await connected(b)
+                key = b.key
+            async with person(tmp_path / "a", server) as a:
+                await connected(a)
+                sent = await a.send(key, "are you there?")
+                assert (await a.wait(sent.uid, State.RELAYED, PATIENCE_S)).state is State.RELAYED
+        async with serving(tmp_path / "s", port) as server, person(tmp_path / "b", server) as b:
+            line = await next_line(b)
+            assert (line.text, line.hops) == ("are you there?", 1)
+            assert line.protection == "forward-secret"
+            async with person(tmp_path / "a", server) as a:
+                assert (await a.wait(sent.uid, State.DELIVERED, PATIENCE_S)).state is State.DELIVERED
+                carriers = {event.carrier for event in (await a.trace(sent.uid)).events}
+                assert server.fingerprint.hex() in carriers
+            assert [one.text for one in await b.inbox()] == ["are you there?"]
+
+    run(work())
+
+
+def test_both_connected_talk_at_once_and_the_route_is_shown(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(tmp_path / "s") as server, person(tmp_path / "b", server) as b:
+            await connected(b)
+            async with person(tmp_path / "a", server) as a:
+                await connected(a)
+                await a.add(b.key.hex(), "bob")
+                sent = await a.send("bob", "hi")
+                await a.wait(sent.uid, State.DELIVERED, PATIENCE_S)
+                (route,) = a.routes()
+                assert (route.destination, route.via, route.hops) == (b.key, "server", 2)
+
+    run(work())
+
+
+def test_changed_key_of_the_server_stops_the_client(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(tmp_path / "s") as server:
+            port = server.address.port
+            async with person(tmp_path / "a", server) as a:
+                await connected(a)
+        async with serving(tmp_path / "impostor", port) as server, person(tmp_path / "a", server) as a:
+            await connected(a, "untrusted")
+            assert "has changed" in str(a.server().trouble)
+            assert server._clients == {}
+            await a.use_server(str(server.address), trust=server.fingerprint)
+            await connected(a)
+
+    run(work())
+
+
+def test_client_comes_back_when_the_server_does(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(tmp_path / "s") as server:
+            port = server.address.port
+        async with person(tmp_path / "a", f"127.0.0.1:{port}") as a:
+            await connected(a, "unreachable")
+            for _ in range(2):
+                async with serving(tmp_path / "s", port):
+                    await connected(a)
+                await connected(a, "unreachable")
+
+    run(work())

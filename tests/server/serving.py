@@ -1,0 +1,114 @@
+"""A home server in a process of its own, to be attacked. Its argument is JSON: ``home``, ``connections``, ``limits``,
+and ``kill``, a moment and the how manieth, at which it kills itself.
+
+Commands come as lines on standard input: ``look`` answers with memory and counts, ``collect`` runs the garbage
+collector first; a process whose test is gone ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from tests.durability.mortal import Executioner, MortalDisk
+
+from quicprochat.adapters import quic, rpc
+from quicprochat.adapters.sqlite import ServerStore
+from quicprochat.core.address import Address
+from quicprochat.core.errors import QuicprochatError
+from quicprochat.core.gate import Limits
+from quicprochat.p2p.driver import Driver
+from quicprochat.server import home_server
+from quicprochat.server.home_server import HomeServer, ServerOptions
+
+
+def memory_kb() -> int:
+    """Return this process's resident memory."""
+    return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0])
+
+
+def say(**event: Any) -> None:
+    print(json.dumps(event), flush=True)
+
+
+def look(server: HomeServer) -> dict[str, Any]:
+    return {
+        "memory_kb": memory_kb(),
+        "connections": len(server.listener.connections),
+        "shaking": len(server.listener._shaking),
+        "refused": server.listener.refused,
+        "clients": sum(map(len, server._clients.values())),
+        "tasks": len(asyncio.all_tasks()),
+        "ids": len(server.listener._port._protocols) if server.listener._port else 0,
+    }
+
+
+async def serve(server: HomeServer) -> None:
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    failed = asyncio.create_task(server.failed())
+    while not failed.done():
+        line = asyncio.create_task(reader.readline())
+        await asyncio.wait([line, failed], return_when=asyncio.FIRST_COMPLETED)
+        if not line.done():
+            line.cancel()
+            break
+        word = (await line).strip()
+        if not word:
+            break
+        if word == b"collect":
+            gc.collect()
+        say(**look(server))
+    if failed.done():
+        await failed
+    failed.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await failed
+
+
+async def main(settings: dict[str, Any]) -> int:
+    options = ServerOptions(
+        Path(settings["home"]),
+        Address("127.0.0.1", settings.get("port", 0)),
+        limits=Limits(**settings.get("limits", {"carried_bytes": 4 << 30, "share": 0.05})),
+        connections=settings.get("connections", 10_000),
+        disk_reserve_bytes=settings.get("disk_reserve_bytes", 1 << 20),
+    )
+    async with rpc.running():
+        try:
+            async with HomeServer(options) as server:
+                say(port=server.address.port, fingerprint=server.fingerprint.hex())
+                await serve(server)
+        except QuicprochatError as error:
+            say(failed=type(error).__name__, text=str(error))
+            return 3
+    return 0
+
+
+def be_mortal(moment: str, nth: int) -> None:
+    """Let the server's driver, and its database, pass by somebody who may kill it."""
+    executioner = Executioner(moment, nth)
+    vars(home_server)["Driver"] = partial(Driver, probe=executioner.point)
+    if ":" in moment:
+        disk = MortalDisk(executioner)
+        vars(home_server)["ServerStore"] = SimpleNamespace(
+            open=lambda path: (disk, ServerStore.open(path, vfs="mortal"))[1]
+        )
+
+
+if __name__ == "__main__":
+    asked = json.loads(sys.argv[1])
+    if "kill" in asked:
+        be_mortal(*asked["kill"])
+    for name, value in asked.get("patience", {}).items():
+        # Times of the endpoint that a test has no time for.
+        setattr(sys.modules[quic.Listener.__module__], name, value)
+    vars(home_server)["STREAM_S"] = asked.get("stream_s", home_server.STREAM_S)
+    sys.exit(asyncio.run(main(asked)))
