@@ -348,7 +348,7 @@ def test_errors_are_json_with_the_exit_code(somebody: Person) -> None:
         (("trace", "00" * 16), 5, "not_found"),
         (("trace", "zz"), 2, "usage"),
         (("sned",), 2, "usage"),
-        (("mesh", "register", "x"), 2, "unsupported"),
+        (("mesh", "register", "x"), 5, "not_found"),
         (("mesh", "broadcast", "x", "hi"), 5, "not_found"),
         (("send", "user@example.net", "hi"), 2, "unsupported"),
         (("add", "qpc1broken"), 2, "usage"),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -133,6 +134,38 @@ def ids(listener: quic.Listener) -> dict[bytes, QuicConnectionProtocol]:
     """Every connection id that a server knows."""
     assert listener._port is not None
     return listener._port._protocols
+
+
+class Forger:
+    """Sends first packets that nobody follows up; answers reach its socket, as a bystander's would get them."""
+
+    def __init__(self, to: tuple[str, int]) -> None:
+        self.to = to
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.setblocking(False)
+
+    def initial(self, now: float = 0.0) -> QuicConnection:
+        """Send one; return what could go on with it."""
+        configuration = QuicConfiguration(is_client=True, alpn_protocols=[ALPN], verify_mode=ssl.CERT_NONE)
+        made = QuicConnection(configuration=configuration)
+        made.connect(self.to, now)
+        self.send(made, now)
+        return made
+
+    def send(self, made: QuicConnection, now: float = 0.0) -> None:
+        for data, _ in made.datagrams_to_send(now):
+            self._socket.sendto(data, self.to)
+
+    def answers(self) -> Iterator[bytes]:
+        while True:
+            try:
+                yield self._socket.recv(2_000)
+            except BlockingIOError:
+                return
+
+    def close(self) -> None:
+        self._socket.close()
 
 
 class Foreign(QuicConnectionProtocol):

@@ -194,7 +194,7 @@ def test_lines_are_commands_too() -> None:
     assert parse_line("/store --help") == Request("help", {"about": ("store",)})
 
 
-@pytest.mark.parametrize("text", ["hello", "/nonsense", "/peers", "/send", "/mesh", "/mesh register x", "/daemon", "/"])
+@pytest.mark.parametrize("text", ["hello", "/nonsense", "/peers", "/send", "/mesh", "/mesh nonsense x", "/daemon", "/"])
 def test_lines_that_are_no_commands_are_said_to_be_none(text: str) -> None:
     if text == "/mesh":
         assert parse_line(text) == Request("help", {"about": ("mesh",)})

@@ -59,7 +59,7 @@ def test_the_numbers_are_published() -> None:
     assert [verdict.name for verdict in Verdict] == ["STORED", "DUPLICATE", "REFUSED", "DEFERRED"]
     assert [reason.name for reason in Reason] == [
         "NONE", "EXPIRED", "HOPS", "CLOCK", "POLICY", "UNSUPPORTED", "FULL", "DISK",
-        "UNOPENABLE",
+        "UNOPENABLE", "UNKNOWN",
     ]  # fmt: skip
 
 
@@ -180,7 +180,7 @@ def test_255_results_fit_and_neither_0_nor_256() -> None:
 
 
 def test_an_unknown_reason_is_no_reason_and_an_unknown_verdict_an_error() -> None:
-    assert decode_results(b"\x01" + ID + b"\x03\x09") == (Result(ID, Verdict.DEFERRED, Reason.NONE),)
+    assert decode_results(b"\x01" + ID + b"\x03\x63") == (Result(ID, Verdict.DEFERRED, Reason.NONE),)
     with pytest.raises(WireError, match="unknown verdict 4"):
         decode_results(b"\x01" + ID + b"\x04\x00")
 

@@ -79,6 +79,10 @@ def test_private_fields_are_there() -> None:
     assert quic._streams == {}
     assert len(quic._crypto_streams) == 3
     assert quic._is_client
+    assert quic._close_pending is False
+    assert {"_timer", "_timer_at", "_transmit_task", "_transport", "_quic", "_loop"} <= set(
+        QuicConnectionProtocol.__init__.__code__.co_names
+    )
     assert quic._retry_source_connection_id is None
     assert [len(id.cid) for id in quic._host_cids] == [8]
     context = quic.tls

@@ -7,7 +7,6 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Iterator
 
 import pytest
 from aioquic import tls
@@ -15,7 +14,7 @@ from aioquic._buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import QuicPacketType, pull_quic_header
-from tests.unit.quic_pairs import ALPN, CLIENT, bare, dial, foreign, ids, listening, run, soon, until
+from tests.unit.quic_pairs import ALPN, CLIENT, Forger, bare, dial, foreign, ids, listening, run, soon, until
 
 from quicprochat.adapters import quic
 from quicprochat.adapters.quic import endpoint, flow
@@ -26,38 +25,6 @@ FEW = 8
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoint, "HANDSHAKES", FEW)
-
-
-class Forger:
-    """Sends first packets that nobody follows up; answers reach its socket, as a bystander's would get them."""
-
-    def __init__(self, to: tuple[str, int]) -> None:
-        self.to = to
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind(("127.0.0.1", 0))
-        self._socket.setblocking(False)
-
-    def initial(self, now: float = 0.0) -> QuicConnection:
-        """Send one; return what could go on with it."""
-        configuration = QuicConfiguration(is_client=True, alpn_protocols=[ALPN], verify_mode=ssl.CERT_NONE)
-        made = QuicConnection(configuration=configuration)
-        made.connect(self.to, now)
-        self.send(made, now)
-        return made
-
-    def send(self, made: QuicConnection, now: float = 0.0) -> None:
-        for data, _ in made.datagrams_to_send(now):
-            self._socket.sendto(data, self.to)
-
-    def answers(self) -> Iterator[bytes]:
-        while True:
-            try:
-                yield self._socket.recv(2_000)
-            except BlockingIOError:
-                return
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 def kind(datagram: bytes) -> QuicPacketType:

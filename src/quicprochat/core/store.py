@@ -92,6 +92,9 @@ class Scope(Enum):
     POSTS = "posts"
     """Others' posts that are kept; key empty for all, or the channel, or author | channel."""
 
+    # Members are single, so who they are will do: Enum's own is Python, and a quota is asked five times an envelope.
+    __hash__ = object.__hash__
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:

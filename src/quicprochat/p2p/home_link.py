@@ -57,8 +57,8 @@ class Standing(Enum):
 
 
 _HOW_TO_ENTER = {
-    "invite": "this server takes new users by invitation: ask its operator for a code, then: qpc register --invite CODE",
-    "list": "this server has a list of its users, and your key is not on it: give it to the operator (qpc identity)",
+    "invite": "this server takes new users by invitation: ask for a code, then: qpc register --invite CODE",
+    "list": "this server has a list of its users and your key is not on it: give it to the operator (qpc identity)",
 }
 
 

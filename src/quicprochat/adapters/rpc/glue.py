@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import itertools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -26,8 +25,10 @@ from quicprochat.core.errors import QuicprochatError, StoreError, UnavailableErr
 log = logging.getLogger("quicprochat.rpc")
 
 NESTING = 16
-COLLECT_S, COLLECT_ALL = 1.0, 60
-"""Seconds between collections of garbage, and every how many-th is of everything."""
+COLLECT_S, COLLECT_ALL_S = 1.0, 60.0
+"""Seconds between collections of young garbage, and of all."""
+COLLECT_SHARE = 200
+"""Collecting all takes no more than one part in so many of the time."""
 UNFINISHED = 32
 """Questions beyond a peer's calls: the bootstrap, the session, answers whose "finish" is under way."""
 PUSHES_MAX = 64
@@ -78,9 +79,17 @@ async def running() -> AsyncIterator[None]:
 
 async def _collect() -> None:
     """Do what Python does by itself, at about the same pace: the young often, all of it now and then."""
-    for turn in itertools.count(1):
+    loop = asyncio.get_running_loop()
+    all_at = loop.time() + COLLECT_ALL_S
+    while True:
         await asyncio.sleep(COLLECT_S)
-        gc.collect(2 if turn % COLLECT_ALL == 0 else 1)
+        began = loop.time()
+        if began < all_at:
+            gc.collect(1)
+        else:
+            gc.collect()
+            # With thousands of connections it takes long, and all of them wait.
+            all_at = loop.time() + max(COLLECT_ALL_S, COLLECT_SHARE * (loop.time() - began))
 
 
 @contextmanager
