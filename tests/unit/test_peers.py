@@ -42,7 +42,7 @@ def test_the_list_and_the_search_read_thousands_of_records_and_verify_none_again
             views = await node.peers()
             assert [(view.key, view.name) for view in views] == [(s.key, f"peer {n}") for n, s in enumerate(STRANGERS)]
             assert await node.resolve(STRANGERS[0].key.hex()[:16]) == STRANGERS[0].key
-            await node._learn_known()
+            await node._people.learn_known()
             assert checked == []
 
     asyncio.run(play())
