@@ -32,6 +32,8 @@ from typing import Any
 LETTERS = "EFGILNOPQRSTUVWXYZ"
 """Capitals that end no escape sequence of ours and stand in no message of the flood."""
 ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[ -/]*[@-~]")
+ALONE = {"QPC_NO_DISCOVERY": "1"}
+"""Whoever else runs on this machine is not to be met."""
 ROWS, COLUMNS = 40, 120
 PATIENCE_S = 20.0
 PROGRAM = "import sys; from quicprochat.cli import main; sys.exit(main())"
@@ -49,7 +51,7 @@ class Prompt:
     def __init__(self, home: str) -> None:
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
-        environment = {**os.environ, "TERM": "xterm-256color"}
+        environment = {**os.environ, **ALONE, "TERM": "xterm-256color"}
         self.begun = time.perf_counter()
         self.process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, "--home", home, "--bind", f"127.0.0.1:{free_port()}"],
@@ -189,7 +191,7 @@ def measure(a: argparse.Namespace, base: str) -> dict[str, Any]:
 def start_daemon(home: str) -> subprocess.Popen[str]:
     daemon = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, "daemon", "--home", home, "--bind", f"127.0.0.1:{free_port()}"],
-        stdout=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, text=True, env={**os.environ, **ALONE},
     )  # fmt: skip
     assert daemon.stdout is not None
     daemon.stdout.readline()

@@ -49,6 +49,15 @@ def seeds() -> dict[str, list[bytes]]:
     header = b"quicprochat identity\n\x01" + (3).to_bytes(4, "big") + (1 << 17).to_bytes(4, "big") + bytes(16)
     aged = {"prekeys": [["A" * 43 + "=", 5]], "records": [["AAAA", 7]], "wall": 0}
     moved = [json.dumps({"identity": json.loads(file), "record": [1, 2], **aged}).encode() for file in files]
+    member = {
+        "id": "A" * 43 + "=", "secret": "", "kind": "private", "epoch": 1, "topic": "club", "left": True, "seq": 4,
+        "heads": ["A" * 43 + "="],
+    }  # fmt: skip
+    again = {**member, "id": "B" * 43 + "=", "secret": "A" * 43 + "=", "left": False}
+    lists: list[Any] = [[member, again], [member, member], [{**again, "epoch": 0}], [{}], None]
+    for channels in lists:
+        document = {"identity": json.loads(files[0]), "record": [1, 2], **aged, "channels": channels}
+        moved.append(json.dumps(document).encode())
     id = b"id=" + vectors["keys"][1]["key"].encode()
     said = [[b"ver=1", b"role=node", id], [b"server=mesh.example.org:7000", b"domain=example.org", b"fp=" + b"0" * 64]]
     return {

@@ -30,4 +30,11 @@ def read_export(data: bytes, passphrase: str) -> dict[str, Any]:
         "prekeys": [{"secret": base64.b64decode(item), "age_ms": age} for item, age in contents["prekeys"]],
         "records": [{"data": base64.b64decode(item), "age_ms": age} for item, age in contents["records"]],
         "wall": contents["wall"],
+        "channels": [read_channel(channel) for channel in contents.get("channels", [])],
     }
+
+
+def read_channel(channel: dict[str, Any]) -> dict[str, Any]:
+    binary = {name: base64.b64decode(channel[name]) for name in ("id", "secret")}
+    plain = {name: channel[name] for name in ("kind", "epoch", "topic", "left", "seq")}
+    return {**binary, **plain, "heads": [base64.b64decode(head) for head in channel["heads"]]}

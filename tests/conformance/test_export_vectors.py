@@ -12,8 +12,9 @@ from tests.conformance.vectors import Case, each
 from quicprochat.adapters.crypto import SodiumCrypto
 from quicprochat.adapters.passphrase import stretch
 from quicprochat.adapters.system import entropy
+from quicprochat.core.channel import Access, BroadcastChannel, Subscription
 from quicprochat.core.errors import LocalError
-from quicprochat.core.export import Aged, open_export, passphrase_bytes
+from quicprochat.core.export import Aged, Membership, open_export, passphrase_bytes
 
 CRYPTO = SodiumCrypto(entropy)
 
@@ -28,8 +29,14 @@ def test_exports(case: Case) -> None:
     assert (found.identity.seed, [*found.version], found.wall) == (case["seed"], case["record"], case["wall"])
     assert found.prekeys == tuple(Aged(item["secret"], item["age_ms"]) for item in case["prekeys"])
     assert found.records == tuple(Aged(item["data"], item["age_ms"]) for item in case["records"])
+    assert found.channels == tuple(membership(item) for item in case["channels"])
     read = second_export.read_export(case["file"], case["passphrase"])
-    assert read == {name: case[name] for name in ("seed", "record", "prekeys", "records", "wall")}
+    assert read == {name: case[name] for name in ("seed", "record", "prekeys", "records", "wall", "channels")}
+
+
+def membership(item: Case) -> Membership:
+    channel = BroadcastChannel(item["id"], Access(item["kind"]), item["secret"], item["epoch"], item["topic"])
+    return Membership(Subscription(channel, tuple(item["heads"]), item["left"]), item["seq"])
 
 
 @each("exports_refused")

@@ -34,6 +34,7 @@ from quicprochat.core.memory import MemoryStore
 from quicprochat.core.receipt import State
 from quicprochat.core.seal import Protection
 from quicprochat.core.store import (
+    SIGHTINGS_MAX,
     Fate,
     LineKind,
     MeshStore,
@@ -754,6 +755,34 @@ def test_sightings_are_replaced_and_listed_by_time(home: Home) -> None:
             Sighting(key("bob"), WallTime(0), at(9), ""),
         ]
         assert [s.key for s in store.sightings(1)] == [key("ann")]
+
+
+@pytest.mark.parametrize("friends", [0, 3, SIGHTINGS_MAX, SIGHTINGS_MAX + 1])
+def test_of_too_many_sightings_the_oldest_that_is_no_contact_goes_first(home: Home, friends: int) -> None:
+    """Anybody in reach may link by himself, under as many keys as he likes."""
+    names = [f"peer {n}" for n in range(SIGHTINGS_MAX + 1)]
+    contacts = frozenset(key(name) for name in names[:friends])
+    with Step(home.store) as tx:
+        for n, name in enumerate(names):
+            tx.see(Sighting(key(name), WALL, at(n), ""), contacts)
+    gone = names[friends] if friends < SIGHTINGS_MAX else names[0]
+    expected = [key(name) for name in reversed(names) if name != gone]
+    for store in home.now_and_again():
+        assert [s.key for s in store.sightings(SIGHTINGS_MAX + 1)] == expected
+    with Step(home.store) as tx:
+        tx.see(Sighting(key(names[-2]), WALL, at(SIGHTINGS_MAX + 1), ""), contacts)
+    assert len(home.store.sightings(SIGHTINGS_MAX + 1)) == SIGHTINGS_MAX, "one seen again pushes nobody out"
+
+
+def test_a_peer_seen_just_now_is_not_the_one_that_goes(home: Home) -> None:
+    """Also when everybody else is a contact, and when its moment is no later than theirs."""
+    contacts = frozenset(key(f"peer {n}") for n in range(SIGHTINGS_MAX))
+    with Step(home.store) as tx:
+        for contact in contacts:
+            tx.see(Sighting(contact, WALL, at(7), ""), contacts)
+        tx.see(Sighting(key("new"), WALL, at(6), ""), contacts)
+    kept = {s.key for s in home.store.sightings(SIGHTINGS_MAX + 1)}
+    assert kept == contacts - {min(contacts)} | {key("new")}
 
 
 def test_old_prekeys_are_dropped(home: Home) -> None:

@@ -23,7 +23,7 @@ def unhex(value: Any) -> Any:
 
 TEXTS = {
     "about", "label", "why", "name", "fingerprint", "digits", "ticket", "relay", "addresses", "domain", "text", "topic",
-    "protection", "format", "topics_refused", "says", "passphrase",
+    "protection", "format", "kind", "topics_refused", "says", "passphrase",
 }  # fmt: skip
 
 VECTORS: Case = unhex(json.loads(FILE.read_text("utf-8")))

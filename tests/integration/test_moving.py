@@ -15,6 +15,11 @@ from pathlib import Path
 import pytest
 from tests.integration.qpc import PATIENCE_S, PROGRAM, Done, Person, befriend, environment
 
+from quicprochat.adapters.home import Home
+from quicprochat.adapters.sqlite import SqliteStore
+from quicprochat.core.ids import ChannelId
+from quicprochat.core.posts import last_number
+
 WORD = "correct horse battery"
 
 
@@ -111,6 +116,31 @@ def test_a_passphrase_comes_from_the_environment_or_the_first_line(
     done = new.run("identity", "import", str(file), "--old-copy-is-off", env={"QPC_PASSPHRASE": WORD})
     assert (done.code, done.talk) == (0, "")
     assert new.key == alice.key
+
+
+def test_channels_and_the_numbers_of_posts_go_on_in_the_new_home(
+    people: tuple[Person, Person, Person], tmp_path: Path
+) -> None:
+    alice, new, bob = people
+    befriend(bob, alice)
+    made = alice.ask("mesh", "subscribe", "family", "--key", "new")
+    alice.ask("mesh", "subscribe", "village")
+    bob.ask("mesh", "subscribe", "family", "--key", made["key"])
+    for text in ("one", "two"):
+        alice.ask("mesh", "broadcast", "family", text)
+    move(alice, new, tmp_path / "alice.qpc")
+    channels = {channel["topic"]: channel["channel"] for channel in new.ask("mesh", "channels")}
+    assert channels == {"family": made["channel"], "village": alice.ask("mesh", "channels")[1]["channel"]}
+
+    new.up()
+    bob.up()
+    assert new.ask("mesh", "broadcast", "family", "three")["channel"] == made["channel"]
+    done = bob.run("mesh", "listen", "--count", "1", "--timeout", "20", "--json")
+    assert [(line["text"], line["from"]) for line in done.lines] == [("three", alice.key)]
+    assert new.down().code == 0
+    store = SqliteStore.open(Home(new.home).database)
+    assert last_number(store, ChannelId(bytes.fromhex(made["channel"]))) == 3
+    store.close()
 
 
 def test_what_cannot_be_done_is_said_in_one_sentence(people: tuple[Person, Person, Person], tmp_path: Path) -> None:

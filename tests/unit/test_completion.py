@@ -70,7 +70,8 @@ def place(tmp_path: Path) -> Path:
 
 def environment(place: Path) -> dict[str, str]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("QPC_")}
-    return {**clean, "PATH": f"{place / 'bin'}:{os.environ['PATH']}", "HOME": str(place), "TERM": "dumb"}
+    path = f"{place / 'bin'}:{os.environ['PATH']}"
+    return {**clean, "PATH": path, "HOME": str(place), "TERM": "dumb", "QPC_NO_DISCOVERY": "1"}
 
 
 def run(place: Path, shell: str, program: str) -> list[str]:

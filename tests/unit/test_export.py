@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from dataclasses import replace
@@ -16,8 +17,10 @@ from quicprochat.adapters.crypto import Ed25519Signer, SodiumCrypto
 from quicprochat.adapters.passphrase import stretch
 from quicprochat.adapters.system import entropy
 from quicprochat.core.address import Address
+from quicprochat.core.channel import PARENTS_MAX, BroadcastChannel, Subscription
 from quicprochat.core.errors import LocalError, UnavailableError
 from quicprochat.core.export import (
+    CHANNELS_MAX,
     COST,
     COST_MAX,
     COST_MIN,
@@ -27,12 +30,15 @@ from quicprochat.core.export import (
     Aged,
     Contents,
     Cost,
+    Membership,
     check_new_passphrase,
     open_export,
     passphrase_bytes,
     seal_export,
 )
 from quicprochat.core.identity import Contact, MeshIdentity
+from quicprochat.core.ids import EnvelopeId
+from quicprochat.core.link import INTEREST_MAX
 
 SEED = bytes(range(32))
 ADA, BOB = (Ed25519Signer(bytes([n]) * 32).key for n in (1, 2))
@@ -45,6 +51,13 @@ ME = MeshIdentity(
         ADA: Contact(ADA, "ada", verified=True, addresses=(Address("192.0.2.1", 7_000),), relay="https://r.example"),
         BOB: Contact(BOB, "", blocked=True),
     },
+)
+CLUB, NEWS = BroadcastChannel.private(b"s" * 32, "club"), BroadcastChannel.open("news", CRYPTO)
+HEADS = tuple(EnvelopeId(bytes([n]) * 32) for n in range(PARENTS_MAX))
+CHANNELS = (
+    Membership(Subscription(replace(CLUB, epoch=2), HEADS), 41),
+    Membership(Subscription(NEWS), 0),
+    Membership(Subscription(replace(BroadcastChannel.private(b"t" * 32, "club"), secret=b""), left=True), 3),
 )
 CONTENTS = Contents(
     ME, (3, 41), (Aged(b"p" * 32, 5), Aged(b"q" * 32, 10**9)), (Aged(b"a record", 7),), 1_800_000_000_000
@@ -73,6 +86,8 @@ def opened(data: bytes, passphrase: bytes = WORD) -> Contents:
 def test_what_went_in_comes_out() -> None:
     assert opened(made()) == CONTENTS
     assert opened(made(replace(CONTENTS, prekeys=(), records=(), wall=0))).prekeys == ()
+    moving = replace(CONTENTS, channels=CHANNELS)
+    assert opened(made(moving)) == moving
 
 
 def test_no_two_files_are_alike_and_none_shows_what_is_in_it() -> None:
@@ -184,6 +199,57 @@ def test_a_file_of_another_program_with_the_right_passphrase_is_still_read_with_
     for changed in ({**document, key: value}, {k: v for k, v in document.items() if k != key}, [document]):
         with pytest.raises(LocalError, match="made by a program"):
             opened(data[:46] + CRYPTO.aead_seal(secret, json.dumps(changed).encode(), aad))
+
+
+def with_channels(items: object) -> bytes:
+    """The file of a program that writes this as its channels."""
+    data = made(replace(CONTENTS, channels=CHANNELS))
+    secret = CRYPTO.hkdf(quick(WORD, data[30:46], COST), b"", b"quicprochat-mesh/1/export\x00", 32)
+    aad = b"quicprochat-mesh/1/export\x00" + data[:46]
+    plain = CRYPTO.aead_open(secret, data[46:], aad)
+    assert plain is not None
+    document = json.loads(plain)
+    if isinstance(items, dict):
+        document["channels"][0] |= items
+    else:
+        document["channels"] = items
+    return data[:46] + CRYPTO.aead_seal(secret, json.dumps(document).encode(), aad)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": "AAAA"}, {"id": 7}, {"id": "!"}, {"id": base64.b64encode(NEWS.id).decode(), "epoch": 0},
+        {"secret": ""}, {"secret": "AAAA"}, {"secret": base64.b64encode(bytes(32)).decode(), "epoch": 0},
+        {"left": True}, {"left": 0}, {"kind": "x"}, {"kind": "open"}, {"kind": []},
+        {"epoch": -1}, {"epoch": 2**32}, {"epoch": True}, {"seq": -1}, {"seq": 2**63}, {"seq": None},
+        {"topic": "a b"}, {"topic": ""}, {"topic": "a>"}, {"topic": "x" * 65}, {"topic": 5}, {"topic": "news"},
+        {"heads": ["AAAA"]}, {"heads": "AAAA"}, {"heads": [base64.b64encode(bytes(32)).decode()] * 5},
+        {"id": base64.b64encode(NEWS.id).decode()}, {}, "club", 3, [{}], [None], ["x"],
+    ],
+    ids=str,
+)  # fmt: skip
+def test_channels_that_cannot_be_are_refused(change: object) -> None:
+    if change == {}:
+        assert opened(with_channels(change)).channels == CHANNELS
+        return
+    with pytest.raises(LocalError, match="made by a program"):
+        opened(with_channels(change))
+
+
+def test_channels_are_counted() -> None:
+    def joined(count: int, *, left: int = 0) -> tuple[Membership, ...]:
+        some = [BroadcastChannel.private(n.to_bytes(32, "big"), f"topic{n}") for n in range(count + left)]
+        return tuple(
+            Membership(Subscription(replace(c, secret=b"") if n >= count else c, left=n >= count), 0)
+            for n, c in enumerate(some)
+        )
+
+    most = replace(CONTENTS, channels=joined(INTEREST_MAX, left=CHANNELS_MAX - INTEREST_MAX))
+    assert opened(made(most)) == most
+    for more in (joined(INTEREST_MAX + 1), joined(0, left=CHANNELS_MAX + 1)):
+        with pytest.raises(LocalError, match="made by a program"):
+            opened(made(replace(CONTENTS, channels=more)))
 
 
 def test_a_passphrase_is_the_same_on_every_keyboard() -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from quicprochat.client.grammar import parse, parse_line
+from quicprochat.client.manpage import _FILES
+from quicprochat.client.prompt.history import NAME
 from quicprochat.core.errors import LocalError
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -47,6 +49,15 @@ def understood(command: str) -> None:
 def test_every_command_can_be_typed(page: Path) -> None:
     for command in commands(page):
         understood(command)
+
+
+def test_the_files_of_a_home_are_listed_once_and_the_same_everywhere() -> None:
+    page = (DOCS / "manual" / "home.md").read_text("utf-8")
+    rows = [re.findall("`([^`]+)`", row.split("|")[1])[0] for row in page.splitlines() if row.startswith("| `")]
+    assert sorted(rows) == sorted(name.split(",")[0] for name, _ in _FILES)
+    start = (ROOT / "README.md").read_text("utf-8").partition("## Where things lie")[2].partition("##")[0]
+    assert [name for name, _ in _FILES if f"`{name}`" not in start] == ["lock, qpc.sock"]
+    assert NAME in rows
 
 
 def test_commands_are_found_at_all() -> None:

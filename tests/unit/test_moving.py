@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,13 @@ from quicprochat.adapters.home import Home
 from quicprochat.adapters.sqlite import SqliteStore
 from quicprochat.adapters.system import entropy
 from quicprochat.core.card import PREKEY_KEEP_MS, OwnCard, record_version
+from quicprochat.core.channel import BroadcastChannel, Subscription
 from quicprochat.core.errors import LocalError, UnavailableError
 from quicprochat.core.events import Alarm, Effect
 from quicprochat.core.export import COST_MIN, EXPORT_MAX_BYTES, Contents
-from quicprochat.core.ids import Uid
+from quicprochat.core.ids import EnvelopeId, Uid
 from quicprochat.core.memory import MemoryStore
+from quicprochat.core.posts import last_number, set_last_number
 from quicprochat.core.record import PeerRecord, sign_record
 from quicprochat.core.store import Line, LineKind, Sighting, StoredPrekey, StoredRecord
 from quicprochat.core.time import DAY_MS, WALL_FLOOR, Instant, Now, WallTime
@@ -29,6 +32,9 @@ from quicprochat.p2p.moving import gather, import_identity, pack
 WORD = "correct horse battery"
 CRYPTO = SodiumCrypto(entropy)
 ADA, EVE = Ed25519Signer(b"1" * 32), Ed25519Signer(b"2" * 32)
+CLUB, OLD, SILENT = (BroadcastChannel.private((t.encode() * 11)[:32], t) for t in ("club", "old", "mute"))
+NEWS = BroadcastChannel.open("news", CRYPTO)
+HEAD = EnvelopeId(b"h" * 32)
 WALL = WallTime(WALL_FLOOR + DAY_MS)
 
 
@@ -53,6 +59,10 @@ def old_home(home: Path, now: Now) -> tuple[AddressBook, Contents]:
         store.put_prekey(StoredPrekey(secret[:8], secret, Instant(now.at - age)))
     store.put_record(record_of(ADA, Instant(now.at - 500)))
     store.put_record(record_of(EVE, now.at))
+    for channel, left, number in ((CLUB, False, 41), (NEWS, False, 0), (OLD, True, 3), (SILENT, True, 0)):
+        store.put_channel(Subscription(replace(channel, secret=b"") if left else channel, (HEAD,), left))
+        if number:
+            set_last_number(store, channel.id, number)
     store.set_value("record.version", (9).to_bytes(8, "big") + (4).to_bytes(8, "big"))
     store.commit()
     return mine, gather(mine.identity, store, now)
@@ -81,6 +91,21 @@ def test_contacts_and_all_that_messages_under_way_need_come_along(tmp_path: Path
         import_identity(tmp_path / "new", pack(contents, WORD, COST_MIN), WORD)
 
 
+def test_channels_come_along_and_no_number_of_a_post_is_given_twice(tmp_path: Path) -> None:
+    _, contents = old_home(tmp_path / "old", Now(Instant(10 * PREKEY_KEEP_MS)))
+    import_identity(tmp_path / "new", pack(contents, WORD, COST_MIN), WORD)
+    store = SqliteStore.open(Home(tmp_path / "new").database)
+    try:
+        found = {s.channel.topic: (s, last_number(store, s.channel.id)) for s in store.channels()}
+    finally:
+        store.close()
+    assert found == {
+        "club": (Subscription(CLUB, (HEAD,)), 41),
+        "news": (Subscription(NEWS, (HEAD,)), 0),
+        "old": (Subscription(replace(OLD, secret=b""), (HEAD,), left=True), 3),
+    }
+
+
 def test_a_file_that_lay_for_weeks_brings_no_keys_that_are_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,7 +130,11 @@ def add_sighting(store: SqliteStore) -> None:
     store.see(Sighting(ADA.key, WALL, Instant(1), ""))
 
 
-@pytest.mark.parametrize("use", [add_line, add_sighting])
+def add_channel(store: SqliteStore) -> None:
+    store.put_channel(Subscription(NEWS))
+
+
+@pytest.mark.parametrize("use", [add_line, add_sighting, add_channel])
 def test_a_home_with_messages_or_links_is_left_alone(tmp_path: Path, use: Callable[[SqliteStore], None]) -> None:
     before = book(tmp_path / "new").identity
     store = SqliteStore.open(Home(tmp_path / "new").database)

@@ -23,11 +23,12 @@ from quicprochat.core.events import (
     Tick,
 )
 from quicprochat.core.gate import Reason, Verdict
+from quicprochat.core.ids import PeerKey
 from quicprochat.core.link import Goodbye, Result
 from quicprochat.core.node import SWEEP_BATCH, SWEEP_MS
 from quicprochat.core.patience import BAD_MAX, BAD_WINDOW_MS, BAN_FIRST_MS, BAN_LAST_MS
 from quicprochat.core.receipt import State
-from quicprochat.core.store import Fate, Scope, Sighting
+from quicprochat.core.store import SIGHTINGS_MAX, Fate, Scope, Sighting
 from quicprochat.core.time import DAY_MS, HOUR_MS, Instant, WallTime
 
 LINK = 1
@@ -58,6 +59,17 @@ def test_a_link_is_noted_with_the_address_that_worked(circle: list[Person]) -> N
     assert alice.store.sightings(9) == [Sighting(bob.key, WallTime(77), Instant(T0 + 5), "10.1.2.3:7000")]
     alice.step(LinkUp(LinkId(2), bob.key, WINDOW))
     assert alice.store.sightings(9)[0].address == ""
+
+
+def test_strangers_that_link_push_out_no_contact(circle: list[Person]) -> None:
+    alice, bob, mallory = circle
+    alice.decide(contacts=(bob,))
+    strangers = (PeerKey(n.to_bytes(32, "big")) for n in range(SIGHTINGS_MAX - 1))
+    for n, peer in enumerate((bob.key, mallory.key, *strangers)):
+        alice.step(LinkUp(LinkId(1 + n), peer, WINDOW), LinkDown(LinkId(1 + n)), now=at(T0 + 5 + n))
+    seen = {sighting.key for sighting in alice.store.sightings(SIGHTINGS_MAX + 9)}
+    assert len(seen) == SIGHTINGS_MAX
+    assert (bob.key in seen, mallory.key in seen) == (True, False)
 
 
 def test_what_arrives_over_a_link_that_is_gone_is_left_to_be_sent_again(circle: list[Person]) -> None:

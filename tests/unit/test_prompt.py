@@ -475,6 +475,7 @@ def test_a_command_under_way_can_be_stopped(tmp_path: Path) -> None:
         ("/que", "/query "),
         ("/mesh pee", "/mesh peers "),
         ("/send --wa", "/send --wait "),
+        ("/identity ex", "/identity export "),
         ("/send --wait del", "/send --wait delivered "),
         ("/query ad", "/query ada "),
         ("/mesh send bo", '/mesh send "Bob B." '),
@@ -541,6 +542,28 @@ def test_history_is_kept_searched_and_free_of_secrets_and_slips(tmp_path: Path) 
     run(again, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["/join family --key {}", "/join --key {} family", "/mesh subscribe family --key={}", "/subscribe f --key {}"],
+)
+def test_a_channels_key_enters_no_history(tmp_path: Path, line: str) -> None:
+    """Also a short one, which is refused: it is half of what somebody else has."""
+
+    async def work(talk: Talk) -> None:
+        talk.home.answers["subscribe"] = {"channel": "c0" * 32, "topic": "family", "kind": "private"}
+        await talk.enter("/peers")
+        for key in ("c0" * 32, "C0FFEE"):
+            await talk.enter(line.format(key))
+        await talk.until(lambda: len([one for one in talk.home.asked if one[0] == "subscribe"]) == 2, "both")
+        await talk.enter("/peers")
+        talk.emulator.type("\x1b[A")
+        await talk.until(lambda: talk.loop.screen.input.text == "/peers", "the line before")
+        assert not any("c0" in kept.lower() for kept in talk.loop._history.get_strings())
+
+    run(work, tmp_path)
+    assert "c0" not in (tmp_path / "history").read_text().lower()
+
+
 # --- the terminal
 
 
@@ -591,6 +614,20 @@ def test_an_ascii_terminal_gets_ascii(tmp_path: Path) -> None:
         assert [text for _, text in talk.home.said()] == ["schön"]
 
     run(work, tmp_path, encoding="ascii")
+
+
+@pytest.mark.parametrize(("encoding", "drawn"), [("utf-8", "\u2588"), ("ascii", "##")])
+def test_a_code_is_drawn_with_what_the_terminal_has(tmp_path: Path, encoding: str, drawn: str) -> None:
+    """Whatever standard output was opened with: a person in a C locale gets a code, not question marks."""
+
+    async def work(talk: Talk) -> None:
+        talk.emulator.resize(60, 120)
+        os.kill(os.getpid(), signal.SIGWINCH)
+        await talk.enter("/verify ada --qr")
+        await talk.shows(8 * drawn)
+        assert "????" not in talk.emulator.shown
+
+    run(work, tmp_path, encoding=encoding)
 
 
 def test_without_colours_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tools.vectors.base import ALICE, BOB, CREATED_MS, CRYPTO, PREKEY, RECORD, SEEDS, Json, fixed
 
 from quicprochat.adapters.passphrase import stretch
-from quicprochat.core.export import COST_MAX, COST_MIN, Aged, Contents, Cost, passphrase_bytes, seal_export
+from quicprochat.core.channel import BroadcastChannel, Subscription
+from quicprochat.core.export import (
+    COST_MAX,
+    COST_MIN,
+    Aged,
+    Contents,
+    Cost,
+    Membership,
+    passphrase_bytes,
+    seal_export,
+)
 from quicprochat.core.identity import Contact, MeshIdentity
+from quicprochat.core.ids import EnvelopeId
 from quicprochat.core.record import sign_record
 
 PASSPHRASE = "Gru\u0308ße aus Köln"
@@ -15,6 +28,14 @@ ME = MeshIdentity(
 )
 CONTENTS = Contents(
     ME, (2, 9), (Aged(PREKEY.key.private_bytes_raw(), 5_000),), (Aged(sign_record(RECORD, BOB), 7),), CREATED_MS
+)
+FREIFUNK = BroadcastChannel.open("freifunk", CRYPTO)
+FAMILY = BroadcastChannel.private(fixed("export family", 32), "Grüße")
+CHANNELS = (
+    Membership(Subscription(FREIFUNK), 0),
+    Membership(Subscription(FAMILY, (EnvelopeId(fixed("head 1", 32)), EnvelopeId(fixed("head 2", 32)))), 41),
+    Membership(Subscription(replace(BroadcastChannel.private(fixed("new", 32), "club"), epoch=3)), 2**40),
+    Membership(Subscription(replace(BroadcastChannel.open("old", CRYPTO), secret=b""), left=True), 7),
 )
 
 
@@ -31,6 +52,19 @@ def sealed(name: str, contents: Contents = CONTENTS, cost: Cost = COST_MIN, pass
         "prekeys": [{"secret": item.data, "age_ms": item.age_ms} for item in contents.prekeys],
         "records": [{"data": item.data, "age_ms": item.age_ms} for item in contents.records],
         "wall": contents.wall,
+        "channels": [
+            {
+                "id": m.subscription.channel.id,
+                "kind": m.subscription.channel.kind.value,
+                "secret": m.subscription.channel.secret,
+                "epoch": m.subscription.channel.epoch,
+                "topic": m.subscription.channel.topic,
+                "left": m.subscription.left,
+                "heads": [*m.subscription.heads],
+                "seq": m.last_number,
+            }
+            for m in contents.channels
+        ],
     }
 
 
@@ -40,6 +74,7 @@ def exports() -> list[Json]:
         sealed(
             "nothing but a key", Contents(MeshIdentity(SEEDS["bob"], BOB.key), (1, 0), (), ()), passphrase="8 lettrs"
         ),
+        sealed("channels of all kinds", replace(CONTENTS, channels=CHANNELS)),
         sealed("two passes", cost=Cost(2, COST_MIN.mem_kib)),
     ]
 

@@ -124,8 +124,8 @@ _ALL = (
                      Option(("--old-copy-is-off",), "with import: the copy that you move from is stopped for good",
                             Value.FLAG)),
             details="The ticket is what another person adds to find you. It holds your key and addresses, no secret."
-            " export writes your key, name, contacts and the keys of messages under way into a new FILE that a"
-            " passphrase opens; messages are not in it. import makes that identity the one of an unused home. The"
+            " export writes your key, name, contacts, channels and the keys of messages under way into a new FILE that"
+            " a passphrase opens; messages are not in it. import makes that identity the one of an unused home. The"
             " passphrase is asked for, or taken from QPC_PASSPHRASE or the first line of standard input. Two running"
             " copies of one identity make messages go astray: stop the old one first."),
     Command("peers", "list contacts, peers met or heard of, and who is on the local network", shape=Shape.LIST,

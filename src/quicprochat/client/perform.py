@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -70,7 +69,7 @@ class Performer:
             item = await self._session.ask(command, request.args)
             await self.show(command, item)
             if request.args.get("qr") and not self._json:
-                await self._out.write(qr_text(qr_content(command, item), sys.stdout.encoding))
+                await self._out.write(qr_text(qr_content(command, item), self._out.encoding))
             if command in ("add", "accept") and not self._json:
                 say("to be sure that it is the right person, compare digits: qpc mesh verify <peer>")
             if command == "subscribe" and request.args.get("key") == "new" and not self._json:

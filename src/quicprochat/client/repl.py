@@ -33,6 +33,11 @@ class Screen:
         self._clear = "\r" if os.environ.get("TERM", "dumb") == "dumb" else "\r\x1b[K"
         self._prompting = False
 
+    @property
+    def encoding(self) -> str:
+        """What the reader understands."""
+        return self._out.encoding
+
     async def write(self, text: str) -> None:
         if self._prompting:
             text = f"{self._clear}{text}{PROMPT}"

@@ -26,6 +26,11 @@ LINES_WAITING = 16
 class Writes(Protocol):
     """Where answers go."""
 
+    @property
+    def encoding(self) -> str:
+        """What its reader understands."""
+        ...
+
     async def write(self, text: str) -> None:
         """Write a text out. Raises: BrokenPipeError when nobody reads any more; CallError."""
         ...
@@ -35,14 +40,14 @@ class Output:
     """Standard output. A line counts as written out once the system took all of it."""
 
     def __init__(self) -> None:
-        self._encoding = sys.stdout.encoding if sys.stdout is not None else "utf-8"
+        self.encoding = sys.stdout.encoding if sys.stdout is not None else "utf-8"
         self._jobs: queue.SimpleQueue[tuple[bytes, asyncio.Future[None]]] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         threading.Thread(target=self._run, name="stdout", daemon=True).start()
 
     async def write(self, text: str) -> None:
         done: asyncio.Future[None] = self._loop.create_future()
-        self._jobs.put((text.encode(self._encoding, "replace"), done))
+        self._jobs.put((text.encode(self.encoding, "replace"), done))
         try:
             await done
         except BrokenPipeError:

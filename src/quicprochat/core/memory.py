@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import partial
 from heapq import heappop, heappush
@@ -21,6 +22,7 @@ from quicprochat.core.quota import Quotas
 from quicprochat.core.receipt import State
 from quicprochat.core.seal import Protection
 from quicprochat.core.store import (
+    SIGHTINGS_MAX,
     Fate,
     Held,
     Line,
@@ -327,8 +329,14 @@ class MemoryStore:
         if key in self._records:
             self._del(self._records, key)
 
-    def see(self, sighting: Sighting) -> None:
+    def see(self, sighting: Sighting, contacts: AbstractSet[PeerKey] = frozenset()) -> None:
         self._set(self._sightings, sighting.key, sighting)
+        excess = len(self._sightings) - SIGHTINGS_MAX
+        if excess <= 0:
+            return
+        others = (s for s in self._sightings.values() if s.key != sighting.key)
+        for old in sorted(others, key=lambda s: (s.key in contacts, s.at, s.key))[:excess]:
+            self._del(self._sightings, old.key)
 
     def sightings(self, limit: int) -> Sequence[Sighting]:
         return sorted(self._sightings.values(), key=lambda s: (-s.at, s.key))[:limit]

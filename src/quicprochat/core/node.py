@@ -231,7 +231,7 @@ class Node:
         owners = [*reversed(self._by_peer), *(record.key for record in tx.records(OFFER_MAX))]
         self._spread.link_up(event.link, event.peer, (o for o in owners if o not in self._policy.blocked), now.at)
         address = str(event.address) if event.address else ""
-        tx.see(Sighting(event.peer, now.wall, now.at, address))
+        tx.see(Sighting(event.peer, now.wall, now.at, address), self._policy.contacts)
 
     def _lane(self, event: LinkUp, tx: MeshStore, now: Now) -> Lane:
         if not event.carrier:

@@ -44,6 +44,18 @@ AUTHORS_MAX = 4_096
 SEQ_BYTES = 8
 NONCE_BYTES = 16
 
+_NUMBER_KEY = "post seq "
+
+
+def last_number(store: MeshStore, channel: ChannelId) -> int:
+    """Return the number of the last post that this identity wrote into a channel; 0 before the first."""
+    return int.from_bytes(store.value(_NUMBER_KEY + channel.hex()) or b"", "big")
+
+
+def set_last_number(tx: MeshStore, channel: ChannelId, number: int) -> None:
+    """Note the number of our newest post in a channel; the next gets the one after it."""
+    tx.set_value(_NUMBER_KEY + channel.hex(), number.to_bytes(SEQ_BYTES, "big"))
+
 
 class _Reach:
     """How far one peer has come in one channel.
@@ -148,8 +160,7 @@ class Posts:
             out.append(PostAccepted(event.uid, Reason.POLICY))
             return
         channel, parents = subscription.channel, subscription.heads
-        name = f"post seq {channel.id.hex()}"
-        seq = 1 + int.from_bytes(tx.value(name) or b"", "big")
+        seq = 1 + last_number(tx, channel.id)
         # No word of the time: each reader is a first hop, and any whose clock disagrees would refuse it.
         header = Header(Kind.CHANNEL, self._signer.key, channel.id, self._entropy(NONCE_BYTES), ttl_s=POST_TTL_S)
         post = Post(event.uid, seq, event.text, parents)
@@ -159,7 +170,7 @@ class Posts:
         if isinstance(held, Reason):
             out.append(PostAccepted(event.uid, held))
             return
-        tx.set_value(name, seq.to_bytes(SEQ_BYTES, "big"))
+        set_last_number(tx, channel.id, seq)
         tx.put_channel(replace(subscription, heads=heads_after(parents, held.id, parents)))
         neighbours = 0
         for reader in self._readers.values():

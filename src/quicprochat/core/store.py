@@ -10,6 +10,7 @@ Times are Instants of the home's life clock (``core.time``) unless a name says w
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Protocol
@@ -20,6 +21,9 @@ from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey, Uid
 from quicprochat.core.receipt import State
 from quicprochat.core.seal import Protection
 from quicprochat.core.time import Instant, WallTime
+
+SIGHTINGS_MAX = 4_096
+"""Peers of which it is noted when they were linked: as many as records, since anybody in reach may link by himself."""
 
 
 class Fate(IntEnum):
@@ -423,8 +427,8 @@ class MeshStore(Protocol):
         """Forget a peer's record."""
         ...
 
-    def see(self, sighting: Sighting) -> None:
-        """Note that a peer was linked."""
+    def see(self, sighting: Sighting, contacts: AbstractSet[PeerKey] = frozenset()) -> None:
+        """Note that a peer was linked; beyond SIGHTINGS_MAX the oldest goes, of contacts only when all are contacts."""
         ...
 
     def sightings(self, limit: int) -> Sequence[Sighting]:

@@ -14,9 +14,11 @@ from quicprochat.adapters.system import SystemClock, entropy
 from quicprochat.core.card import PREKEY_KEEP_MS, mark_moved, record_version
 from quicprochat.core.errors import LocalError, WireError
 from quicprochat.core.export import (
+    CHANNELS_MAX,
     Aged,
     Contents,
     Cost,
+    Membership,
     check_new_passphrase,
     open_export,
     passphrase_bytes,
@@ -24,6 +26,7 @@ from quicprochat.core.export import (
 )
 from quicprochat.core.identity import MeshIdentity, parse_identity
 from quicprochat.core.node import RECORDS_MAX
+from quicprochat.core.posts import last_number, set_last_number
 from quicprochat.core.record import open_record
 from quicprochat.core.seal import prekey_id
 from quicprochat.core.store import MeshStore, Scope, StoredPrekey, StoredRecord
@@ -40,16 +43,23 @@ class Imported:
 
 
 def gather(identity: MeshIdentity, store: MeshStore, now: Now) -> Contents:
-    """Return what moves: identity, prekeys that a message may still need, contacts' records, our record's number."""
+    """Return what moves: identity, prekeys that a message may still need, contacts' records, our record's number.
+
+    Channels too; of those that were left only the ones we posted in, because our numbers there go on if we come back.
+    """
     prekeys = [Aged(prekey.secret, max(0, now.at - prekey.made_at)) for prekey in store.prekeys()]
     records = [
         Aged(stored.data, stored.age_ms + max(0, now.at - stored.stored_at))
         for stored in store.records(RECORDS_MAX)
         if stored.key in identity.known()
     ]
+    channels = [Membership(found, last_number(store, found.channel.id)) for found in store.channels()]
+    moving = sorted(
+        (m for m in channels if m.last_number or not m.subscription.left), key=lambda m: m.subscription.left
+    )
     return Contents(
         identity, record_version(store), tuple(p for p in prekeys if p.age_ms < PREKEY_KEEP_MS), tuple(records),
-        now.wall if now.trusted else 0,
+        now.wall if now.trusted else 0, tuple(moving[:CHANNELS_MAX]),
     )  # fmt: skip
 
 
@@ -97,10 +107,10 @@ def import_identity(home: Path, data: bytes, passphrase: str) -> Imported:
 
 def _refuse_used(home: Home, store: MeshStore, person_changed_it: bool) -> None:
     used = person_changed_it or store.newest_line() or store.usage(Scope.OWN).count or store.sightings(1)
-    if used:
+    if used or store.channels():
         raise LocalError(
-            f"the home {home.path} is in use: it has a name, contacts or messages of its own; import into a new home, "
-            "as in: qpc --home DIR identity import FILE",
+            f"the home {home.path} is in use: it has a name, contacts, channels or messages of its own; import into a "
+            "new home, as in: qpc --home DIR identity import FILE",
             code="exists",
         )
 
@@ -122,5 +132,8 @@ def _take_over(contents: Contents, store: MeshStore, crypto: SodiumCrypto, now: 
             continue  # a later version's
         if item.age_ms + passed < record.lifetime_s * 1_000:
             store.put_record(StoredRecord(record.key, *record.version, item.data, item.age_ms + passed, now.at))
+    for membership in contents.channels:
+        store.put_channel(membership.subscription)
+        set_last_number(store, membership.subscription.channel.id, membership.last_number)
     mark_moved(store, contents.version)
     return kept

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, assert_never
@@ -18,8 +16,8 @@ from quicprochat.adapters.sqlite.store import SqliteStore
 from quicprochat.adapters.system import SystemClock, entropy, jitter
 from quicprochat.core.address import Address
 from quicprochat.core.channel import BroadcastChannel
-from quicprochat.core.envelope import TTL_DEFAULT_S, TTL_MAX_S
-from quicprochat.core.errors import LocalError, UnavailableError
+from quicprochat.core.envelope import TTL_DEFAULT_S
+from quicprochat.core.errors import UnavailableError
 from quicprochat.core.events import (
     Accepted,
     Alarm,
@@ -34,27 +32,23 @@ from quicprochat.core.events import (
     PrekeysChanged,
     RecordMade,
     Reseal,
-    ResealFailed,
     SelfChanged,
     SendEnvelope,
     SendInterest,
     SendRecord,
     SendResults,
     StateChanged,
-    Withdrawn,
 )
-from quicprochat.core.gate import Policy, Reason
-from quicprochat.core.identity import Contact, Ticket, fingerprint, pair_fingerprint, scan_agrees
+from quicprochat.core.gate import Policy
+from quicprochat.core.identity import Contact, Ticket, fingerprint
 from quicprochat.core.ids import PeerKey, Uid
 from quicprochat.core.link import Hello
 from quicprochat.core.memory import MemoryStore
-from quicprochat.core.node import RECORDS_MAX, Node
-from quicprochat.core.receipt import OPEN_STATES, State
-from quicprochat.core.record import PeerRecord, open_record
-from quicprochat.core.store import Line, LineKind, MeshStore, Scope, Sent, Sighting, StoredRecord
-from quicprochat.core.time import WallTime
+from quicprochat.core.node import Node
+from quicprochat.core.receipt import State
+from quicprochat.core.store import Line, LineKind, MeshStore, Scope, Sent
 from quicprochat.p2p.account import Account
-from quicprochat.p2p.book import AddressBook, looks_whole
+from quicprochat.p2p.book import AddressBook
 from quicprochat.p2p.candidates import Candidate
 from quicprochat.p2p.channels import Channels
 from quicprochat.p2p.claims import Claims
@@ -65,6 +59,8 @@ from quicprochat.p2p.link import PeerLink
 from quicprochat.p2p.links import Links, Transport
 from quicprochat.p2p.moving import gather, pack
 from quicprochat.p2p.options import Options
+from quicprochat.p2p.outgoing import Outgoing, uid_of
+from quicprochat.p2p.people import People
 from quicprochat.p2p.views import (
     ChannelView,
     PeerView,
@@ -90,13 +86,6 @@ PORT_KEY = "p2p.port"
 DISK_CHECK_S = 10.0
 ALARMS_MAX = 100
 ALARMS_SHOWN = 16
-RECENT_MAX = 4_096
-"""Messages whose state is known without asking the store."""
-
-_REFUSALS = {
-    Reason.FULL: "the outbox is full of messages that wait for their recipients; cancel some, or wait",
-    Reason.DISK: "the disk is almost full; make room, and nothing that waits is lost",
-}
 
 
 class P2pNode:
@@ -112,9 +101,6 @@ class P2pNode:
         self._probe = probe
         self._network = network
         self._home = Home(options.home)
-        self._accepting: dict[Uid, asyncio.Future[Accepted]] = {}
-        self._watching: defaultdict[Uid, list[asyncio.Future[None]]] = defaultdict(list)
-        self._recent: dict[Uid, Sent] = {}
         self._session = entropy(SESSION_BYTES)
         self._epoch = bytes(SESSION_BYTES)
         self._main: asyncio.Task[None] | None = None
@@ -161,8 +147,13 @@ class P2pNode:
         self._account = Account(
             identity.seed, self._driver, self._links, self._own_record, self._whom_to_look_up, self._feed.tell, jitter
         )
-        self._claims = Claims(self._book, self._links.instant, self._alarm)
-        self._links.named = self._claims.heard
+        claims = Claims(self._book, self._links.instant, self._alarm)
+        self._links.named = claims.heard
+        self._people = People(
+            self._book, self._driver, self._links, claims, self._announced, self._policy_changed,
+            self._options.limits.requests,
+        )  # fmt: skip
+        self._outgoing = Outgoing(self._book, self._driver, self._links, self._edge, self._account.find, self._node)
         try:
             await self._driver.start()
             await self._open_network()
@@ -175,7 +166,7 @@ class P2pNode:
             await self._call(self._prepare)
             if self._network:
                 await self._driver.settle([self._self_changed()])
-                await self._learn_known()
+                await self._people.learn_known()
         except BaseException:
             await self.close()
             raise
@@ -229,32 +220,6 @@ class P2pNode:
         if self._options.bind is None and addresses:
             store.set_value(PORT_KEY, str(addresses[0].port).encode("ascii"))
 
-    async def _learn_known(self) -> None:
-        """Dial contacts, and whoever our own messages wait for; others who want us dial us."""
-
-        def read(store: MeshStore) -> tuple[Sequence[StoredRecord], dict[PeerKey, str], set[PeerKey]]:
-            records = store.records(RECORDS_MAX)
-            worked = {s.key: s.address for s in store.sightings(RECORDS_MAX)}
-            return records, worked, {r.key for r in records if store.waiting(r.key, 0, 1)}
-
-        records, worked, waited_for = await self._call(read)
-        for key in waited_for:
-            self._links.want(key)
-        for stored in records:
-            address = worked.get(stored.key)
-            self._links.learn(open_record(stored.data, self._crypto), Address.parse(address) if address else None)
-        for contact in self._book.identity.contacts.values():
-            self._dial_contact(contact)
-
-    def _dial_contact(self, contact: Contact) -> None:
-        card = self._links.cards.get(contact.key)
-        if contact.blocked:
-            self._links.dialler.forget(contact.key)
-        elif card is not None:
-            self._links.learn(card)
-        elif contact.name:
-            self._links.dialler.know(contact.key, contact.addresses, contact.relay, contact=True)
-
     async def _run(self) -> None:
         try:
             async with asyncio.TaskGroup() as group:
@@ -276,9 +241,7 @@ class P2pNode:
         finally:
             self._stop.set()
             self._feed.stop()
-            self._recent.clear()
-            for watchers in self._watching.values():
-                self._wake(watchers)
+            self._outgoing.stop()
 
     async def close(self) -> None:
         """Close the links, finish what is under way, and let go of the home. Any number of calls is one."""
@@ -329,22 +292,17 @@ class P2pNode:
             case Journaled():
                 self._feed.take(effect.line)
             case StateChanged():
-                if (sent := self._recent.get(effect.uid)) is not None:
-                    self._recent[effect.uid] = replace(sent, state=effect.state, reason=effect.reason)
-                self._wake(self._watching.get(effect.uid, ()))
+                self._outgoing.changed(effect)
             case Accepted():
+                self._outgoing.accepted(effect)
                 if effect.sent is not None:
-                    self._remember(effect.sent)
                     self._feed.tell()
-                accepting = self._accepting.pop(effect.uid, None)
-                if accepting is not None and not accepting.done():
-                    accepting.set_result(effect)
             case CloseLink() if (home := self._account.link(effect.link)) is not None:
                 home.end(effect.code, effect.reason)
             case CloseLink():
                 self._links.close_link(effect.link, effect.code, effect.reason, effect.ban_ms)
             case Reseal():
-                self._reseal(effect)
+                self._outgoing.reseal(effect)
             case PrekeysChanged():
                 self._edge.load_prekeys(self._store.prekeys)
             case SendInterest():
@@ -371,28 +329,8 @@ class P2pNode:
         del self.alarms[:-ALARMS_MAX]
         self._feed.tell()
 
-    def _remember(self, sent: Sent) -> None:
-        """Keep a message at hand while somebody is likely to wait for it."""
-        self._recent[sent.uid] = sent
-        if len(self._recent) > RECENT_MAX:
-            del self._recent[next(iter(self._recent))]
-
-    @staticmethod
-    def _wake(watchers: Iterable[asyncio.Future[None]]) -> None:
-        for watcher in watchers:
-            if not watcher.done():
-                watcher.set_result(None)
-
     def _link(self, id: LinkId) -> PeerLink | HomeLink | None:
         return self._links.link(id) or self._account.link(id)
-
-    def _reseal(self, effect: Reseal) -> None:
-        self._recent.pop(effect.uid, None)  # its protection is about to change
-        try:
-            self._driver.post(self._edge.reseal(effect, self._driver.now()))
-        except LocalError as error:
-            log.warning("a waiting message could not be sealed again: %s", error)
-            self._driver.post(ResealFailed(effect.uid))
 
     # --- our own face
 
@@ -486,25 +424,11 @@ class P2pNode:
 
     async def resolve(self, peer: str) -> PeerKey:
         """Return the peer that a name, a key or the beginning of a key means. Raises: LocalError."""
-        found = self._book.find(peer)
-        return found if found is not None else self._book.resolve(peer, await self._heard(), self._claimed())
-
-    def _claimed(self) -> dict[PeerKey, str]:
-        """Return what strangers met in this run call themselves."""
-        cards = self._links.cards.values()
-        return {card.key: card.name for card in cards if card.name and not self._links.trusted(card.key)}
+        return await self._people.resolve(peer)
 
     def contact(self, key: PeerKey) -> Contact | None:
         """Return what our owner noted of a peer."""
         return self._book.contact(key)
-
-    async def _heard(self) -> set[PeerKey]:
-        def read(store: MeshStore) -> set[PeerKey]:
-            records = {r.key for r in store.records(RECORDS_MAX)}
-            met = {s.key for s in store.sightings(RECORDS_MAX)}
-            return records | met | set(store.requesters(self._options.limits.requests))
-
-        return await self._call(read) | self._links.linked() | self._announced().keys()
 
     def _announced(self) -> dict[PeerKey, Candidate]:
         return self._discovery.found() if self._discovery is not None else {}
@@ -518,15 +442,7 @@ class P2pNode:
 
         Raises: LocalError; with code ``untrusted`` when the name is, or looks like, that of a contact with another key.
         """
-        if not looks_whole(text):
-            text = (await self.resolve(text)).hex()
-        contact = self._book.add(text, name)
-        for card in self._links.cards.values():
-            self._claims.heard(card.key, card.name)
-        await self._call(lambda store: store.accept(contact.key))
-        self._policy_changed()
-        self._dial_contact(contact)
-        return await self.peer(contact.key)
+        return await self._people.add(text, name)
 
     async def verify(self, peer: str, *, confirmed: bool = False, scanned: str = "") -> tuple[PeerView, str]:
         """Return a peer and the digits both sides compare; ``confirmed`` notes that they were equal.
@@ -534,28 +450,11 @@ class P2pNode:
         ``scanned`` is what the peer's screen showed as a QR code; it confirms as well. Raises: LocalError with code
         ``untrusted`` when it is not what this peer must show.
         """
-        key = await self.resolve(peer)
-        if scanned and not scan_agrees(scanned, self.key, key):
-            raise LocalError(
-                "what was scanned does not belong to you and this peer: it is another person's screen, or somebody "
-                "stands between you; do not trust this key",
-                code="untrusted",
-            )
-        if confirmed or scanned:
-            if self._book.contact(key) is None:
-                raise LocalError("only a contact can be marked as verified; add it first")
-            self._book.change(key, lambda c: replace(c, verified=True))
-        return await self.peer(key), pair_fingerprint(self.key, key)
+        return await self._people.verify(peer, confirmed=confirmed, scanned=scanned)
 
     async def block(self, peer: str, *, blocked: bool = True) -> PeerView:
         """Refuse a peer's links and messages from now on, or no longer. Raises: LocalError."""
-        key = await self.resolve(peer)
-        if key == self.key:
-            raise LocalError("that is your own key")
-        contact = self._book.change(key, lambda c: replace(c, blocked=blocked))
-        self._policy_changed()
-        self._dial_contact(contact)
-        return await self.peer(key)
+        return await self._people.block(peer, blocked=blocked)
 
     def _policy_changed(self) -> None:
         identity = self._book.identity
@@ -563,37 +462,11 @@ class P2pNode:
 
     async def peer(self, key: PeerKey) -> PeerView:
         """Return what is known of one peer."""
-        found = [view for view in await self.peers({key}) if view.key == key]
-        return found[0]
+        return await self._people.peer(key)
 
     async def peers(self, also: Iterable[PeerKey] = ()) -> list[PeerView]:
         """Return contacts, and peers that were met, heard of or are announced here; contacts first."""
-
-        def read(store: MeshStore) -> tuple[dict[PeerKey, PeerRecord], dict[PeerKey, Sighting]]:
-            records = {r.key: open_record(r.data, self._crypto) for r in store.records(RECORDS_MAX)}
-            return records, {s.key: s for s in store.sightings(RECORDS_MAX)}
-
-        records, sightings = await self._call(read)
-        linked = self._links.linked()
-        contacts = self._book.identity.contacts
-        announced = self._announced()
-        keys = {*contacts, *records, *sightings, *linked, *announced, *also} - {self.key}
-        views = []
-        for key in keys:
-            contact = contacts.get(key) or Contact(key)
-            record = records.get(key)
-            seen = sightings.get(key)
-            found = announced.get(key)
-            heard = (*(found.addresses if found else ()), *(record.addresses if record else ()))
-            view = PeerView(
-                key, contact.name or (record.name if record else ""), bool(contact.name), contact.verified,
-                contact.blocked, key in linked, tuple(dict.fromkeys((*contact.addresses, *heard))),
-                record.domain if record else found.domain if found else "", seen.wall if seen else WallTime(0),
-                found is not None,
-                imitated.name if (imitated := self._claims.imitated(key, record.name if record else "")) else "",
-            )  # fmt: skip
-            views.append(view)
-        return sorted(views, key=lambda v: (not v.contact, not v.linked, v.name, v.key))
+        return await self._people.peers(also)
 
     # --- messages
 
@@ -603,93 +476,30 @@ class P2pNode:
         Raises: LocalError (unknown peer, too long, outbox or disk full, no forward-secret key), StoreError.
         """
         key = await self.resolve(to) if isinstance(to, str) else to
-        if key == self.key:
-            raise LocalError("that is your own key; a message needs somebody else")
-        if not 0 < ttl_s <= TTL_MAX_S:
-            raise LocalError(f"a message lives 1 to {TTL_MAX_S} seconds; {ttl_s} is outside")
-        if key in self._book.identity.blocked():
-            raise LocalError("that peer is blocked; unblock it to write to it", code="policy")
-        card = await self._card(key)
-        prekey = card.prekeys[0] if card and card.prekeys else None
-        if prekey is None and require_fs:
-            raise LocalError(
-                "no forward-secret key of that peer is known yet; it comes with the first link, or send without "
-                "--require-fs",
-                code="policy",
-            )
-        written = self._edge.write(
-            key, text, prekey, ttl_s, self._driver.now(), claim_time=self._node.claim_time, require_fs=require_fs
-        )
-        accepting: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
-        self._accepting[written.uid] = accepting
-        try:
-            await self._driver.settle([written])
-        finally:
-            self._accepting.pop(written.uid, None)
-        answer = accepting.result()
-        if answer.sent is None:
-            raise LocalError(_REFUSALS[answer.reason], code="full")
-        return answer.sent
-
-    async def _card(self, key: PeerKey) -> PeerRecord | None:
-        """Return a peer's newest record, and see to it that the peer is dialled while we have mail for it."""
-        card = self._links.cards.get(key)
-        if card is None:
-            stored = await self._call(lambda store: store.record(key))
-            card = self._links.open_record(stored.data) if stored is not None else None
-        if card is None and await self._account.find(key):
-            card = self._links.cards.get(key)
-        if key not in self._links.linked() and self._links.want(key) and card is not None:
-            self._links.learn(card)
-        return card
+        return await self._outgoing.send(key, text, ttl_s=ttl_s, require_fs=require_fs)
 
     async def sent(self, uid: Uid) -> Sent:
         """Return a sent message as it is now. Raises: LocalError with code ``not_found``."""
-        found = await self._call(lambda store: store.sent(uid))
-        if found is None:
-            raise LocalError(f"no message {uid.hex()} was sent from here", code="not_found")
-        return found
+        return await self._outgoing.sent(uid)
 
     async def wait(self, uid: Uid, until: State, timeout_s: float | None = None) -> Sent:
         """Wait until a message is in this state or in one that it cannot leave for it; return it.
 
         ``until`` is RELAYED or DELIVERED. Raises: TimeoutError; the message goes on waiting all the same.
         """
-        async with asyncio.timeout(timeout_s):
-            while True:
-                sent = self._recent.get(uid) or await self.sent(uid)
-                if sent.state not in OPEN_STATES or until is State.RELAYED is sent.state:
-                    return sent
-                changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                self._watching[uid].append(changed)
-                try:
-                    await changed
-                finally:
-                    self._watching[uid].remove(changed)
-                    if not self._watching[uid]:
-                        del self._watching[uid]
+        return await self._outgoing.wait(uid, until, timeout_s)
 
     async def cancel(self, uid: Uid) -> Sent:
         """Stop offering a message; a copy that left before may still arrive. Raises: LocalError."""
-        await self.sent(uid)
-        await self._driver.settle([Withdrawn(uid)])
-        return await self.sent(uid)
+        return await self._outgoing.cancel(uid)
 
     async def find_sent(self, prefix: str) -> Uid:
         """Return the uid that 32 hexadecimal digits name. Raises: LocalError."""
-        try:
-            uid = Uid(bytes.fromhex(prefix))
-        except ValueError:
-            uid = Uid(b"")
-        if len(uid) != 16:
-            raise LocalError("a message id has 32 hexadecimal digits; send prints it")
-        return uid
+        return uid_of(prefix)
 
     async def trace(self, uid: Uid) -> TraceView:
         """Return what happened to a sent message. Raises: LocalError."""
-        sent = await self.sent(uid)
-        events, envelopes = await self._call(lambda store: (store.trace(uid), store.envelopes_of(uid)))
-        return TraceView(sent, tuple(events), tuple(envelopes))
+        return await self._outgoing.trace(uid)
 
     async def inbox(self, *, after: int = 0, peer: PeerKey | None = None, limit: int = 1_000) -> list[Line]:
         """Return received messages and posts with a cursor above ``after``, oldest first."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 
 from quicprochat.adapters.sqlite.database import Database, Row, checksum, sturdy
 from quicprochat.core.errors import StoreError
 from quicprochat.core.ids import PeerKey
-from quicprochat.core.store import Sighting, StoredPrekey, StoredRecord
+from quicprochat.core.store import SIGHTINGS_MAX, Sighting, StoredPrekey, StoredRecord
 from quicprochat.core.time import Instant, WallTime
 
 _RECORD = struct.Struct(">qqqq")
@@ -127,11 +128,21 @@ class Peers(Database):
     def drop_record(self, key: PeerKey) -> None:
         self._run("DELETE FROM record WHERE key = ?", (key,))
 
-    def see(self, sighting: Sighting) -> None:
+    def see(self, sighting: Sighting, contacts: AbstractSet[PeerKey] = frozenset()) -> None:
         self._run(
             "INSERT OR REPLACE INTO sighting VALUES (?, ?, ?, ?)",
             (sighting.key, sighting.wall, sighting.at, sighting.address),
         )
+        excess = self._one("SELECT count(*) FROM sighting") - SIGHTINGS_MAX
+        if excess <= 0:
+            return
+        # Enough of the oldest that so many are there which are no contacts, if there are so many.
+        oldest = self._rows(
+            f"SELECT {sturdy('key')} FROM sighting WHERE key <> ? ORDER BY at, key LIMIT ?",
+            (sighting.key, excess + len(contacts)),
+        )
+        oldest.sort(key=lambda row: row[0] in contacts)
+        self._run_many("DELETE FROM sighting WHERE key = ?", oldest[:excess])
 
     def sightings(self, limit: int) -> Sequence[Sighting]:
         rows = self._rows(

@@ -132,8 +132,13 @@ class LineCompleter(Completer):
             for option in command.options:
                 if option.flags[-1].startswith(typed) and option.flags[-1] not in given:
                     yield f"{option.flags[-1]} ", option.help
-        elif place < len(command.words) and command.words[place].key == "peer":
-            yield from self._peers(typed)
+        elif place < len(command.words):
+            word = command.words[place]
+            if word.key == "peer":
+                yield from self._peers(typed)
+            for choice in word.choices:
+                if choice.startswith(typed):
+                    yield f"{choice} ", ""
 
     def _value(self, command: Command, flag: str, typed: str) -> Iterator[tuple[str, str]]:
         option = next(option for option in command.options if flag in option.flags)

@@ -198,6 +198,11 @@ class Screen:
         """Wait until the queue has room."""
         await self._room.wait()
 
+    @property
+    def encoding(self) -> str:
+        """What the terminal understands."""
+        return self._terminal.encoding
+
     async def write(self, text: str) -> None:
         """Show the answer of a command."""
         await self.room()
