@@ -350,7 +350,7 @@ def test_errors_are_json_with_the_exit_code(somebody: Person) -> None:
         (("sned",), 2, "usage"),
         (("mesh", "register", "x"), 5, "not_found"),
         (("mesh", "broadcast", "x", "hi"), 5, "not_found"),
-        (("send", "user@example.net", "hi"), 2, "unsupported"),
+        (("send", "user@example.net", "hi"), 3, "unavailable"),
         (("add", "qpc1broken"), 2, "usage"),
         (("send",), 2, "usage"),
     ):

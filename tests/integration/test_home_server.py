@@ -12,6 +12,7 @@ import pytest
 
 from quicprochat.adapters import rpc
 from quicprochat.core.address import Address
+from quicprochat.core.errors import LocalError, QuicprochatError, UnavailableError
 from quicprochat.core.receipt import State
 from quicprochat.p2p import Options, P2pNode
 from quicprochat.server.home_server import HomeServer, ServerOptions
@@ -34,8 +35,8 @@ def _no_links(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def serving(home: Path, port: int = 0) -> AsyncIterator[HomeServer]:
-    async with HomeServer(ServerOptions(home, Address("127.0.0.1", port or free_port()))) as server:
+async def serving(home: Path, port: int = 0, domain: str = "") -> AsyncIterator[HomeServer]:
+    async with HomeServer(ServerOptions(home, Address("127.0.0.1", port or free_port()), domain)) as server:
         yield server
 
 
@@ -130,5 +131,40 @@ def test_client_comes_back_when_the_server_does(tmp_path: Path) -> None:
                 async with serving(tmp_path / "s", port):
                     await connected(a)
                 await connected(a, "unreachable")
+
+    run(work())
+
+
+def test_name_at_a_domain_is_its_servers_word_and_stays_what_it_was(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(tmp_path / "s", domain="village.example") as server:
+            port = server.address.port
+            async with person(tmp_path / "b", server) as b, person(tmp_path / "a", server) as a:
+                await connected(b)
+                await connected(a)
+                assert await b.register("Bob") == ("bob", "village.example")
+                assert await a.resolve("Bob@village.example") == b.key
+                assert await a.resolve(f"{b.key.hex()}@village.example") == b.key
+                with pytest.raises(QuicprochatError, match="nobody has this name"):
+                    await a.resolve("carol@village.example")
+                with pytest.raises(UnavailableError, match=r"town\.example"):
+                    await a.resolve("bob@town.example")
+                sent = await a.send("bob@village.example", "hi")
+                await a.wait(sent.uid, State.DELIVERED, PATIENCE_S)
+                bob = b.key
+        async with person(tmp_path / "a", f"127.0.0.1:{port}") as a:
+            assert await a.resolve("bob@village.example") == bob, "known from before"
+        async with (
+            serving(tmp_path / "other", port, "village.example") as server,
+            person(tmp_path / "m", server) as mallory,
+            person(tmp_path / "a", server) as a,
+        ):
+            await a.use_server(str(server.address), trust=server.fingerprint)
+            await connected(mallory)
+            await connected(a)
+            await mallory.register("bob")
+            with pytest.raises(LocalError) as refused:
+                await a.send("bob@village.example", "hi")
+            assert refused.value.code == "untrusted"
 
     run(work())

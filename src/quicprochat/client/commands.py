@@ -245,7 +245,9 @@ async def send(node: P2pNode, args: Args) -> Answer:
     ttl = args.number("ttl", TTL_DEFAULT_S)
     text = args.text("text")
     sent = await node.send(args.text("peer"), text, ttl_s=ttl, require_fs=args.flag("require_fs"))
-    yield sent_object(sent)
+    _, at, domain = args.text("peer").rpartition("@")
+    vouched = domain if at and node.contact(sent.to) is None else ""
+    yield {**sent_object(sent), "vouched_by": vouched}
 
 
 async def wait(node: P2pNode, args: Args) -> Answer:

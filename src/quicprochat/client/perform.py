@@ -108,6 +108,8 @@ class Performer:
         args = dict(request.args)
         until, timeout = args.pop("wait", None), args.pop("timeout", WAIT_S)
         sent = await self._session.ask("send", args)
+        if vouched := sent.pop("vouched_by", ""):
+            say(f"vouched for by {vouched} only; to be sure who that is: qpc mesh verify {sent['to'][:16]}")
         try:
             if until is not None:
                 sent = await self._wait(sent["id"], until, timeout)

@@ -135,6 +135,15 @@ class Account:
         elif self._link is not None:
             self._link.hurry()
 
+    async def find_name(self, name: str) -> PeerKey:
+        """Return whose name this is at the server. Raises: LocalError with the server's code; UnavailableError."""
+        if self._link is None:
+            raise UnavailableError("there is no connection to the home server; see: qpc server")
+        try:
+            return await self._link.find_name(name)
+        except TimeoutError:
+            raise UnavailableError("the home server did not answer in time") from None
+
     async def register(self, name: str, invite: str) -> tuple[str, str]:
         """Become a user of the server, or bind a name to our key there; return the name and the domain.
 

@@ -111,12 +111,6 @@ class AddressBook:
         """
         if (key := self.find(text)) is not None:
             return key
-        if "@" in text:
-            raise LocalError(
-                "name@domain is looked up at a home server, and this version cannot ask one yet; use a contact's "
-                "name or a key",
-                code="unsupported",
-            )
         contacts = self.identity.contacts
         seen = skeleton(text)
         found = {c.key for c in contacts.values() if seen and c.name and skeleton(c.name) == seen}
@@ -149,6 +143,12 @@ def _nobody(text: str, claims: Mapping[PeerKey, str]) -> str:
 def looks_whole(text: str) -> bool:
     """Say whether a text is to be read as a ticket, a whole key, or a key with an address."""
     return text.lower().startswith(TICKET_PREFIX) or "@" in text or parse_key(text) is not None
+
+
+def is_served_name(text: str) -> bool:
+    """Say whether a text is ``name@domain``, which only a home server can explain."""
+    name, at, _ = text.partition("@")
+    return bool(at) and parse_key(name) is None
 
 
 def _parse_peer(text: str) -> Ticket:

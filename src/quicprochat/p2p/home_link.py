@@ -23,7 +23,7 @@ from quicprochat.core.events import (
     ResultsArrived,
 )
 from quicprochat.core.gate import Checked, Reason, Reject, Verdict
-from quicprochat.core.ids import EnvelopeId, PeerKey
+from quicprochat.core.ids import KEY_BYTES, EnvelopeId, PeerKey
 from quicprochat.core.link import Goodbye, Result
 from quicprochat.core.record import PeerRecord
 
@@ -190,6 +190,18 @@ class HomeLink:
             raise RemoteError("the server answered with somebody else's record", peer=self.fingerprint)
         await self._owner.settle([RecordArrived(self.id, record, age_ms)])
         return True
+
+    async def find_name(self, name: str) -> PeerKey:
+        """Ask the server whose name this is. Raises: rpc.Problem, UnavailableError, TimeoutError."""
+        if self._session is None:
+            raise UnavailableError("there is no connection to the home server; see: qpc server")
+        async with asyncio.timeout(LOOK_UP_S):
+            answer = await rpc.Remote.ask(self._session.findName(name), "looking up a name")
+        with rpc.reading("looking up a name"):
+            key = bytes(answer.key)
+        if len(key) != KEY_BYTES:
+            raise RemoteError("the server's answer is no key", peer=self.fingerprint)
+        return PeerKey(key)
 
     async def register(self, name: str, invite: str) -> tuple[str, str]:
         """Become a user of the server, or bind a name to our key there, or both; return the name and the domain.

@@ -58,6 +58,7 @@ from quicprochat.p2p.feed import Feed
 from quicprochat.p2p.link import PeerLink
 from quicprochat.p2p.links import Links, Transport
 from quicprochat.p2p.moving import gather, pack
+from quicprochat.p2p.names import Names
 from quicprochat.p2p.options import Options
 from quicprochat.p2p.outgoing import Outgoing, uid_of
 from quicprochat.p2p.people import People
@@ -151,7 +152,7 @@ class P2pNode:
         self._links.named = claims.heard
         self._people = People(
             self._book, self._driver, self._links, claims, self._announced, self._policy_changed,
-            self._options.limits.requests,
+            self._options.limits.requests, Names(self._driver, self._account),
         )  # fmt: skip
         self._outgoing = Outgoing(self._book, self._driver, self._links, self._edge, self._account.find, self._node)
         try:

@@ -13,11 +13,12 @@ from quicprochat.core.node import RECORDS_MAX
 from quicprochat.core.record import PeerRecord, reread_verified
 from quicprochat.core.store import MeshStore, Sighting, StoredRecord
 from quicprochat.core.time import WallTime
-from quicprochat.p2p.book import AddressBook, looks_whole
+from quicprochat.p2p.book import AddressBook, is_served_name, looks_whole
 from quicprochat.p2p.candidates import Candidate
 from quicprochat.p2p.claims import Claims
 from quicprochat.p2p.driver import Driver
 from quicprochat.p2p.links import Links
+from quicprochat.p2p.names import Names
 from quicprochat.p2p.views import PeerView
 
 
@@ -37,6 +38,7 @@ class People:
         announced: Callable[[], Mapping[PeerKey, Candidate]],
         policy_changed: Callable[[], None],
         requests_max: int,
+        names: Names,
     ) -> None:
         self._book = book
         self._driver = driver
@@ -45,10 +47,13 @@ class People:
         self._announced = announced
         self._policy_changed = policy_changed
         self._requests_max = requests_max
+        self._names = names
 
     async def resolve(self, peer: str) -> PeerKey:
         """Return the peer that a name, a key or the beginning of a key means. Raises: LocalError."""
         found = self._book.find(peer)
+        if found is None and "@" in peer:
+            return await self._names.resolve(peer)
         return found if found is not None else self._book.resolve(peer, await self._heard(), self._claimed())
 
     def _claimed(self) -> dict[PeerKey, str]:
@@ -66,7 +71,7 @@ class People:
 
     async def add(self, text: str, name: str | None = None) -> PeerView:
         """Add a contact and dial it. Raises: LocalError."""
-        if not looks_whole(text):
+        if not looks_whole(text) or is_served_name(text):
             text = (await self.resolve(text)).hex()
         contact = self._book.add(text, name)
         for card in self._links.cards.values():
