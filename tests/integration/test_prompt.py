@@ -83,7 +83,7 @@ def test_two_people_talk(people: tuple[Person, Person]) -> None:
     bob.shows("> half a li")
     ann.enter("and another")
     bob.shows("alice: and another")
-    assert "> half a li" in bob.emulator.rows
+    bob.shows("> half a li")
     bob.emulator.type("\x15\x04")
     assert bob.end() == 0
     ann.shows("0 links")
