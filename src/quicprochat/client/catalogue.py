@@ -206,7 +206,8 @@ _ALL = (
             " have not joined is an error, so that a typo does not make a private word public. Where no daemon runs,"
             " the command runs a node itself and stays up to 5 seconds for a first subscriber."),
     Command("store", "show what is stored and what was done", plain=True),
-    Command("route", "list the ways to other peers", shape=Shape.LIST),
+    Command("route", "list the ways to other peers", shape=Shape.LIST,
+            details="cost is the round trip in milliseconds; up, how long the way has been there without a break."),
     Command("trace", "show what happened to a message of yours", (Word("id", "<id>"),), plain=True),
     Command("requests", "list strangers who wrote to you", shape=Shape.LIST),
     Command("accept", "make a contact of a stranger who wrote to you", (PEER,), (NAME,), details=_PEER_HELP),

@@ -175,7 +175,7 @@ def _store(item: Json) -> str:
 def _route(item: Json) -> str:
     hops = plural(item["hops"], "hop")
     name = _peer_name(item, "destination")
-    return f"{name:<16}  {item['via']:<7} {hops}, cost {item['metric']}, {item['age_s']:.0f} s old"
+    return f"{name:<16}  {item['via']:<7} {hops}, cost {item['metric']}, up for {item['age_s']:.0f} s"
 
 
 def _trace(item: Json) -> str:

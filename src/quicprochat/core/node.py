@@ -72,13 +72,14 @@ SWEEP_BATCH = 512
 
 
 class _Neighbour:
-    """What a link is remembered by."""
+    """What a link is remembered by. ``address`` is the one that worked, "" unknown, None where a server carries."""
 
-    __slots__ = ("lane", "peer", "repeats", "window")
+    __slots__ = ("address", "lane", "peer", "repeats")
 
-    def __init__(self, peer: PeerKey, lane: Lane, now: Instant) -> None:
+    def __init__(self, peer: PeerKey, lane: Lane, address: str | None, now: Instant) -> None:
         self.peer = peer
         self.lane = lane
+        self.address = address
         self.repeats = TokenBucket(REPEAT_BURST, REPEAT_PER_S, now)
 
 
@@ -222,7 +223,8 @@ class Node:
         if old is not None:
             self._links.pop(old.lane.link, None)
             self._spread.link_down(old.lane.link)
-        neighbour = _Neighbour(event.peer, self._lane(event, tx, now), now.at)
+        address = None if event.carrier else str(event.address or "")
+        neighbour = _Neighbour(event.peer, self._lane(event, tx, now), address, now.at)
         self._links[event.link] = neighbour
         self._by_peer[event.peer] = neighbour
         self._posts.link_up(event.peer, event.store_epoch, now.at)
@@ -230,8 +232,12 @@ class Node:
             return
         owners = [*reversed(self._by_peer), *(record.key for record in tx.records(OFFER_MAX))]
         self._spread.link_up(event.link, event.peer, (o for o in owners if o not in self._policy.blocked), now.at)
-        address = str(event.address) if event.address else ""
-        tx.see(Sighting(event.peer, now.wall, now.at, address), self._policy.contacts)
+        self._see(neighbour, tx, now)
+
+    def _see(self, neighbour: _Neighbour, tx: MeshStore, now: Now) -> None:
+        """Note that a peer is there, or was until now: a link's beginning and its end."""
+        if neighbour.address is not None:
+            tx.see(Sighting(neighbour.peer, now.wall, now.at, neighbour.address), self._policy.contacts)
 
     def _lane(self, event: LinkUp, tx: MeshStore, now: Now) -> Lane:
         if not event.carrier:
@@ -260,6 +266,7 @@ class Node:
         if self._by_peer.get(neighbour.peer) is neighbour:
             del self._by_peer[neighbour.peer]
             self._posts.link_down(neighbour.peer)
+            self._see(neighbour, tx, now)
         self._results.pop(event.link, None)
         self._carry_again()
 
@@ -273,6 +280,7 @@ class Node:
             del self._links[event.link]
             self._by_peer.pop(neighbour.peer, None)
             self._posts.link_down(neighbour.peer)
+            self._see(neighbour, tx, now)
             out.append(CloseLink(event.link, Goodbye.ABUSE, "too many envelopes that do not verify", ban))
 
     def _policy_changed(self, event: PolicyChanged, out: list[Effect]) -> None:

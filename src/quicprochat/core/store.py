@@ -191,7 +191,7 @@ class StoredRecord:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """When a peer was last linked (wall clock, life clock) and the address that worked ("ip:port" or "")."""
+    """When a link to a peer last began or ended (wall clock, life clock), and the address that worked ("ip:port" or "")."""
 
     key: PeerKey
     wall: WallTime
