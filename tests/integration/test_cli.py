@@ -37,6 +37,7 @@ LINE = {
     "text",
     "hops",
     "received_at",
+    "sent_at",
     "protection",
     "request",
 }

@@ -2,7 +2,9 @@
 
 import logging
 import random
+import time
 import unicodedata
+from collections.abc import Iterator
 
 import pytest
 
@@ -119,3 +121,27 @@ def test_a_receipt_is_one_line() -> None:
 def test_log_lines_are_safe_too() -> None:
     record = logging.LogRecord("quicprochat", logging.WARNING, "x.py", 1, "from %s", ("\x1b[31mred\u202e",), None)
     assert SafeFormatter("%(message)s").format(record) == "from [31mred"
+
+
+@pytest.fixture
+def in_utc() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("in_utc")
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [
+        ("2026-03-02T11:58:00.000Z", ""),
+        ("2026-03-02T11:57:59.000Z", "[11:57, earlier]"),
+        ("2026-03-01T11:26:00.000Z", "[2026-03-01 11:26, earlier]"),
+        (None, ""),
+    ],
+)
+def test_what_was_written_long_before_it_came_says_when(sent: str | None, shown: str) -> None:
+    item = {**MESSAGE, "name": "bob", "received_at": "2026-03-02T12:00:00.000Z", "sent_at": sent}
+    assert line(item) == f"2026-03-02 12:00  bob{' ' if shown else ''}{shown}: hi"

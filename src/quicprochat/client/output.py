@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from quicprochat.client.catalogue import OPEN_MEANS
@@ -17,10 +18,14 @@ from quicprochat.console.text import fields as _fields
 from quicprochat.console.text import shown_time as _time
 
 __all__ = [
-    "LOG_MAX_CHARS", "SHOWN_MAX_CHARS", "Json", "SafeFormatter", "display", "display_line", "empty", "human", "plural",
+    "LOG_MAX_CHARS", "SHOWN_MAX_CHARS", "Json", "SafeFormatter", "display", "display_line", "earlier", "empty", "human",
+    "plural",
 ]  # fmt: skip
 
 Json = dict[str, Any]
+
+EARLIER_S = 120
+"""What was written longer ago than this when it came says so; less is the time that sending takes."""
 
 
 def human(command: str, item: Json) -> str:
@@ -125,10 +130,21 @@ def line(item: Json) -> str:
     author = f"request from {item['from'][:16]}" if item["request"] else who
     if item["event"] == "post":
         text = display(item["text"]).replace("\n", "\n    | ")
-        return f"{_time(item['received_at'])}  {_place(item)} {author}: {text}"
+        return f"{_time(item['received_at'])}  {_place(item)} {author}{earlier(item)}: {text}"
     notes = "" if item["protection"] == "forward-secret" else f"  [{display_line(item['protection'], 40)}]"
     text = display(item["text"]).replace("\n", "\n    | ")
-    return f"{_time(item['received_at'])}  {author}: {text}{notes}"
+    return f"{_time(item['received_at'])}  {author}{earlier(item)}: {text}{notes}"
+
+
+def earlier(item: Json) -> str:
+    """Return the time at which a line was written, where it came more than :data:`EARLIER_S` later; else nothing."""
+    sent, received = item.get("sent_at"), item.get("received_at")
+    if not sent or not received:
+        return ""
+    then, came = (datetime.fromisoformat(text).astimezone() for text in (sent, received))
+    if (came - then).total_seconds() <= EARLIER_S:
+        return ""
+    return f" [{then:%H:%M}, earlier]" if then.date() == came.date() else f" [{then:%Y-%m-%d %H:%M}, earlier]"
 
 
 def _place(item: Json) -> str:

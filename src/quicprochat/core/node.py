@@ -7,8 +7,9 @@ carried envelopes pass through unread.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import groupby
 from typing import assert_never
 
 from quicprochat.core.bucket import TokenBucket
@@ -152,7 +153,7 @@ class Node:
     def step(self, events: Iterable[Event], tx: MeshStore, now: Now) -> tuple[Effect, ...]:
         """Apply events in order, then do what time and the events made due. Raises: StoreError only."""
         out: list[Effect] = []
-        for event in events:
+        for event in _oldest_first(events):
             self._apply(event, tx, now, out)
         self._upgrade_on(tx, now, out)
         self._timers(tx, now, out)
@@ -599,6 +600,29 @@ class Node:
             chunks = (results[start : start + RESULTS_MAX] for start in range(0, len(results), RESULTS_MAX))
             out.extend(SendResults(link, tuple(chunk)) for chunk in chunks)
         self._results.clear()
+
+
+def _oldest_first(events: Iterable[Event]) -> Iterator[Event]:
+    """Return events with posts that came together in the order in which they were written, as far as ages tell.
+
+    What one neighbour brings keeps its order: an author's ages differ by less than the time that sending takes.
+    """
+    for posts, run in groupby(events, _is_post):
+        if not posts:
+            yield from run
+            continue
+        ages: dict[LinkId, int] = {}
+        aged: list[tuple[int, Event]] = []
+        for event in run:
+            assert isinstance(event, EnvelopeArrived)
+            age = event.checked.envelope.age_ms
+            ages[event.link] = age = min(age, ages.get(event.link, age))
+            aged.append((age, event))
+        yield from (event for _, event in sorted(aged, key=lambda pair: -pair[0]))
+
+
+def _is_post(event: Event) -> bool:
+    return isinstance(event, EnvelopeArrived) and event.checked.envelope.kind == Kind.CHANNEL
 
 
 def _age(stored: StoredRecord, now: Now) -> int:
