@@ -462,7 +462,7 @@ def test_without_the_extra_the_mesh_says_what_to_install(somebody: Person) -> No
     for command in (("peers",), ("send", "x", "y"), ("listen",)):
         done = somebody.run("mesh", *command, "--json", program=NO_EXTRA)
         assert (done.code, done.out, done.error["code"]) == (2, "", "unsupported")
-        assert "pip install 'quicprochat[mesh]'" in done.error["message"]
+        assert "pip install '.[mesh]'" in done.error["message"]
 
 
 def test_without_the_extra_messages_are_kept(people: tuple[Person, Person]) -> None:
@@ -471,7 +471,7 @@ def test_without_the_extra_messages_are_kept(people: tuple[Person, Person]) -> N
     a.ask("add", b.key, "--name", "bob", program=NO_EXTRA)
     sent = a.run("send", "bob", "kept", "--json", program=NO_EXTRA)
     assert (sent.code, sent.json["state"]) == (0, "queued")
-    assert "quicprochat[mesh]" in sent.talk
+    assert "pip install '.[mesh]'" in sent.talk
     assert a.ask("store", program=NO_EXTRA)["messages"] == 1
     assert a.ask("trace", sent.json["id"], program=NO_EXTRA)["state"] == "queued"
     assert a.lines("inbox", program=NO_EXTRA) == []

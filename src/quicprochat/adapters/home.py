@@ -13,6 +13,8 @@ from pathlib import Path
 
 from quicprochat.core.errors import LocalError, UnavailableError
 
+HOW_TO_STOP = "Ctrl-C where it runs, or kill with its process id"
+
 
 class Home:
     """The directory of one identity; creating it makes the directory, 0700.
@@ -56,7 +58,8 @@ class Home:
         except BlockingIOError:
             os.close(lock)
             raise LocalError(
-                f"another process owns the home {self.path}; stop it, or choose another home", code="owned"
+                f"another process owns the home {self.path}; stop it ({HOW_TO_STOP}), or choose another home",
+                code="owned",
             ) from None
         self._lock = lock
 

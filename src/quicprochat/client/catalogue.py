@@ -103,7 +103,8 @@ GLOBALS = (
     Option(("--quiet",), "look for peers on the local network without announcing yourself; who is found is linked, and"
            " learns your key", Value.FLAG),
     Option(("--ephemeral",), "keep messages in memory only; they are gone when the node stops", Value.FLAG),
-    Option(("--json",), "one JSON object a line on standard output; errors as JSON on standard error", Value.FLAG),
+    Option(("--json",), "JSON on standard output: one object a line, a list as one array on one line; errors as JSON on"
+           " standard error", Value.FLAG),
     Option(("-v", "--verbose"), "say more on standard error", Value.FLAG),
 )  # fmt: skip
 

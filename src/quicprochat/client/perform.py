@@ -33,7 +33,7 @@ OPEN = ("queued", "relayed")
 OPEN_MAX = 1_000
 """Messages of one prompt whose delivery is waited for when it is left; the last ones."""
 LOST = "with --ephemeral nothing outlives the node"
-INSTALL = "pip install 'quicprochat[mesh]'"
+INSTALL = "install the extra: pip install '.[mesh]' in the source directory, or quicprochat[mesh] from where you got it"
 
 
 def need_mesh(request: Request) -> None:
