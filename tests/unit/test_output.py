@@ -86,6 +86,12 @@ def test_a_name_cannot_break_its_line() -> None:
     assert human("peers", stranger).startswith("(bob)")
 
 
+def test_who_is_blocked_and_who_is_no_longer() -> None:
+    peer = {"public_key": "ab" * 32, "name": "bob", "contact": True}
+    assert human("block", {**peer, "blocked": True}) == "bob is blocked"
+    assert human("unblock", {**peer, "blocked": False}) == "bob is no longer blocked"
+
+
 def test_a_request_and_a_weaker_protection_are_said() -> None:
     shown = line({**MESSAGE, "request": True, "protection": "identity-key"})
     assert "request from abababababababab" in shown

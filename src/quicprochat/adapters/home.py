@@ -29,7 +29,7 @@ class Home:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             info = self.path.stat()
         except FileExistsError:
-            raise LocalError(f"{self.path} is a file; a home is a directory", code="home") from None
+            raise LocalError(f"{self.path} is not a directory; choose one with --home", code="home") from None
         except OSError as error:
             raise UnavailableError(f"the home {self.path} cannot be used: {error.strerror}") from error
         if info.st_uid != os.geteuid():

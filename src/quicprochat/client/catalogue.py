@@ -48,13 +48,17 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """An argument without a flag; ``rest`` takes all that follow, joined by spaces."""
+    """An argument without a flag; ``rest`` takes all that follow, joined by spaces.
+
+    ``hidden`` are choices for programs, which no person is offered.
+    """
 
     key: str
     shown: str
     required: bool = True
     rest: bool = False
     choices: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +222,8 @@ _ALL = (
             " waits up to 5 seconds for a single command to end, and ends itself (exit code 3) if a daemon or a"
             " prompt is there."),
     Command("completion", "print a script that completes commands with Tab", (
-                Word("shell", "bash|zsh|fish", choices=("bash", "zsh", "fish", "contacts")),), plain=True, mesh=False,
+                Word("shell", "bash|zsh|fish", choices=("bash", "zsh", "fish"), hidden=("contacts",)),), plain=True,
+            mesh=False,
             details="For bash, put this into ~/.bashrc: source <(qpc completion bash). For zsh, after compinit in"
             " ~/.zshrc: source <(qpc completion zsh). For fish: qpc completion fish >"
             " ~/.config/fish/completions/qpc.fish. Names of contacts are completed as well."),

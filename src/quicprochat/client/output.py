@@ -113,7 +113,7 @@ def _verified(item: Json) -> str:
 
 
 def _blocked(item: Json) -> str:
-    return f"{_contact_name(item)} is {'' if item['blocked'] else 'not '}blocked"
+    return f"{_contact_name(item)} is {'' if item['blocked'] else 'no longer '}blocked"
 
 
 def _sent(item: Json) -> str:

@@ -110,7 +110,8 @@ class Performer:
         sent = await self._session.ask("send", args)
         try:
             if until is not None:
-                sent = await self._wait(sent["id"], until, timeout)
+                if not self._hopeless:
+                    sent = await self._wait(sent["id"], until, timeout)
             elif not self._session.hello.stays and self._session.hello.networked:
                 sent = await self._linger(sent["id"])
         except asyncio.CancelledError:
@@ -125,9 +126,12 @@ class Performer:
         self._open.append(sent["id"])
         if self._session.loses_messages and not self._session.hello.stays:
             raise CallError(f"not delivered, and lost now: {LOST}", "timeout")
+        if until is not None and self._hopeless:
+            raise CallError(f"not {until}, and not waited for: {self._when_it_leaves()}", "timeout")
         if until is not None:
             raise CallError(f"not {until} within {timeout:g} s; the message is {state} and offered on", "timeout")
-        self._say_when_it_leaves()
+        if when := self._when_it_leaves():
+            say(when)
         return OK
 
     async def _cancel(self, request: Request) -> int:
@@ -138,7 +142,7 @@ class Performer:
         return OK
 
     async def _broadcast(self, request: Request) -> int:
-        if not request.args.get("text"):
+        if not request.args.get("text", "").strip():
             raise LocalError("there is no text to post")
         posted = await self._session.ask("broadcast", request.args)
         await self.show("broadcast", posted)
@@ -177,14 +181,25 @@ class Performer:
                 task.cancel()
             await asyncio.wait((waiting, leaving))
 
-    def _say_when_it_leaves(self) -> None:
+    @property
+    def _hopeless(self) -> bool:
+        """True when nothing can leave while we wait: no links in this installation, and no home server is chosen.
+
+        A call that owns the home for a moment only has no say in that.
+        """
+        owner = self._session.hello
+        settled = self._session.node is not None or owner.stays
+        return settled and not owner.networked and not mesh_installed()
+
+    def _when_it_leaves(self) -> str:
         owner = self._session.hello
         if not mesh_installed() and not owner.networked:
-            say(f"kept; it leaves when a node with links runs on this home: {INSTALL}, then qpc daemon")
-        elif not owner.stays:
-            say("kept; it leaves when a node runs on this home: qpc daemon")
-        elif not owner.networked:
-            say("kept; the node of this home has no links, so it leaves when one with links runs")
+            return f"kept; it leaves when a node with links runs on this home: {INSTALL}, then qpc daemon"
+        if not owner.stays:
+            return "kept; it leaves when a node runs on this home: qpc daemon"
+        if not owner.networked:
+            return "kept; the node of this home has no links, so it leaves when one with links runs"
+        return ""
 
     def follow(self, id: str) -> None:
         """Take a message that was sent elsewhere into what :meth:`finish` waits for."""
