@@ -15,11 +15,11 @@ from quicprochat.client.catalogue import COMMANDS, Shape
 from quicprochat.client.errors import OK, CallError
 from quicprochat.client.extra import mesh_installed
 from quicprochat.client.grammar import Request
-from quicprochat.client.output import empty, human, plural
+from quicprochat.client.output import empty, human, plural, table
 from quicprochat.client.qr import qr_content, qr_text
 from quicprochat.client.session import Session
 from quicprochat.client.socket import Json
-from quicprochat.client.stdio import Writes
+from quicprochat.client.stdio import Writes, terminal_columns
 from quicprochat.console.text import complain, say
 from quicprochat.core.errors import LocalError
 
@@ -96,7 +96,7 @@ class Performer:
             await self._out.write(json.dumps(items) + "\n")
             return
         if items:
-            await self._out.write("".join(human(command, item) + "\n" for item in items))
+            await self._out.write(table(command, items, terminal_columns()))
         else:
             say(empty(command))
         if command == "route" and not self._session.hello.networked:
