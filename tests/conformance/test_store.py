@@ -548,6 +548,8 @@ def test_lines_come_back_as_they_were(home: Home) -> None:
         message("c", text="x" * 65_536, request=True),
         receipt("d", state="failed", reason="too many hops"),
         replace(receipt("e"), at=WallTime(0)),
+        replace(message("f"), sent_at=WallTime(WALL - 90_000)),
+        replace(post("g"), sent_at=WallTime(-1)),
     ]
     with Step(home.store) as tx:
         cursors = [tx.note(x) if x.kind is LineKind.RECEIPT else tx.deliver(x) for x in lines]

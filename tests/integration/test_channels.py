@@ -14,7 +14,7 @@ from tests.integration.qpc import Person, befriend, finish, read_line
 CHANNEL = {"channel", "topic", "kind", "posts", "unread"}
 POST = {
     "event", "cursor", "id", "from", "name", "to", "channel", "topic", "kind", "text", "hops", "received_at",
-    "protection", "request",
+    "sent_at", "protection", "request",
 }  # fmt: skip
 
 

@@ -37,6 +37,7 @@ LINE = {
     "text",
     "hops",
     "received_at",
+    "sent_at",
     "protection",
     "request",
 }
@@ -461,7 +462,7 @@ def test_without_the_extra_the_mesh_says_what_to_install(somebody: Person) -> No
     for command in (("peers",), ("send", "x", "y"), ("listen",)):
         done = somebody.run("mesh", *command, "--json", program=NO_EXTRA)
         assert (done.code, done.out, done.error["code"]) == (2, "", "unsupported")
-        assert "pip install 'quicprochat[mesh]'" in done.error["message"]
+        assert "pip install '.[mesh]'" in done.error["message"]
 
 
 def test_without_the_extra_messages_are_kept(people: tuple[Person, Person]) -> None:
@@ -470,7 +471,7 @@ def test_without_the_extra_messages_are_kept(people: tuple[Person, Person]) -> N
     a.ask("add", b.key, "--name", "bob", program=NO_EXTRA)
     sent = a.run("send", "bob", "kept", "--json", program=NO_EXTRA)
     assert (sent.code, sent.json["state"]) == (0, "queued")
-    assert "quicprochat[mesh]" in sent.talk
+    assert "pip install '.[mesh]'" in sent.talk
     assert a.ask("store", program=NO_EXTRA)["messages"] == 1
     assert a.ask("trace", sent.json["id"], program=NO_EXTRA)["state"] == "queued"
     assert a.lines("inbox", program=NO_EXTRA) == []
@@ -478,7 +479,35 @@ def test_without_the_extra_messages_are_kept(people: tuple[Person, Person]) -> N
     assert a.ask("cancel", sent.json["id"], program=NO_EXTRA)["state"] == "cancelled"
 
 
+def test_without_the_extra_a_wait_that_cannot_be_met_is_not_begun(people: tuple[Person, Person]) -> None:
+    a, b = people
+    a.ask("add", b.key, "--name", "bob", program=NO_EXTRA)
+    wait = ("--wait", "delivered", "--timeout", "600", "--json")
+    sent = a.run("send", "bob", "kept", *wait, program=NO_EXTRA)
+    assert (sent.code, sent.json["state"], sent.error["code"]) == (6, "queued", "timeout")
+    assert "pip install '.[mesh]'" in sent.error["message"]
+    late = a.run("send", "bob", "kept", "--wait", "delivered", "--timeout", "0.1", "--json",
+                 "--server", f"127.0.0.1:{free_port()}", program=NO_EXTRA)  # fmt: skip
+    assert (late.code, "within 0.1 s" in late.error["message"]) == (6, True), "with a home server it is waited for"
+
+
 # --- everything else
+
+
+def test_a_text_of_nothing_but_space_is_no_text(people: tuple[Person, Person]) -> None:
+    a, b = people
+    a.ask("add", b.key, "--name", "bob")
+    a.ask("mesh", "subscribe", "news")
+    for words in (("send", "bob", " \t"), ("mesh", "broadcast", "news", " ")):
+        assert (a.run(*words).code, a.run(*words[:-1], "-", data=b" \n\n").code) == (2, 2)
+    assert a.ask("store")["messages"] == 0
+
+
+def test_a_file_is_no_home(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("")
+    done = run("inbox", "--home", str(tmp_path / "home"), "--json")
+    assert (done.code, done.error["code"]) == (3, "home")
+    assert "is not a directory" in done.error["message"]
 
 
 def test_the_version_is_there_at_once() -> None:

@@ -245,7 +245,7 @@ def test_without_the_extra_there_is_a_prompt_too(people: tuple[Person, Person]) 
     ann = Sitting(a, program=NO_EXTRA)
     ann.shows("no network")
     ann.enter("/mesh peers")
-    ann.shows("pip install 'quicprochat[mesh]'")
+    ann.shows("'.[mesh]'")
     ann.emulator.type("\x04")
     assert ann.end() == 0
 

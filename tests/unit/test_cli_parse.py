@@ -188,6 +188,8 @@ def test_lines_are_commands_too() -> None:
     assert parse_line("") is None
     assert parse_line("  \t") is None
     assert parse_line("/quit") == Request("quit", {})
+    with pytest.raises(LocalError, match="'now' is too much; write: /quit"):
+        parse_line("/quit now")
     assert parse_line("/mesh peers --scan 2") == Request("peers", {"scan": 2.0}, mesh=True)
     assert parse_line("/help") == Request("help", {"about": ()})
     assert parse_line("/help /mesh send") == Request("help", {"about": ("mesh", "send")})
@@ -201,6 +203,12 @@ def test_lines_that_are_no_commands_are_said_to_be_none(text: str) -> None:
         return
     with pytest.raises(LocalError):
         parse_line(text)
+
+
+def test_a_choice_for_programs_is_taken_and_not_offered() -> None:
+    assert parse(["completion", "contacts"], {})[0].args == {"shell": "contacts"}
+    with pytest.raises(LocalError, match="'tcsh' is none of bash, zsh, fish; write"):
+        parse(["completion", "tcsh"], {})
 
 
 # --- exit codes

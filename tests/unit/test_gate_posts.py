@@ -12,7 +12,7 @@ from quicprochat.core.envelope import HEADER_BYTES, Header, Kind, MeshEnvelope, 
 from quicprochat.core.gate import Admission, Checked, Fault, Reason, Reject, Verdict, admit, check
 from quicprochat.core.ids import EnvelopeId, Uid
 from quicprochat.core.store import Fate, LineKind, Scope, Usage
-from quicprochat.core.time import DAY_MS, Instant
+from quicprochat.core.time import DAY_MS, WALL_FLOOR, Instant, Now
 
 CHANNEL = BroadcastChannel.private(b"\x07" * 32, "family")
 OTHER = BroadcastChannel.private(b"\x08" * 32, "others")
@@ -207,3 +207,24 @@ def test_heads_are_what_nobody_has_answered_yet(circle: tuple[Person, Person, Pe
     for post in more:
         enter(bob, post, alice)
     assert heads() == tuple(post.id for post in more)
+
+
+def test_when_a_post_was_written_is_known_by_its_age_where_our_clock_is_trusted(
+    circle: tuple[Person, Person, Person],
+) -> None:
+    alice, bob, mallory = circle
+    for trusted in (True, False):
+        let_in(bob, alice.posted(CHANNEL, age_ms=60_000), mallory, now=Now(Instant(T0), WALL_FLOOR, trusted))
+    assert [(line.at, line.sent_at) for line in bob.inbox()] == [(WALL_FLOOR, WALL_FLOOR - 60_000), (WALL_FLOOR, 0)]
+
+
+def test_posts_that_come_together_are_told_oldest_first_and_each_neighbours_in_its_order(
+    circle: tuple[Person, Person, Person],
+) -> None:
+    alice, bob, mallory = circle
+    bob.meet(1, alice)
+    bob.meet(2, mallory)
+    ages = ((1, alice, "a1", 9_000), (1, alice, "a2", 5_000), (1, alice, "a3", 5_001), (2, mallory, "m1", 7_000),
+            (2, mallory, "m2", 1_000))  # fmt: skip
+    bob.step(*(bob.arrived(link, who.posted(CHANNEL, text, age_ms=age)) for link, who, text, age in ages))
+    assert [line.text for line in bob.inbox()] == ["a1", "m1", "a2", "a3", "m2"]

@@ -57,7 +57,7 @@ def test_home_of_another_user_is_refused(tmp_path: Path) -> None:
 
 def test_file_is_no_home(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("")
-    with pytest.raises(LocalError, match="is a file; a home is a directory"):
+    with pytest.raises(LocalError, match="is not a directory; choose one with --home"):
         Home(tmp_path / "home")
     with pytest.raises((LocalError, UnavailableError), match="home"):
         Home(tmp_path / "home" / "below")

@@ -61,6 +61,26 @@ def test_a_link_is_noted_with_the_address_that_worked(circle: list[Person]) -> N
     assert alice.store.sightings(9)[0].address == ""
 
 
+def test_the_end_of_a_link_is_when_a_peer_was_last_seen(circle: list[Person]) -> None:
+    alice, bob, _ = circle
+    alice.step(LinkUp(LinkId(LINK), bob.key, WINDOW, Address("10.1.2.3", 7000)), now=at(T0 + 5, 77))
+    alice.step(LinkDown(LinkId(LINK)), now=at(T0 + 90, 99))
+    assert alice.store.sightings(9) == [Sighting(bob.key, WallTime(99), Instant(T0 + 90), "10.1.2.3:7000")]
+
+
+def test_a_link_that_is_ended_for_abuse_was_one_until_then(circle: list[Person]) -> None:
+    alice, bob, _ = circle
+    alice.step(LinkUp(LinkId(LINK), bob.key, WINDOW), now=at(T0))
+    assert flood(alice, BAD_MAX, instant=T0 + 90) != ()
+    assert [sighting.at for sighting in alice.store.sightings(9)] == [T0 + 90]
+
+
+def test_a_link_to_a_carrier_is_no_sighting(circle: list[Person]) -> None:
+    alice, bob, _ = circle
+    alice.step(LinkUp(LinkId(LINK), bob.key, WINDOW, carrier=True), LinkDown(LinkId(LINK)))
+    assert alice.store.sightings(9) == []
+
+
 def test_strangers_that_link_push_out_no_contact(circle: list[Person]) -> None:
     alice, bob, mallory = circle
     alice.decide(contacts=(bob,))

@@ -2,11 +2,14 @@
 
 import logging
 import random
+import time
 import unicodedata
+from collections.abc import Iterator
 
 import pytest
 
-from quicprochat.client.output import SHOWN_MAX_CHARS, SafeFormatter, display, display_line, human, line
+from quicprochat.client.output import SHOWN_MAX_CHARS, SafeFormatter, display, display_line, human, line, table
+from quicprochat.client.stdio import terminal_columns
 
 BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 ZERO_WIDTH = "\u00ad\u034f\u180e\u200b\u200c\u200d\u2060\u2061\u2062\u2063\u2064\ufeff\U000e0001\U000e0041"
@@ -84,6 +87,12 @@ def test_a_name_cannot_break_its_line() -> None:
     assert human("peers", stranger).startswith("(bob)")
 
 
+def test_who_is_blocked_and_who_is_no_longer() -> None:
+    peer = {"public_key": "ab" * 32, "name": "bob", "contact": True}
+    assert human("block", {**peer, "blocked": True}) == "bob is blocked"
+    assert human("unblock", {**peer, "blocked": False}) == "bob is no longer blocked"
+
+
 def test_a_request_and_a_weaker_protection_are_said() -> None:
     shown = line({**MESSAGE, "request": True, "protection": "identity-key"})
     assert "request from abababababababab" in shown
@@ -119,3 +128,70 @@ def test_a_receipt_is_one_line() -> None:
 def test_log_lines_are_safe_too() -> None:
     record = logging.LogRecord("quicprochat", logging.WARNING, "x.py", 1, "from %s", ("\x1b[31mred\u202e",), None)
     assert SafeFormatter("%(message)s").format(record) == "from [31mred"
+
+
+PEERS: list[dict[str, object]] = [
+    {"public_key": "ab" * 32, "name": "bob", "contact": True, "linked": True, "last_seen": None,
+     "addresses": ["192.0.2.1:51911", "[2001:db8::1]:51911"]},
+    {"public_key": "cd" * 32, "name": "bob", "contact": False, "last_seen": None, "addresses": [], "looks_like": "bob"},
+    {"public_key": "", "role": "server", "domain": "mesh.example.org", "server": "mesh.example.org:7000"},
+]  # fmt: skip
+CHANNELS: list[dict[str, object]] = [
+    {"topic": "bakery", "channel": "ab" * 32, "kind": "open", "posts": 12, "unread": 3},
+    {"topic": "パン屋", "channel": "cd" * 32, "kind": "private", "posts": 1, "unread": 0},
+]
+
+
+def widest(text: str) -> int:
+    return max(sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in row) for row in text.splitlines())
+
+
+@pytest.mark.parametrize(("command", "items"), [("peers", PEERS), ("channels", CHANNELS)])
+def test_a_list_is_as_full_as_the_terminal_is_wide(command: str, items: list[dict[str, object]]) -> None:
+    full = table(command, items, None)
+    assert full == "".join(f"{human(command, item)}\n" for item in items)
+    assert table(command, items, widest(full) + 1) == full
+    assert table(command, items, widest(full)) != full
+    for width in (80, 90, 100):
+        assert widest(table(command, items, width)) < width
+
+
+def test_what_a_reader_needs_stays_in_the_narrowest_list() -> None:
+    peers, channels = table("peers", PEERS, 1), table("channels", CHANNELS, 1)
+    for word in ("abababababababab", "cdcdcdcdcdcdcdcd", "NOT your contact bob", "mesh.example.org:7000"):
+        assert word in peers
+    assert [row.split()[:2] for row in channels.splitlines()] == [["bakery", "open"], ["パン屋", "private"]]
+    one = table("peers", PEERS[:1], 80)
+    assert "192.0.2.1:51911" in one
+    assert "2001:db8" not in one
+
+
+def test_only_a_terminal_has_a_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "91")
+    for terminal, width in ((True, 91), (False, None)):
+        monkeypatch.setattr("os.isatty", lambda descriptor, terminal=terminal: terminal)
+        assert terminal_columns() == width
+
+
+@pytest.fixture
+def in_utc() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("in_utc")
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [
+        ("2026-03-02T11:58:00.000Z", ""),
+        ("2026-03-02T11:57:59.000Z", "[11:57, earlier]"),
+        ("2026-03-01T11:26:00.000Z", "[2026-03-01 11:26, earlier]"),
+        (None, ""),
+    ],
+)
+def test_what_was_written_long_before_it_came_says_when(sent: str | None, shown: str) -> None:
+    item = {**MESSAGE, "name": "bob", "received_at": "2026-03-02T12:00:00.000Z", "sent_at": sent}
+    assert line(item) == f"2026-03-02 12:00  bob{' ' if shown else ''}{shown}: hi"

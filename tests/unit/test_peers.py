@@ -10,8 +10,8 @@ import pytest
 from quicprochat.adapters.crypto import Ed25519Signer, SodiumCrypto
 from quicprochat.core.ids import Label
 from quicprochat.core.record import PeerRecord, sign_record
-from quicprochat.core.store import MeshStore, StoredRecord
-from quicprochat.core.time import Instant
+from quicprochat.core.store import MeshStore, Sighting, StoredRecord
+from quicprochat.core.time import Instant, WallTime
 from quicprochat.p2p.node import P2pNode
 from quicprochat.p2p.options import Options
 
@@ -44,5 +44,26 @@ def test_the_list_and_the_search_read_thousands_of_records_and_verify_none_again
             assert await node.resolve(STRANGERS[0].key.hex()[:16]) == STRANGERS[0].key
             await node._people.learn_known()
             assert checked == []
+
+    asyncio.run(play())
+
+
+def test_a_linked_peer_is_seen_at_this_moment_and_another_when_its_last_link_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, gone = (signer.key for signer in STRANGERS[:2])
+
+    def keep_sightings(store: MeshStore) -> None:
+        for key in (here, gone):
+            store.see(Sighting(key, WallTime(77), Instant(5), ""))
+
+    async def play() -> None:
+        async with P2pNode(Options(tmp_path), network=False) as node:
+            await node._driver.call(keep_sightings)
+            monkeypatch.setattr(node._links, "linked", lambda: frozenset({here}))
+            before = node._driver.now().wall
+            seen = {view.key: view.last_seen for view in await node.peers()}
+            assert before <= seen[here] <= node._driver.now().wall
+            assert seen[gone] == 77
 
     asyncio.run(play())

@@ -285,6 +285,40 @@ def test_a_store_of_version_1_keeps_its_lines_and_takes_channels(path: Path, mon
     store.close()
 
 
+def test_a_store_of_version_3_keeps_its_lines_and_learns_when_they_were_sent(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "CURRENT", schema.Schema(schema.CURRENT.steps[:3], 2))
+        store = SqliteStore.open(path)
+        with Step(store):
+            for cursor, kind, line in ((1, 1, message("m", text="Grüße")), (2, 3, post("p"))):
+                check = database.checksum(
+                    struct.pack(">qqq", kind, line.at, line.hops), line.peer, line.uid, line.protection.encode(),
+                    line.domain.encode(), line.state.encode(), line.reason.encode(), line.text.encode(),
+                    *((line.channel,) if line.channel else ()),
+                )  # fmt: skip
+                row = (
+                    cursor, kind, 0, 0, line.peer, line.uid, line.at, line.hops, line.protection, line.domain,
+                    line.state, line.reason, check, line.text, line.channel,
+                )  # fmt: skip
+                store._run("INSERT INTO line VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        store.close()
+    store = SqliteStore.open(path)
+    assert schema.backup_of(path, 3).exists()
+    lines = [replace(message("m", text="Grüße"), cursor=1), replace(post("p"), cursor=2)]
+    assert store.journal(after=0, limit=10) == lines
+    assert store.counters() == {}, "an old line was taken for damaged"
+    new = replace(post("q"), sent_at=WALL)
+    with Step(store):
+        assert store.deliver(new) == 3
+    store = reopened(store, path)
+    assert store.journal(after=0, limit=10) == [*lines, replace(new, cursor=3)]
+    store._db.execute("UPDATE line SET sent_at = sent_at + 1 WHERE cursor = 3")
+    assert store.journal(after=0, limit=10) == lines, "a moment that nobody wrote was believed"
+    store.close()
+
+
 def test_an_upgrade_that_fails_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     SqliteStore.open(path).close()
     with monkeypatch.context() as patch:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from quicprochat.core.errors import LocalError, UnavailableError
 
+HOW_TO_STOP = "Ctrl-C where it runs, or kill with its process id"
+
 
 class Home:
     """The directory of one identity; creating it makes the directory, 0700.
@@ -27,7 +29,7 @@ class Home:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             info = self.path.stat()
         except FileExistsError:
-            raise LocalError(f"{self.path} is a file; a home is a directory", code="home") from None
+            raise LocalError(f"{self.path} is not a directory; choose one with --home", code="home") from None
         except OSError as error:
             raise UnavailableError(f"the home {self.path} cannot be used: {error.strerror}") from error
         if info.st_uid != os.geteuid():
@@ -56,7 +58,8 @@ class Home:
         except BlockingIOError:
             os.close(lock)
             raise LocalError(
-                f"another process owns the home {self.path}; stop it, or choose another home", code="owned"
+                f"another process owns the home {self.path}; stop it ({HOW_TO_STOP}), or choose another home",
+                code="owned",
             ) from None
         self._lock = lock
 

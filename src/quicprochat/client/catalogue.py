@@ -48,13 +48,17 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """An argument without a flag; ``rest`` takes all that follow, joined by spaces."""
+    """An argument without a flag; ``rest`` takes all that follow, joined by spaces.
+
+    ``hidden`` are choices for programs, which no person is offered.
+    """
 
     key: str
     shown: str
     required: bool = True
     rest: bool = False
     choices: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,8 @@ GLOBALS = (
     Option(("--quiet",), "look for peers on the local network without announcing yourself; who is found is linked, and"
            " learns your key", Value.FLAG),
     Option(("--ephemeral",), "keep messages in memory only; they are gone when the node stops", Value.FLAG),
-    Option(("--json",), "one JSON object a line on standard output; errors as JSON on standard error", Value.FLAG),
+    Option(("--json",), "JSON on standard output: one object a line, a list as one array on one line; errors as JSON on"
+           " standard error", Value.FLAG),
     Option(("-v", "--verbose"), "say more on standard error", Value.FLAG),
 )  # fmt: skip
 
@@ -206,7 +211,8 @@ _ALL = (
             " have not joined is an error, so that a typo does not make a private word public. Where no daemon runs,"
             " the command runs a node itself and stays up to 5 seconds for a first subscriber."),
     Command("store", "show what is stored and what was done", plain=True),
-    Command("route", "list the ways to other peers", shape=Shape.LIST),
+    Command("route", "list the ways to other peers", shape=Shape.LIST,
+            details="cost is the round trip in milliseconds; up, how long the way has been there without a break."),
     Command("trace", "show what happened to a message of yours", (Word("id", "<id>"),), plain=True),
     Command("requests", "list strangers who wrote to you", shape=Shape.LIST),
     Command("accept", "make a contact of a stranger who wrote to you", (PEER,), (NAME,), details=_PEER_HELP),
@@ -216,7 +222,8 @@ _ALL = (
             " waits up to 5 seconds for a single command to end, and ends itself (exit code 3) if a daemon or a"
             " prompt is there."),
     Command("completion", "print a script that completes commands with Tab", (
-                Word("shell", "bash|zsh|fish", choices=("bash", "zsh", "fish", "contacts")),), plain=True, mesh=False,
+                Word("shell", "bash|zsh|fish", choices=("bash", "zsh", "fish"), hidden=("contacts",)),), plain=True,
+            mesh=False,
             details="For bash, put this into ~/.bashrc: source <(qpc completion bash). For zsh, after compinit in"
             " ~/.zshrc: source <(qpc completion zsh). For fish: qpc completion fish >"
             " ~/.config/fish/completions/qpc.fish. Names of contacts are completed as well."),

@@ -80,6 +80,8 @@ def parse_line(line: str) -> Request | None:
     if mesh:
         name, rest = _token(rest)
     if name in ("quit", "exit") and not mesh:
+        if rest.strip():
+            raise LocalError(f"{_token(rest)[0][:64]!r} is too much; write: /{name}")
         return Request("quit", {})
     if name == "help" or (mesh and not name):
         about = tuple(rest.replace("/", " ").split())
@@ -180,7 +182,7 @@ def _arguments(command: Command, found: dict[str, Any], *, mesh: bool, slash: bo
             args[word.key] = words.pop(0) if words else None
         if word.required and not args[word.key]:
             raise LocalError(f"{word.shown} is missing; write: {usage}")
-        if word.choices and args[word.key] not in (None, *word.choices):
+        if word.choices and args[word.key] not in (None, *word.choices, *word.hidden):
             raise LocalError(f"{args[word.key][:64]!r} is none of {', '.join(word.choices)}; write: {usage}")
     if words:
         raise LocalError(f"{words[0][:64]!r} is too much; write: {usage}")

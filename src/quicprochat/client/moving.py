@@ -27,7 +27,7 @@ VARIABLE = "QPC_PASSPHRASE"
 PASSPHRASE_LINE_MAX = 4_096
 _ASTRAY = (
     "two running copies of one identity make messages go astray: each gets some of them, and neither knows of the "
-    "other's. Stop the old copy for good"
+    "other's"
 )
 
 
@@ -68,7 +68,7 @@ async def _export(path: Path, passphrase: str, settings: Settings) -> int:
         return OK
     contacts = plural(answer["contacts"], "contact")
     await Output().write(f"{display_line(str(path))}: your key, your name and {contacts}; no messages\n")
-    say(f"whoever has this file and the passphrase is you. To move: {_ASTRAY[0].upper()}{_ASTRAY[1:]}, then import.")
+    say(f"whoever has this file and the passphrase is you. Stop this copy for good before you import it: {_ASTRAY}.")
     return OK
 
 
@@ -98,8 +98,8 @@ def _check_old_copy(*, confirmed: bool) -> None:
     if confirmed:
         return
     if not os.isatty(STDIN):
-        raise LocalError(f"{_ASTRAY}, then say so with --old-copy-is-off")
-    say(f"{_ASTRAY[0].upper()}{_ASTRAY[1:]} before you go on.")
+        raise LocalError(f"stop the old copy for good, then say so with --old-copy-is-off: {_ASTRAY}")
+    say(f"Stop the old copy for good before you go on: {_ASTRAY}.")
     if _typed(lambda: input("Is it off? (yes/no) ")).strip().lower() != "yes":
         raise LocalError("nothing was imported; come back when the old copy is off", code="policy")
 

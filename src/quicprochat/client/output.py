@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
 from typing import Any
+from unicodedata import east_asian_width
 
 from quicprochat.client.catalogue import OPEN_MEANS
 from quicprochat.console.text import (
@@ -17,15 +21,36 @@ from quicprochat.console.text import fields as _fields
 from quicprochat.console.text import shown_time as _time
 
 __all__ = [
-    "LOG_MAX_CHARS", "SHOWN_MAX_CHARS", "Json", "SafeFormatter", "display", "display_line", "empty", "human", "plural",
+    "LOG_MAX_CHARS", "SHOWN_MAX_CHARS", "Json", "SafeFormatter", "display", "display_line", "earlier", "empty", "human",
+    "plural", "table",
 ]  # fmt: skip
 
 Json = dict[str, Any]
+
+EARLIER_S = 120
+"""What was written longer ago than this when it came says so; less is the time that sending takes."""
 
 
 def human(command: str, item: Json) -> str:
     """Return one object of a command's answer as lines for a person, without the last newline."""
     return _HUMAN[command](item)
+
+
+def table(command: str, items: Sequence[Json], width: int | None) -> str:
+    """Return a list as rows, one an item, in the fullest form of which every row has fewer columns than ``width``.
+
+    What matters least goes first; None is a reader that is as wide as it must be.
+    """
+    rows: list[str] = []
+    for form in _FORMS.get(command, (_HUMAN[command],)):
+        rows = [form(item) for item in items]
+        if width is None or all(_columns(row) < width for row in rows):
+            break
+    return "".join(f"{row}\n" for row in rows)
+
+
+def _columns(text: str) -> int:
+    return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def empty(command: str) -> str:
@@ -66,11 +91,11 @@ def _identity(item: Json) -> str:
     return "\n".join(lines)
 
 
-def _peer(item: Json) -> str:
+def _peer(item: Json, addresses: int | None = None, *, news: bool = True) -> str:
+    """Return a peer with so many of its addresses; ``news`` is how it stands with us, or when it was seen."""
     if item.get("role") == "server":
-        return f"{'(home server)':<16}  {item['public_key'][:16]:<16}  {display_line(item['domain'], 64):<24}  " + (
-            display_line(item["server"])
-        )
+        domain = f"{display_line(item['domain'], 64):<24}  " if addresses is None else ""
+        return f"{'(home server)':<16}  {item['public_key'][:16]:<16}  {domain}{display_line(item['server'])}"
     # A name that a peer gave itself is no more than a claim, and is shown as one.
     shown = display_line(item["name"], 64).strip()
     claimed = f"({shown})" if shown else "-"
@@ -78,8 +103,9 @@ def _peer(item: Json) -> str:
     seen = f"last seen {_time(item['last_seen'])}" if item["last_seen"] else "never seen"
     if item.get("announced"):
         seen = "announced here"
-    where = " ".join(item["addresses"])
-    line = f"{name:<16}  {item['public_key'][:16]}  {_marks(item) or seen:<24}  {where}".rstrip()
+    where = " ".join(item["addresses"][:addresses])
+    stands = f"{_marks(item) or seen:<24}  " if news else ""
+    line = f"{name:<16}  {item['public_key'][:16]}  {stands}{where}".rstrip()
     like = display_line(item.get("looks_like", ""), 64)
     return f"{line}  NOT your contact {like}: another key" if like else line
 
@@ -108,7 +134,7 @@ def _verified(item: Json) -> str:
 
 
 def _blocked(item: Json) -> str:
-    return f"{_contact_name(item)} is {'' if item['blocked'] else 'not '}blocked"
+    return f"{_contact_name(item)} is {'' if item['blocked'] else 'no longer '}blocked"
 
 
 def _sent(item: Json) -> str:
@@ -125,10 +151,21 @@ def line(item: Json) -> str:
     author = f"request from {item['from'][:16]}" if item["request"] else who
     if item["event"] == "post":
         text = display(item["text"]).replace("\n", "\n    | ")
-        return f"{_time(item['received_at'])}  {_place(item)} {author}: {text}"
+        return f"{_time(item['received_at'])}  {_place(item)} {author}{earlier(item)}: {text}"
     notes = "" if item["protection"] == "forward-secret" else f"  [{display_line(item['protection'], 40)}]"
     text = display(item["text"]).replace("\n", "\n    | ")
-    return f"{_time(item['received_at'])}  {author}: {text}{notes}"
+    return f"{_time(item['received_at'])}  {author}{earlier(item)}: {text}{notes}"
+
+
+def earlier(item: Json) -> str:
+    """Return the time at which a line was written, where it came more than :data:`EARLIER_S` later; else nothing."""
+    sent, received = item.get("sent_at"), item.get("received_at")
+    if not sent or not received:
+        return ""
+    then, came = (datetime.fromisoformat(text).astimezone() for text in (sent, received))
+    if (came - then).total_seconds() <= EARLIER_S:
+        return ""
+    return f" [{then:%H:%M}, earlier]" if then.date() == came.date() else f" [{then:%Y-%m-%d %H:%M}, earlier]"
 
 
 def _place(item: Json) -> str:
@@ -141,9 +178,12 @@ def _access(item: Json) -> str:
     return f"open: {OPEN_MEANS}" if item["kind"] == "open" else "private: whoever has the key can read it"
 
 
-def _channel(item: Json) -> str:
+def _channel(item: Json, *, id: bool = True, meaning: bool = True) -> str:
+    """Return a channel; ``meaning`` says what the word for its kind means."""
     counts = f"{plural(item['posts'], 'post')}, {item['unread']} unread" if "posts" in item else ""
-    return f"{display_line(item['topic'], 64):<16}  {item['channel'][:16]}  {_access(item):<46}  {counts}".rstrip()
+    digits = f"{item['channel'][:16]}  " if id else ""
+    access = f"{_access(item):<46}" if meaning else f"{item['kind']:<7}"
+    return f"{display_line(item['topic'], 64):<16}  {digits}{access}  {counts}".rstrip()
 
 
 def _subscribed(item: Json) -> str:
@@ -175,7 +215,7 @@ def _store(item: Json) -> str:
 def _route(item: Json) -> str:
     hops = plural(item["hops"], "hop")
     name = _peer_name(item, "destination")
-    return f"{name:<16}  {item['via']:<7} {hops}, cost {item['metric']}, {item['age_s']:.0f} s old"
+    return f"{name:<16}  {item['via']:<7} {hops}, cost {item['metric']}, up for {item['age_s']:.0f} s"
 
 
 def _trace(item: Json) -> str:
@@ -215,6 +255,12 @@ _HUMAN = {
     "channels": _channel,
     "broadcast": _posted,
 }
+
+_FORMS: dict[str, tuple[Callable[[Json], str], ...]] = {
+    "peers": (_peer, partial(_peer, addresses=1), partial(_peer, addresses=0), partial(_peer, addresses=0, news=False)),
+    "channels": (_channel, partial(_channel, id=False), partial(_channel, id=False, meaning=False)),
+}
+"""Lists too wide for some terminals: their rows, from the fullest form to the shortest."""
 
 _EMPTY = {
     "peers": "nobody is known or found yet; add somebody with: qpc mesh add <ticket>",

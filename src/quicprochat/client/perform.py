@@ -15,11 +15,11 @@ from quicprochat.client.catalogue import COMMANDS, Shape
 from quicprochat.client.errors import OK, CallError
 from quicprochat.client.extra import mesh_installed
 from quicprochat.client.grammar import Request
-from quicprochat.client.output import empty, human, plural
+from quicprochat.client.output import empty, human, plural, table
 from quicprochat.client.qr import qr_content, qr_text
 from quicprochat.client.session import Session
 from quicprochat.client.socket import Json
-from quicprochat.client.stdio import Writes
+from quicprochat.client.stdio import Writes, terminal_columns
 from quicprochat.console.text import complain, say
 from quicprochat.core.errors import LocalError
 
@@ -33,7 +33,7 @@ OPEN = ("queued", "relayed")
 OPEN_MAX = 1_000
 """Messages of one prompt whose delivery is waited for when it is left; the last ones."""
 LOST = "with --ephemeral nothing outlives the node"
-INSTALL = "pip install 'quicprochat[mesh]'"
+INSTALL = "install the extra: pip install '.[mesh]' in the source directory, or quicprochat[mesh] from where you got it"
 
 
 def need_mesh(request: Request) -> None:
@@ -96,7 +96,7 @@ class Performer:
             await self._out.write(json.dumps(items) + "\n")
             return
         if items:
-            await self._out.write("".join(human(command, item) + "\n" for item in items))
+            await self._out.write(table(command, items, terminal_columns()))
         else:
             say(empty(command))
         if command == "route" and not self._session.hello.networked:
@@ -112,7 +112,8 @@ class Performer:
             say(f"vouched for by {vouched} only; to be sure who that is: qpc mesh verify {sent['to'][:16]}")
         try:
             if until is not None:
-                sent = await self._wait(sent["id"], until, timeout)
+                if not self._hopeless:
+                    sent = await self._wait(sent["id"], until, timeout)
             elif not self._session.hello.stays and self._session.hello.networked:
                 sent = await self._linger(sent["id"])
         except asyncio.CancelledError:
@@ -127,9 +128,12 @@ class Performer:
         self._open.append(sent["id"])
         if self._session.loses_messages and not self._session.hello.stays:
             raise CallError(f"not delivered, and lost now: {LOST}", "timeout")
+        if until is not None and self._hopeless:
+            raise CallError(f"not {until}, and not waited for: {self._when_it_leaves()}", "timeout")
         if until is not None:
             raise CallError(f"not {until} within {timeout:g} s; the message is {state} and offered on", "timeout")
-        self._say_when_it_leaves()
+        if when := self._when_it_leaves():
+            say(when)
         return OK
 
     async def _cancel(self, request: Request) -> int:
@@ -140,7 +144,7 @@ class Performer:
         return OK
 
     async def _broadcast(self, request: Request) -> int:
-        if not request.args.get("text"):
+        if not request.args.get("text", "").strip():
             raise LocalError("there is no text to post")
         posted = await self._session.ask("broadcast", request.args)
         await self.show("broadcast", posted)
@@ -179,14 +183,25 @@ class Performer:
                 task.cancel()
             await asyncio.wait((waiting, leaving))
 
-    def _say_when_it_leaves(self) -> None:
+    @property
+    def _hopeless(self) -> bool:
+        """True when nothing can leave while we wait: no links in this installation, and no home server is chosen.
+
+        A call that owns the home for a moment only has no say in that.
+        """
+        owner = self._session.hello
+        settled = self._session.node is not None or owner.stays
+        return settled and not owner.networked and not mesh_installed()
+
+    def _when_it_leaves(self) -> str:
         owner = self._session.hello
         if not mesh_installed() and not owner.networked:
-            say(f"kept; it leaves when a node with links runs on this home: {INSTALL}, then qpc daemon")
-        elif not owner.stays:
-            say("kept; it leaves when a node runs on this home: qpc daemon")
-        elif not owner.networked:
-            say("kept; the node of this home has no links, so it leaves when one with links runs")
+            return f"kept; it leaves when a node with links runs on this home: {INSTALL}, then qpc daemon"
+        if not owner.stays:
+            return "kept; it leaves when a node runs on this home: qpc daemon"
+        if not owner.networked:
+            return "kept; the node of this home has no links, so it leaves when one with links runs"
+        return ""
 
     def follow(self, id: str) -> None:
         """Take a message that was sent elsewhere into what :meth:`finish` waits for."""

@@ -109,6 +109,6 @@ async def _carry_out(request: Request, screen: Screen, performer: Performer) -> 
     need_mesh(request)
     if request.command == "listen":
         raise LocalError("what arrives is shown here anyway; older messages: /inbox")
-    if request.command == "send" and not request.args.get("text"):
+    if request.command == "send" and not request.args.get("text", "").strip():
         raise LocalError("there is no text to send; write: /send <peer> <text>")
     return await performer.perform(request)

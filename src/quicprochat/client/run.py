@@ -100,7 +100,7 @@ def _with_text(request: Request) -> Request:
         if os.isatty(0):
             say("write the message; Ctrl-D on a new line ends it")
         text = read_text()
-    if not text:
+    if not text.strip():
         raise LocalError("there is no text to send")
     return replace(request, args={**request.args, "text": text})
 

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from quicprochat import __version__
+from quicprochat.adapters.home import HOW_TO_STOP
 from quicprochat.client.errors import CallError, Moved, Vanished
 from quicprochat.client.settings import Settings
 from quicprochat.client.socket import Call, Hello, Json, SocketCall, lasting
@@ -82,7 +83,8 @@ class Session:
 
     def _refuse_beside_another(self) -> None:
         if self.hello.stays:
-            raise CallError(f"a node runs on the home {self._settings.home} already; stop it first", "owned")
+            home = self._settings.home
+            raise CallError(f"a node runs on the home {home} already; stop it first ({HOW_TO_STOP})", "owned")
 
     async def _attach(self) -> bool:
         """Look whether a process answers for the home."""

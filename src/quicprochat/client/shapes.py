@@ -151,6 +151,7 @@ def line_object(line: Line, me: PeerKey, contact: Contact | None, channel: Broad
         "text": line.text,
         "hops": line.hops,
         "received_at": rfc3339(line.at),
+        "sent_at": rfc3339(line.sent_at),
         "protection": protection,
         "request": line.request,
     }

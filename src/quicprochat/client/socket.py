@@ -106,9 +106,9 @@ class SocketCall:
             with reachable(home) as address:
                 connection.connect(address)  # at once or not at all: a Unix socket has no handshake
             reader, writer = await asyncio.open_connection(sock=connection, limit=ANSWER_MAX_BYTES)
-        except (FileNotFoundError, ConnectionRefusedError):
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
             connection.close()
-            return None
+            return None  # what is no directory has no owner, and can get none
         except BlockingIOError:
             connection.close()
             raise CallError("the process that owns this home has too many callers; try again later", "busy") from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import queue
+import shutil
 import sys
 import threading
 from contextlib import suppress
@@ -121,6 +122,11 @@ class Lines:
 
     def _hand_over(self, line: bytes | None) -> None:
         asyncio.run_coroutine_threadsafe(self._ready.put(line), self._loop).result()
+
+
+def terminal_columns() -> int | None:
+    """Return how wide the terminal is that standard output goes to; None where it goes elsewhere."""
+    return shutil.get_terminal_size().columns if os.isatty(STDOUT) else None
 
 
 def read_text() -> str:

@@ -20,7 +20,7 @@ from quicprochat.core.receipt import RECEIPT_VERSION, Receipt, Status
 from quicprochat.core.record import PeerRecord, open_record
 from quicprochat.core.seal import Opened, open_sealed
 from quicprochat.core.store import Fate, Held, Line, LineKind, MeshStore, Scope, Usage
-from quicprochat.core.time import HOUR_MS, MINUTE_MS, Instant, Now
+from quicprochat.core.time import HOUR_MS, MINUTE_MS, Instant, Now, WallTime
 from quicprochat.core.window import PostLimits, slide
 
 CLOCK_SLACK_MS = 10 * MINUTE_MS
@@ -223,7 +223,7 @@ def admit(tx: MeshStore, checked: Checked, via: PeerKey, policy: Policy, now: No
             return Admission(Verdict.REFUSED, Reason.POLICY)
         return _carry(tx, envelope, via, age, fate, policy.limits, now)
     if envelope.kind == Kind.MESSAGE and understood(envelope):
-        return _deliver(tx, checked, policy, now)
+        return _deliver(tx, checked, age, policy, now)
     return Admission(Verdict.REFUSED, Reason.UNSUPPORTED)
 
 
@@ -242,7 +242,7 @@ def _delivered(tx: MeshStore) -> Status:
     return Status.DELIVERED_VOLATILE if tx.volatile else Status.DELIVERED
 
 
-def _deliver(tx: MeshStore, checked: Checked, policy: Policy, now: Now) -> Admission:
+def _deliver(tx: MeshStore, checked: Checked, age: int, policy: Policy, now: Now) -> Admission:
     envelope, opened = checked.envelope, checked.opened
     if opened is None:
         # Nothing is remembered of it: anybody can make such envelopes, and the next copy gets the same answer.
@@ -252,7 +252,7 @@ def _deliver(tx: MeshStore, checked: Checked, policy: Policy, now: Now) -> Admis
     request = letter.author not in policy.contacts
     line = Line(
         LineKind.MESSAGE, letter.author, letter.uid, now.wall, letter.text, envelope.hop,
-        opened.protection.value, request, letter.domain,
+        opened.protection.value, request, letter.domain, sent_at=_sent_at(age, now),
     )  # fmt: skip
     if request and _requests_full(tx, line, policy.limits):
         return Admission(Verdict.DEFERRED, Reason.FULL)
@@ -261,6 +261,11 @@ def _deliver(tx: MeshStore, checked: Checked, policy: Policy, now: Now) -> Admis
     tx.remember(envelope.id, Fate.DELIVERED, None)
     tx.count("delivered")
     return Admission(Verdict.STORED, status=_delivered(tx), line=replace(line, cursor=cursor))
+
+
+def _sent_at(age: int, now: Now) -> WallTime:
+    """Return when something that is so old was written; 0 where our own clock may be wrong."""
+    return WallTime(now.wall - age if now.trusted else 0)
 
 
 def _post(tx: MeshStore, checked: Checked, via: PeerKey, age: int, policy: Policy, now: Now) -> Admission:
@@ -283,7 +288,7 @@ def _post(tx: MeshStore, checked: Checked, via: PeerKey, age: int, policy: Polic
         return Admission(Verdict.REFUSED, Reason.UNOPENABLE)
     line = Line(
         LineKind.POST, envelope.src, post.uid, now.wall, post.text, envelope.hop, subscription.channel.kind.value,
-        domain=post.domain, channel=envelope.dst,
+        domain=post.domain, channel=envelope.dst, sent_at=_sent_at(age, now),
     )  # fmt: skip
     cursor = tx.deliver(line)
     if cursor is None:

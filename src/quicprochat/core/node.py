@@ -7,8 +7,9 @@ carried envelopes pass through unread.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import groupby
 from typing import assert_never
 
 from quicprochat.core.bucket import TokenBucket
@@ -72,13 +73,14 @@ SWEEP_BATCH = 512
 
 
 class _Neighbour:
-    """What a link is remembered by."""
+    """What a link is remembered by. ``address`` is the one that worked, "" unknown, None where a server carries."""
 
-    __slots__ = ("lane", "peer", "repeats", "window")
+    __slots__ = ("address", "lane", "peer", "repeats")
 
-    def __init__(self, peer: PeerKey, lane: Lane, now: Instant) -> None:
+    def __init__(self, peer: PeerKey, lane: Lane, address: str | None, now: Instant) -> None:
         self.peer = peer
         self.lane = lane
+        self.address = address
         self.repeats = TokenBucket(REPEAT_BURST, REPEAT_PER_S, now)
 
 
@@ -151,7 +153,7 @@ class Node:
     def step(self, events: Iterable[Event], tx: MeshStore, now: Now) -> tuple[Effect, ...]:
         """Apply events in order, then do what time and the events made due. Raises: StoreError only."""
         out: list[Effect] = []
-        for event in events:
+        for event in _oldest_first(events):
             self._apply(event, tx, now, out)
         self._upgrade_on(tx, now, out)
         self._timers(tx, now, out)
@@ -222,7 +224,8 @@ class Node:
         if old is not None:
             self._links.pop(old.lane.link, None)
             self._spread.link_down(old.lane.link)
-        neighbour = _Neighbour(event.peer, self._lane(event, tx, now), now.at)
+        address = None if event.carrier else str(event.address or "")
+        neighbour = _Neighbour(event.peer, self._lane(event, tx, now), address, now.at)
         self._links[event.link] = neighbour
         self._by_peer[event.peer] = neighbour
         self._posts.link_up(event.peer, event.store_epoch, now.at)
@@ -230,8 +233,12 @@ class Node:
             return
         owners = [*reversed(self._by_peer), *(record.key for record in tx.records(OFFER_MAX))]
         self._spread.link_up(event.link, event.peer, (o for o in owners if o not in self._policy.blocked), now.at)
-        address = str(event.address) if event.address else ""
-        tx.see(Sighting(event.peer, now.wall, now.at, address), self._policy.contacts)
+        self._see(neighbour, tx, now)
+
+    def _see(self, neighbour: _Neighbour, tx: MeshStore, now: Now) -> None:
+        """Note that a peer is there, or was until now: a link's beginning and its end."""
+        if neighbour.address is not None:
+            tx.see(Sighting(neighbour.peer, now.wall, now.at, neighbour.address), self._policy.contacts)
 
     def _lane(self, event: LinkUp, tx: MeshStore, now: Now) -> Lane:
         if not event.carrier:
@@ -260,6 +267,7 @@ class Node:
         if self._by_peer.get(neighbour.peer) is neighbour:
             del self._by_peer[neighbour.peer]
             self._posts.link_down(neighbour.peer)
+            self._see(neighbour, tx, now)
         self._results.pop(event.link, None)
         self._carry_again()
 
@@ -273,6 +281,7 @@ class Node:
             del self._links[event.link]
             self._by_peer.pop(neighbour.peer, None)
             self._posts.link_down(neighbour.peer)
+            self._see(neighbour, tx, now)
             out.append(CloseLink(event.link, Goodbye.ABUSE, "too many envelopes that do not verify", ban))
 
     def _policy_changed(self, event: PolicyChanged, out: list[Effect]) -> None:
@@ -591,6 +600,29 @@ class Node:
             chunks = (results[start : start + RESULTS_MAX] for start in range(0, len(results), RESULTS_MAX))
             out.extend(SendResults(link, tuple(chunk)) for chunk in chunks)
         self._results.clear()
+
+
+def _oldest_first(events: Iterable[Event]) -> Iterator[Event]:
+    """Return events with posts that came together in the order in which they were written, as far as ages tell.
+
+    What one neighbour brings keeps its order: an author's ages differ by less than the time that sending takes.
+    """
+    for posts, run in groupby(events, _is_post):
+        if not posts:
+            yield from run
+            continue
+        ages: dict[LinkId, int] = {}
+        aged: list[tuple[int, Event]] = []
+        for event in run:
+            assert isinstance(event, EnvelopeArrived)
+            age = event.checked.envelope.age_ms
+            ages[event.link] = age = min(age, ages.get(event.link, age))
+            aged.append((age, event))
+        yield from (event for _, event in sorted(aged, key=lambda pair: -pair[0]))
+
+
+def _is_post(event: Event) -> bool:
+    return isinstance(event, EnvelopeArrived) and event.checked.envelope.kind == Kind.CHANNEL
 
 
 def _age(stored: StoredRecord, now: Now) -> int:

@@ -143,11 +143,15 @@ class LineKind(Enum):
     POST = "post"
 
 
+_UNKNOWN = WallTime(0)
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """One line of the journal: a message or post that arrived, or a change of state of one that was sent.
 
     ``peer`` is the author of a message or post, or whom the sent message was to. ``channel`` is a post's, else empty.
+    ``at`` is when it came; ``sent_at`` when it was written, by the age of its envelope, 0 where that is not known.
     ``cursor`` orders lines and is never reused (0 before storing). ``read`` once a reader has written it out.
     """
 
@@ -165,6 +169,7 @@ class Line:
     read: bool = False
     cursor: int = 0
     channel: bytes = b""
+    sent_at: WallTime = _UNKNOWN
 
     @property
     def size(self) -> int:
@@ -191,7 +196,7 @@ class StoredRecord:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """When a peer was last linked (wall clock, life clock) and the address that worked ("ip:port" or "")."""
+    """When a link to a peer last began or ended (wall clock, life clock), and its address ("ip:port" or "")."""
 
     key: PeerKey
     wall: WallTime

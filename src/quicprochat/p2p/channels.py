@@ -146,6 +146,8 @@ class Channels:
 
     async def broadcast(self, topic: str, text: str) -> Posted:
         """Post into a channel that we are in; when this returns, the post survives a power cut. Raises: LocalError."""
+        if not text.strip():
+            raise LocalError("there is no text to post")
         channel, uid = self.find(topic), Uid(self._entropy(UID_BYTES))
         encode_post(Post(uid, 0, text))  # refuses what is too long, or no text
         accepting: asyncio.Future[PostAccepted] = asyncio.get_running_loop().create_future()

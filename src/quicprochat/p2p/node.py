@@ -183,8 +183,8 @@ class P2pNode:
         if not isinstance(store, SqliteStore) or not store.disk_low(self._options.disk_reserve_bytes):
             return False
         log.warning("the disk is almost full: no new messages are taken")
-        if store.disk_low(BALLAST_BYTES):
-            log.warning("%d bytes of reserve are given up, so that messages can leave", store.make_room())
+        if store.disk_low(BALLAST_BYTES) and (freed := store.make_room()):
+            log.warning("%d bytes of reserve are given up, so that messages can leave", freed)
         return True
 
     async def _open_network(self) -> None:

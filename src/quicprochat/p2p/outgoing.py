@@ -61,6 +61,8 @@ class Outgoing:
 
     async def send(self, key: PeerKey, text: str, *, ttl_s: int, require_fs: bool) -> Sent:
         """Put a message into the outbox; when this returns it survives a power cut. Raises: LocalError, StoreError."""
+        if not text.strip():
+            raise LocalError("there is no text to send")
         if key == self._book.identity.key:
             raise LocalError("that is your own key; a message needs somebody else")
         if not 0 < ttl_s <= TTL_MAX_S:

@@ -122,6 +122,7 @@ class People:
         linked = self._links.linked()
         contacts = self._book.identity.contacts
         announced = self._announced()
+        wall = self._driver.now().wall
         keys = {*contacts, *records, *sightings, *linked, *announced, *also} - {self._book.identity.key}
         views = []
         for key in keys:
@@ -133,8 +134,8 @@ class People:
             view = PeerView(
                 key, contact.name or (record.name if record else ""), bool(contact.name), contact.verified,
                 contact.blocked, key in linked, tuple(dict.fromkeys((*contact.addresses, *heard))),
-                record.domain if record else found.domain if found else "", seen.wall if seen else WallTime(0),
-                found is not None,
+                record.domain if record else found.domain if found else "",
+                wall if key in linked else seen.wall if seen else WallTime(0), found is not None,
                 imitated.name if (imitated := self._claims.imitated(key, record.name if record else "")) else "",
             )  # fmt: skip
             views.append(view)

@@ -17,6 +17,7 @@ from quicprochat.core.time import WallTime
 class PeerView:
     """A peer as known here. ``name`` is the contact's name, else what the peer calls itself.
 
+    ``last_seen`` is now while the peer is linked, else when its last link ended, 0 when there was none.
     ``looks_like`` is the name of the contact that this peer, who is another, would be taken for by its own name.
     """
 

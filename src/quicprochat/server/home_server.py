@@ -205,8 +205,8 @@ class HomeServer:
     def _look_at_disk(self, *, at_start: bool = False) -> bool:
         """Note whether the disk is almost full; return whether that changed."""
         low = self.store.disk_low(self.options.disk_reserve_bytes)
-        if low and at_start and self.store.disk_low(BALLAST_BYTES):
-            log.warning("%d bytes of reserve are given up, so that messages can leave", self.store.make_room())
+        if low and at_start and self.store.disk_low(BALLAST_BYTES) and (freed := self.store.make_room()):
+            log.warning("%d bytes of reserve are given up, so that messages can leave", freed)
         changed, self.disk_low = low != self.disk_low, low
         if changed:
             log.warning("the disk is %s", "almost full: no new messages are taken" if low else "roomy again")

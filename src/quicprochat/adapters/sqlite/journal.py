@@ -11,6 +11,7 @@ from quicprochat.core.ids import KEY_BYTES, ChannelId, PeerKey, Uid
 from quicprochat.core.store import Line, LineKind, Scope
 
 _FIXED = struct.Struct(">qqq")
+_WALL = struct.Struct(">q")
 _MESSAGE, _RECEIPT, _POST = 1, 2, 3
 _KINDS = {_MESSAGE: LineKind.MESSAGE, _RECEIPT: LineKind.RECEIPT, _POST: LineKind.POST}
 _NUMBERS = {kind: number for number, kind in _KINDS.items()}
@@ -18,24 +19,30 @@ _RECEIVED = f"kind IN ({_MESSAGE}, {_POST})"
 
 _COLUMNS = "cursor, " + sturdy(
     "#kind", "#read", "#request", "peer", "uid", "#at", "#hops", "protection", "domain", "state", "reason", "checksum",
-    "text", "channel",
+    "text", "channel", "#sent_at",
 )  # fmt: skip
 _CHARGED = sturdy("peer", "#octet_length(text)")
 
 
 def _intact(row: Row) -> Line | None:
     """Return the line of a row, None when the row is not what was written."""
-    (cursor, kind, read, request, peer, uid, at, hops, protection, domain, state, reason, check, text, channel) = row
-    parts = (peer, uid, protection, domain, state, reason, text, *((channel,) if channel else ()))
+    (cursor, kind, read, request, peer, uid, at, hops, protection, domain, state, reason, check, text, *newer) = row
+    channel, sent_at = newer
+    parts = (peer, uid, protection, domain, state, reason, text)
     try:
-        if checksum(_FIXED.pack(kind, at, hops), *parts) != check:
+        if checksum(_FIXED.pack(kind, at, hops), *parts, *_newer_parts(channel, sent_at)) != check:
             return None
         return Line(
             _KINDS[kind], peer, uid, at, text.decode(), hops, protection.decode(), bool(request), domain.decode(),
-            state.decode(), reason.decode(), bool(read), cursor, channel,
+            state.decode(), reason.decode(), bool(read), cursor, channel, sent_at,
         )  # fmt: skip
     except (TypeError, ValueError, KeyError, struct.error):
         return None
+
+
+def _newer_parts(channel: bytes, sent_at: int) -> tuple[bytes, ...]:
+    """Return what a checksum covers of columns that came later: nothing where a row of before has their default."""
+    return (*((channel,) if channel else ()), *((_WALL.pack(sent_at),) if sent_at else ()))
 
 
 class Journal(Envelopes):
@@ -56,13 +63,14 @@ class Journal(Envelopes):
         check = checksum(
             _FIXED.pack(kind, line.at, line.hops), line.peer, line.uid, line.protection.encode(),
             line.domain.encode(), line.state.encode(), line.reason.encode(), line.text.encode(),
-            *((line.channel,) if line.channel else ()),
+            *_newer_parts(line.channel, line.sent_at),
         )  # fmt: skip
         self._run(
-            "INSERT INTO line VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO line VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 self._cursor, kind, line.read, line.request, line.peer, line.uid, line.at, line.hops,
                 line.protection, line.domain, line.state, line.reason, check, line.text, line.channel,
+                line.sent_at,
             ),
         )  # fmt: skip
         return self._cursor

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from prompt_toolkit.utils import get_cwidth
 
 from quicprochat.client.catalogue import COMMANDS
-from quicprochat.client.output import LOG_MAX_CHARS, display, display_line
+from quicprochat.client.output import LOG_MAX_CHARS, display, display_line, earlier
 
 # What is said for the shell; a daemon is started there.
 _SHELL = re.compile(rf"\bqpc (?:mesh )?(?=(?:{'|'.join({n for n, c in COMMANDS.items() if c.mesh} | {'help'})})\b)")
@@ -111,7 +111,7 @@ def incoming(item: Json, width: int) -> Fragments:
                 *set_in(f"{display_line(str(other), NAME_MAX)}: {display_line(json.dumps(shown))}", 6, width),
             ]
     notes = protection(item) if item["event"] == "message" else ""
-    head.append(("", ": "))
+    head += [("class:note", earlier(item)), ("", ": ")]
     taken = sum(get_cwidth(part[1]) for part in head)
     return [*head, *set_in(display(item.get("text") or "") + notes, taken, width)]
 
