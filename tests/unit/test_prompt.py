@@ -415,6 +415,47 @@ def test_plain_lines_go_to_the_current_channel(tmp_path: Path, monkeypatch: pyte
     run(work, tmp_path)
 
 
+def test_going_back_to_a_private_channel_shows_its_key_only_when_asked(tmp_path: Path) -> None:
+    async def work(talk: Talk) -> None:
+        secret = "5e" * 32
+        talk.home.answers["subscribe"] = {"channel": "c0" * 32, "topic": "board", "kind": "private", "key": secret}
+        await talk.enter("/join board")
+        await talk.shows("in #board")
+        await talk.shows("/subscribe board")
+        assert secret not in talk.emulator.shown
+        await talk.enter("/subscribe board")
+        await talk.shows(secret)
+        await talk.shows("whoever has this key reads and writes here")
+
+    run(work, tmp_path)
+
+
+@pytest.mark.parametrize("line", ["/join board", "/join two words", "/query nobody", "/q nobody hello"])
+def test_after_a_change_of_conversation_that_failed_no_line_goes_to_the_old_one(tmp_path: Path, line: str) -> None:
+    async def work(talk: Talk) -> None:
+        await talk.enter("/query ada")
+        await talk.shows("to ada")
+        await talk.enter(line)  # nothing answers subscribe here
+        await talk.enter("meant for somebody else")
+        await talk.shows("this line goes to nobody")
+        assert "ada was left" in talk.emulator.shown
+        assert talk.home.said() == []
+
+    run(work, tmp_path)
+
+
+def test_a_message_that_failed_leaves_the_conversation_as_it_is(tmp_path: Path) -> None:
+    async def work(talk: Talk) -> None:
+        await talk.enter("/query ada")
+        await talk.enter("/msg nobody hello")
+        await talk.shows("no peer is called 'nobody'")
+        await talk.shows("to ada")
+        await talk.enter("/query nobody hello")
+        await talk.shows("no conversation")
+
+    run(work, tmp_path)
+
+
 def test_what_was_typed_before_leaving_is_sent(tmp_path: Path) -> None:
     async def work(talk: Talk) -> None:
         await talk.enter("/query ada")

@@ -186,11 +186,12 @@ _ALL = (
             details="A line counts as read once it was written out; before that, it comes again."),
     Command("subscribe", "join a channel, open or private", (TOPIC,),
             options=(Option(("--key",), "the key of a private channel, 64 hexadecimal digits; new makes one and shows"
-                            " it this once", shown="HEX|new"),),
+                            " it", shown="HEX|new"),),
             details=f"Without a key the channel is open: {OPEN_MEANS}, and can post into it. With a key it is private:"
             " whoever was given the key reads all posts of the channel, earlier and later ones, and can post. Nobody"
             " posts under another's name. Peers you are linked to see which channels you are in, but of a private one"
-            " neither topic nor key. One topic stands for one channel on your node. Invites are not in this version"
+            " neither topic nor key. One topic stands for one channel on your node: without --key, the topic of a"
+            " private channel that you are in answers with its key, to pass on. Invites are not in this version"
             " yet; hand the key over where nobody else hears it, and on a machine that you share, type it at the"
             " prompt: others see the words of a command."),
     Command("unsubscribe", "leave a channel", (TOPIC,),

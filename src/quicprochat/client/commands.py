@@ -27,6 +27,7 @@ from quicprochat.client.shapes import (
     store_object,
     trace_object,
 )
+from quicprochat.core.channel import Access
 from quicprochat.core.envelope import TTL_DEFAULT_S
 from quicprochat.core.errors import LocalError, QuicprochatError, UnavailableError
 from quicprochat.core.identity import KEY_PREFIX_MIN
@@ -327,13 +328,13 @@ async def listen(node: P2pNode, args: Args) -> Answer:
 
 
 async def subscribe(node: P2pNode, args: Args) -> Answer:
-    """Join a channel; a key that was made here is shown, this once."""
+    """Join a channel, or go to the one we are in; the key is shown where it was made here, or none was given."""
     topic, key = args.text("topic"), args.optional("key")
     channel = await node.subscribe(topic, key)
     views = {view.channel.id: view for view in await node.channel_views()}
     yield {
         **channel_object(channel, views.get(channel.id)),
-        **({"key": channel.secret.hex()} if key == NEW_KEY else {}),
+        **({"key": channel.secret.hex()} if channel.kind is Access.PRIVATE and key in (None, NEW_KEY) else {}),
     }
 
 

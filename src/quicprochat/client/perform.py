@@ -72,8 +72,11 @@ class Performer:
                 await self._out.write(qr_text(qr_content(command, item), self._out.encoding))
             if command in ("add", "accept") and not self._json:
                 say("to be sure that it is the right person, compare digits: qpc mesh verify <peer>")
-            if command == "subscribe" and request.args.get("key") == "new" and not self._json:
-                say("hand the key over where nobody else hears it; it is not shown again")
+            if command == "subscribe" and "key" in item and not self._json:
+                say(
+                    "whoever has this key reads and writes here; hand it over where nobody else hears it. To see it "
+                    f"again: qpc mesh subscribe {item['topic']}"
+                )
         return OK
 
     async def show(self, command: str, item: Json) -> None:

@@ -35,6 +35,7 @@ from quicprochat.client.prompt.words import (
     Quit,
     Run,
     Say,
+    moves,
     quoted,
     understand,
 )
@@ -214,6 +215,7 @@ class Loop:
                 working.result()
 
     async def _carry_out(self, line: str) -> None:
+        before = self._current
         try:
             meaning = understand(line, self._current)
             if meaning is None:
@@ -224,6 +226,16 @@ class Loop:
             raise
         except QuicprochatError as error:
             self._note(str(error), "class:trouble")
+            self._not_moved(line, before)
+        except asyncio.CancelledError:
+            self._not_moved(line, before)
+            raise
+
+    def _not_moved(self, line: str, before: Conversation | None) -> None:
+        """Leave the conversation that a line was to change and did not: the next line is not meant for it."""
+        if before is not None and self._current is before and moves(line):
+            self._current = None
+            self._note(f"you are in no conversation now; {before.name} was left, so that no line goes there by mistake")
 
     async def _do(self, meaning: Meaning, line: str) -> bool:
         """Do it; say whether it worked."""
@@ -263,7 +275,12 @@ class Loop:
     async def _join(self, meaning: Join) -> None:
         need_mesh(meaning.request)
         joined = await self._session.ask("subscribe", meaning.request.args)
-        await self.performer.show("subscribe", joined)
+        made = meaning.request.args.get("key") == "new"
+        # Going back to a channel is no reason to put its key on the screen.
+        shown = joined if made else {name: value for name, value in joined.items() if name != "key"}
+        await self.performer.show("subscribe", shown)
+        if "key" in joined:
+            self._note(f"its key, to pass on where nobody else hears it: /subscribe {quoted(meaning.topic)}")
         self._known.topic(meaning.topic)
         self._current = Conversation(Kind.CHANNEL, meaning.topic, render.channel({"topic": meaning.topic, **joined}))
 

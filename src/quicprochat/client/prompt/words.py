@@ -148,6 +148,12 @@ def understand(line: str, current: Conversation | None) -> Meaning | None:
     return _command(word, rest)
 
 
+def moves(line: str) -> bool:
+    """Say whether a line is meant to change the current conversation; when it fails, no plain line may follow there."""
+    found = _WORD.match(line)
+    return found is not None and _OTHER.get(found[1], found[1]) in ("join", "query")
+
+
 def _plain(text: str, current: Conversation | None) -> Meaning:
     if current is None:
         raise LocalError(
