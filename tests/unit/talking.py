@@ -164,7 +164,8 @@ class Talk:
         self.emulator.type(line)
         await self.until(lambda: self.loop.screen.input.text == line, line)
         self.emulator.type("\r")
-        await self.until(lambda: not self.loop.screen.input.text, line)
+        box = self.loop.screen.input
+        await self.until(lambda: not box.text or box.selection_state is not None, line)  # perhaps it was put back
 
 
 @asynccontextmanager

@@ -338,6 +338,52 @@ def test_what_could_not_be_sent_is_not_lost(tmp_path: Path) -> None:
     run(work, tmp_path)
 
 
+def test_a_refused_line_comes_back_whole_and_is_never_glued_to_the_next(tmp_path: Path) -> None:
+    async def work(talk: Talk) -> None:
+        await talk.enter("/query ada")
+        await talk.shows("[ada]")
+        talk.home.refusal = LocalError("the outbox is full", code="full")
+        put_back = '/msg "Bob B."  two  words'
+        await talk.enter(put_back)
+        await talk.until(lambda: talk.loop.screen.input.text == put_back, "the whole line")
+        talk.emulator.type("typed blindly")
+        await talk.until(lambda: talk.loop.screen.input.text == "typed blindly", "the new text alone")
+        talk.emulator.type("\x03")
+        await talk.enter(put_back)
+        await talk.until(lambda: talk.loop.screen.input.text == put_back, "the whole line")
+        talk.emulator.type("\x1b[D!")  # a moved cursor takes the line up
+        await talk.until(lambda: talk.loop.screen.input.text == '/msg "Bob B."  two  word!s', "the line with a change")
+        talk.home.refusal = None
+        talk.emulator.type("\r")
+        await talk.until(talk.home.said, "the message")
+        await talk.until(lambda: talk.home.said()[-1] == (BOB, "two  word!s"), "the message, changed")
+
+    run(work, tmp_path)
+
+
+def test_a_refused_line_does_not_come_back_where_it_would_mean_something_else(tmp_path: Path) -> None:
+    async def work(talk: Talk) -> None:
+        await talk.enter("/query ada")
+        await talk.shows("[ada]")
+        talk.home.refusal = LocalError("the outbox is full", code="full")
+        talk.home.answering.clear()
+        await talk.enter("for ada alone")
+        await talk.enter('/query "Bob B."')
+        talk.home.answering.set()
+        await talk.shows("[Bob B.]")
+        await talk.shows("the outbox is full")
+        assert talk.loop.screen.input.text == ""
+        talk.home.answering.clear()
+        await talk.enter("for Bob")
+        talk.emulator.type("half a")
+        await talk.shows("[Bob B.] half a")
+        talk.home.answering.set()
+        await talk.until(lambda: talk.emulator.shown.count("the outbox is full") == 2, "the second refusal")
+        assert talk.loop.screen.input.text == "half a"
+
+    run(work, tmp_path)
+
+
 def test_a_quick_delivery_changes_the_line_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("quicprochat.client.prompt.transcript.GRACE_S", 60)
 

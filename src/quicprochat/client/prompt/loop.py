@@ -215,7 +215,7 @@ class Loop:
                 working.result()
 
     async def _carry_out(self, line: str) -> None:
-        before = self._current
+        before, meaning = self._current, None
         try:
             meaning = understand(line, self._current)
             if meaning is None:
@@ -227,9 +227,17 @@ class Loop:
         except QuicprochatError as error:
             self._note(str(error), "class:trouble")
             self._not_moved(line, before)
+            self._put_back(line, meaning, before)
         except asyncio.CancelledError:
             self._not_moved(line, before)
             raise
+
+    def _put_back(self, line: str, meaning: Meaning | None, before: Conversation | None) -> None:
+        """Put a line with a text that was refused back as it was typed, unless it would mean something else now."""
+        text = meaning.text if isinstance(meaning, Say) else isinstance(meaning, Post)
+        plain = not line.startswith("/") or line.startswith("//")
+        if text and self._typed.empty() and not (plain and self._current != before):
+            self.screen.put_back(line)
 
     def _not_moved(self, line: str, before: Conversation | None) -> None:
         """Leave the conversation that a line was to change and did not: the next line is not meant for it."""

@@ -133,7 +133,7 @@ class Transcript:
     # --- what is sent
 
     async def say(self, to: str, name: str, text: str) -> None:
-        """Send a message and show what becomes of it. Raises: QuicprochatError; the text is put back then."""
+        """Send a message and show what becomes of it. Raises: QuicprochatError."""
         message = self._sent.begin(name, text, self._now())
         self.screen.refresh()
         try:
@@ -143,8 +143,6 @@ class Transcript:
             if isinstance(error, asyncio.CancelledError):
                 text = "not waited for any more; the message may be in the outbox all the same"
                 self.screen.show(render.note(text, self.screen.width, "class:trouble"))
-            else:
-                self.screen.put_back(text)
             raise
         self._sent.accepted(message, sent)
         parked, self._parked = self._parked, []
