@@ -342,6 +342,23 @@ def test_an_interrupted_call_exits_130(somebody: Person, attached: bool) -> None
     assert finish(listener).code in ((130,) if not attached else (130, -signal.SIGINT))
 
 
+def test_what_waits_is_listed_and_can_be_withdrawn(somebody: Person) -> None:
+    assert somebody.run("outbox", "--json").out == "[]\n"
+    somebody.ask("add", "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a", "--name", "bob")
+    one, two = (somebody.ask("send", "bob", text, program=NO_EXTRA) for text in ("first", "second"))
+    waiting = json.loads(somebody.run("mesh", "outbox", "--json").out)
+    assert [(item["id"], item["name"], item["state"], item["text"]) for item in waiting] == [
+        (one["id"], "bob", "queued", "first"),
+        (two["id"], "bob", "queued", "second"),
+    ]
+    assert set(waiting[0]) == {"id", "to", "name", "state", "protection", "created_at", "text"}
+    somebody.ask("cancel", one["id"])
+    shown = somebody.run("outbox").out
+    assert f"{two['id']}  " in shown
+    assert "to bob: second" in shown
+    assert one["id"] not in shown
+
+
 def test_errors_are_json_with_the_exit_code(somebody: Person) -> None:
     for arguments, code, word in (
         (("send", "nobody", "hi"), 5, "not_found"),

@@ -90,6 +90,7 @@ class Home:
         self.listening, self.watching, self.other = Stream(), Stream(), Stream()
         self.asked: list[tuple[str, Json]] = []
         self.people = [peer(ADA, "ada", linked=True), peer(BOB, "Bob B."), peer(EVE, "Eve", contact=False)]
+        self.outbox: list[Json] = []
         self.state = "queued"
         self.refusal: LocalError | None = None
         self.answers: dict[str, Json] = {}
@@ -132,7 +133,7 @@ class Home:
                 raise CallError(f"the test has no answer to {command}", "internal")
 
     async def ask_all(self, command: str, args: Json) -> list[Json]:
-        return self.people if command == "peers" else []
+        return {"peers": self.people, "outbox": self.outbox}.get(command, [])
 
     def said(self) -> list[tuple[str, str]]:
         """Return whom messages were sent to, and their texts."""

@@ -585,6 +585,21 @@ def test_tab_completes(tmp_path: Path, typed: str, wanted: str) -> None:
     run(work, tmp_path)
 
 
+def test_tab_names_what_can_be_traced_and_withdrawn(tmp_path: Path) -> None:
+    async def work(talk: Talk) -> None:
+        await talk.enter("/msg ada the well is dry")
+        await talk.shows("(queued)")
+        await talk.enter("/msg ada and so am I")
+        await talk.until(lambda: len(talk.loop._known.messages) == 2, "both messages")
+        talk.emulator.type("/cancel \t")
+        await talk.shows("to ada: the well is dry")
+        assert "to ada: and so am I" in talk.emulator.shown
+        talk.emulator.type("\t\r")
+        await talk.until(lambda: talk.loop.screen.input.text == f"/cancel {2:032x} ", "the newest")
+
+    run(work, tmp_path)
+
+
 def test_tab_shows_a_menu_and_leaves_texts_alone(tmp_path: Path) -> None:
     async def work(talk: Talk) -> None:
         talk.emulator.type("/s\t")

@@ -209,6 +209,9 @@ _ALL = (
     Command("store", "show what is stored and what was done", plain=True),
     Command("route", "list the ways to other peers", shape=Shape.LIST),
     Command("trace", "show what happened to a message of yours", (Word("id", "<id>"),), plain=True),
+    Command("outbox", "list your messages that nobody has confirmed yet", shape=Shape.LIST, plain=True,
+            details="The newest 1,000 that are queued or relayed, newest last. To follow one: qpc trace <id>;"
+            " to withdraw it: qpc cancel <id>."),
     Command("requests", "list strangers who wrote to you", shape=Shape.LIST),
     Command("accept", "make a contact of a stranger who wrote to you", (PEER,), (NAME,), details=_PEER_HELP),
     Command("daemon", "run your node until it is stopped", plain=True, mesh=False, network=True,

@@ -16,6 +16,7 @@ from quicprochat.client.shapes import (
     channel_object,
     identity_object,
     line_object,
+    outbox_object,
     peer_object,
     posted_object,
     rfc3339,
@@ -40,6 +41,8 @@ from quicprochat.p2p.channels import NEW_KEY
 PAGE = 256
 """Lines of the inbox read in one transaction: bounds how long a long inbox holds up everybody else."""
 
+OUTBOX_MAX = 1_000
+"""Messages that ``outbox`` lists; the newest."""
 EXPORT_PART_BYTES = 1 << 20
 """Of an exported identity in one line of the socket."""
 WATCH_EVERY_S = 0.25
@@ -258,6 +261,12 @@ async def wait(node: P2pNode, args: Args) -> Answer:
     yield sent_object(await node.sent(uid))
 
 
+async def outbox(node: P2pNode, args: Args) -> Answer:
+    """List our messages that wait to be confirmed."""
+    for sent in await node.outbox(limit=OUTBOX_MAX):
+        yield outbox_object(sent, node.contact(sent.to))
+
+
 async def cancel(node: P2pNode, args: Args) -> Answer:
     """Stop offering a message."""
     yield sent_object(await node.cancel(await node.find_sent(args.text("id"))))
@@ -363,6 +372,6 @@ HANDLERS: dict[str, Callable[[P2pNode, Args], Answer]] = {
     command.__name__: command
     for command in (
         identity, export, store, route, peers, server, add, verify, block, unblock, requests, accept, send, wait,
-        cancel, trace, inbox, listen, subscribe, unsubscribe, channels, broadcast, reached, watch, register,
+        outbox, cancel, trace, inbox, listen, subscribe, unsubscribe, channels, broadcast, reached, watch, register,
     )
 }  # fmt: skip

@@ -116,6 +116,11 @@ def _sent(item: Json) -> str:
     return f"{item['id']}  {item['state']}{reason}  {item['protection']}"
 
 
+def _waiting(item: Json) -> str:
+    said = display_line(item["text"], 60)
+    return f"{item['id']}  {_time(item['created_at'])}  {item['state']:<7}  to {_peer_name(item, 'to')}: {said}"
+
+
 def line(item: Json) -> str:
     """Return a line of the journal. A message's further lines are set in, so that they cannot pass for others."""
     if item["event"] == "receipt":
@@ -203,6 +208,7 @@ _HUMAN = {
     "block": _blocked,
     "unblock": _blocked,
     "send": _sent,
+    "outbox": _waiting,
     "cancel": _sent,
     "inbox": line,
     "listen": line,
@@ -217,6 +223,7 @@ _HUMAN = {
 }
 
 _EMPTY = {
+    "outbox": "nothing waits: every message of yours was confirmed, or its time is over",
     "peers": "nobody is known or found yet; add somebody with: qpc mesh add <ticket>",
     "route": "there is no way to anybody at this moment",
     "requests": "no stranger is waiting",

@@ -12,7 +12,7 @@ from prompt_toolkit.output import ColorDepth
 
 from quicprochat import __version__
 from quicprochat.client.catalogue import COMMANDS
-from quicprochat.client.errors import OK, code_of
+from quicprochat.client.errors import OK, CallError, code_of
 from quicprochat.client.grammar import Request
 from quicprochat.client.output import display_line
 from quicprochat.client.perform import Performer, need_mesh
@@ -42,7 +42,7 @@ from quicprochat.client.prompt.words import (
 from quicprochat.client.session import Session
 from quicprochat.client.settings import Settings
 from quicprochat.client.stdio import STDOUT
-from quicprochat.core.errors import QuicprochatError, StoreError
+from quicprochat.core.errors import LocalError, QuicprochatError, StoreError
 
 if TYPE_CHECKING:
     pass
@@ -177,6 +177,10 @@ class Loop:
         self._alarms = alarms
 
     async def _peers(self) -> None:
+        with suppress(LocalError, CallError):  # an owner of an older version has no such list
+            for waiting in await self._session.ask_all("outbox", {}):
+                if waiting["id"] not in self._known.messages:
+                    self._known.sent(waiting["id"], render.peer_name(waiting, "to"), waiting["text"])
         while True:
             await self._ask_peers.wait()
             self._ask_peers.clear()

@@ -145,6 +145,7 @@ class Transcript:
                 self.screen.show(render.note(text, self.screen.width, "class:trouble"))
             raise
         self._sent.accepted(message, sent)
+        self._known.sent(message.id, name, text)
         parked, self._parked = self._parked, []
         for line, written in parked:
             self._receipt(line, written)
