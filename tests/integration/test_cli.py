@@ -447,7 +447,7 @@ def test_lines_from_a_pipe_are_commands(people: tuple[Person, Person]) -> None:
     assert sent["to"] == b.key
     assert not any("messages" in line for line in rest if isinstance(line, dict))
     assert done.code == 2
-    assert "begins with /" in done.talk
+    assert "goes to nobody" in done.talk
     assert [line["text"] for line in b.lines("inbox")] == ['it\'s "fine"  --wait']
 
 
@@ -461,6 +461,30 @@ def test_the_prompt_shows_what_arrives_and_keeps_a_daemon_running(people: tuple[
     assert finish(prompt, b"/quit\n").code == 0
     assert b.ask("store")["unread"] == 0
     assert b.down().code == 0
+
+
+def test_the_words_of_the_prompt_work_in_a_pipe(people: tuple[Person, Person]) -> None:
+    a, b = people
+    befriend(a, b)
+    lines = (
+        "/who",
+        "/msg bob one",
+        "/query bob",
+        "two",
+        "//three",
+        "/whois",
+        "/query nobody",
+        "lost",
+        "/nick Ann",
+        "/quit",
+    )
+    done = a.run("--json", data="\n".join(lines).encode(), program=NO_EXTRA)
+    assert done.code == 2  # /who needs the mesh
+    waiting = json.loads(a.run("outbox", "--json").out)
+    assert [(item["name"], item["text"]) for item in waiting] == [("bob", "one"), ("bob", "two"), ("bob", "/three")]
+    assert "no peer is called" in done.talk or "nobody" in done.talk
+    assert "this line goes to nobody" in done.talk
+    assert a.ask("identity")["name"] == "Ann"
 
 
 def test_a_prompt_that_keeps_nothing_says_so_when_it_is_left(people: tuple[Person, Person]) -> None:

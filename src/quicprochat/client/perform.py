@@ -83,6 +83,15 @@ class Performer:
         """Write one object out."""
         await self._out.write((json.dumps(item) if self._json else human(command, item)) + "\n")
 
+    async def join(self, request: Request) -> Json:
+        """Subscribe, or go back to a channel; return the answer. A key is shown only when it was just made."""
+        item = await self._session.ask("subscribe", request.args)
+        hidden = "key" in item and request.args.get("key") != "new" and not self._json
+        await self.show("subscribe", {key: value for key, value in item.items() if key != "key" or not hidden})
+        if hidden:
+            say(f"its key, to pass on where nobody else hears it: qpc mesh subscribe {item['topic']}")
+        return item
+
     async def stream(self, command: str, args: Json) -> None:
         """Write lines out as they come; each counts as read only then."""
         none = True

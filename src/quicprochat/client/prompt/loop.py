@@ -286,13 +286,7 @@ class Loop:
 
     async def _join(self, meaning: Join) -> None:
         need_mesh(meaning.request)
-        joined = await self._session.ask("subscribe", meaning.request.args)
-        made = meaning.request.args.get("key") == "new"
-        # Going back to a channel is no reason to put its key on the screen.
-        shown = joined if made else {name: value for name, value in joined.items() if name != "key"}
-        await self.performer.show("subscribe", shown)
-        if "key" in joined:
-            self._note(f"its key, to pass on where nobody else hears it: /subscribe {quoted(meaning.topic)}")
+        joined = await self.performer.join(meaning.request)
         self._known.topic(meaning.topic)
         self._current = Conversation(Kind.CHANNEL, meaning.topic, render.channel({"topic": meaning.topic, **joined}))
 
