@@ -523,8 +523,13 @@ def test_habits_stand_for_commands(tmp_path: Path) -> None:
     async def work(talk: Talk) -> None:
         await talk.enter("/nick Anna")
         await talk.until(lambda: ("identity", {"name": "Anna"}) in talk.home.asked)
+        await talk.shows("you call yourself Me now")
+        assert "public key" not in talk.emulator.shown
         await talk.enter("/whois ada")
         await talk.shows("11111 22222")
+        await talk.shows("then: /verify ada --confirm")
+        await talk.enter("/accept eeeeeeee")
+        await talk.shows("compare digits: /verify")
         await talk.enter("/who")
         await talk.shows("Bob B.")
         await talk.enter("/qery ada")

@@ -168,7 +168,8 @@ _ALL = (
                 Option(("--require-fs",), "rather not send than without a forward-secret key", Value.FLAG),
             ),
             details=f"{_PEER_HELP} The words of the text are joined by spaces; - or no text reads standard input"
-            " (one newline at its end is dropped). When the command returns, the message is safe on your disk. Where"
+            " (one newline at its end is dropped). At the prompt, one pair of double quotes around the whole text is"
+            " left out, as in a shell. When the command returns, the message is safe on your disk. Where"
             " no daemon runs, the command runs a node itself and stays up to 5 seconds for delivery; after that the"
             " message leaves when a node runs again. Exit code 6: --wait was not met in time; 7: the message was"
             " refused."),
@@ -204,8 +205,9 @@ _ALL = (
             network=True,
             details="Who can read it: qpc mesh channels. The post goes to every linked peer that subscribes, and for 7"
             " days to those that link later (of your last 1,000 posts in a channel). There are no receipts. A topic you"
-            " have not joined is an error, so that a typo does not make a private word public. Where no daemon runs,"
-            " the command runs a node itself and stays up to 5 seconds for a first subscriber."),
+            " have not joined is an error, so that a typo does not make a private word public. At the prompt, one pair"
+            " of double quotes around the whole text is left out, as in a shell. Where no daemon runs, the command"
+            " runs a node itself and stays up to 5 seconds for a first subscriber."),
     Command("store", "show what is stored and what was done", plain=True),
     Command("route", "list the ways to other peers", shape=Shape.LIST),
     Command("trace", "show what happened to a message of yours", (Word("id", "<id>"),), plain=True),

@@ -103,7 +103,7 @@ def _added(item: Json) -> str:
 def _verified(item: Json) -> str:
     digits = item["fingerprint"].split(" ")
     rows = "\n".join("  " + " ".join(digits[n : n + 4]) for n in range(0, len(digits), 4))
-    word = "verified" if item["verified"] else "not verified yet: compare these digits, then say --confirm"
+    word = "verified" if item["verified"] else "not verified yet: compare these digits with theirs"
     return f"{_contact_name(item)}: {word}\n{rows}"
 
 
