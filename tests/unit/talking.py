@@ -91,6 +91,7 @@ class Home:
         self.asked: list[tuple[str, Json]] = []
         self.people = [peer(ADA, "ada", linked=True), peer(BOB, "Bob B."), peer(EVE, "Eve", contact=False)]
         self.outbox: list[Json] = []
+        self.people_asked: list[Json] = []
         self.state = "queued"
         self.refusal: LocalError | None = None
         self.answers: dict[str, Json] = {}
@@ -133,6 +134,8 @@ class Home:
                 raise CallError(f"the test has no answer to {command}", "internal")
 
     async def ask_all(self, command: str, args: Json) -> list[Json]:
+        if command == "peers":
+            self.people_asked.append(args)
         return {"peers": self.people, "outbox": self.outbox}.get(command, [])
 
     def said(self) -> list[tuple[str, str]]:

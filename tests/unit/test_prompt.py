@@ -502,6 +502,51 @@ def test_a_message_that_failed_leaves_the_conversation_as_it_is(tmp_path: Path) 
     run(work, tmp_path)
 
 
+def test_a_new_name_is_taken_at_once(tmp_path: Path) -> None:
+    async def work(talk: Talk) -> None:
+        await talk.enter("/query ada")
+        await talk.enter("before")
+        await talk.shows("-> ada: before")
+        talk.home.people[0] = {**talk.home.people[0], "name": "countess"}
+        await talk.enter(f"/accept {ADA[:8]} --name countess")
+        await talk.shows("[countess]")
+        await talk.shows("to countess")
+        await talk.enter("after")
+        await talk.shows("-> countess: after")
+        await talk.until(lambda: not talk.loop._transcript.live(80), "both lines to be in the history")
+        talk.home.arrive(receipt(f"{1:032x}", "delivered"))
+        await talk.shows('delivered to countess: "before"')
+        talk.emulator.type("/msg coun\t")
+        await talk.until(lambda: talk.loop.screen.input.text == "/msg countess ", "the new name")
+
+    run(work, tmp_path)
+
+
+def test_the_status_line_says_who_is_away(tmp_path: Path) -> None:
+    async def work(talk: Talk) -> None:
+        await talk.enter('/query "Bob B."')
+        await talk.shows("to Bob B. (away)")
+        talk.home.people[1] = {**talk.home.people[1], "linked": True}
+        talk.home.watching.lines.put_nowait({**STATUS, "links": 2})
+        await talk.until(lambda: "(away)" not in talk.emulator.shown, "Bob to be linked")
+        assert "to Bob B." in talk.emulator.shown
+
+    run(work, tmp_path)
+
+
+def test_somebody_near_is_told_once(tmp_path: Path) -> None:
+    async def work(talk: Talk) -> None:
+        talk.home.people[2] = {**talk.home.people[2], "announced": True}
+        for links in (2, 3):
+            talk.home.people_asked.clear()
+            talk.home.watching.lines.put_nowait({**STATUS, "links": links})
+            await talk.until(lambda: talk.home.people_asked, "the peers")
+        await talk.shows("eeeeeeee --name eve")
+        assert talk.emulator.shown.count('calls itself "Eve"') == 1
+
+    run(work, tmp_path)
+
+
 def test_what_was_typed_before_leaving_is_sent(tmp_path: Path) -> None:
     async def work(talk: Talk) -> None:
         await talk.enter("/query ada")

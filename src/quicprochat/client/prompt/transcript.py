@@ -63,6 +63,10 @@ class Transcript:
         """Return the ids of our messages that nobody has confirmed."""
         return [message.id for message in self._sent.open()]
 
+    def rename(self, before: str, name: str) -> None:
+        """Call a recipient otherwise in what is told from now on; both names are safe for a terminal."""
+        self._sent.rename(before, name)
+
     def settle(self) -> None:
         """Move what stands in the live rows up, as it is."""
         for message in tuple(self._sent.live()):
