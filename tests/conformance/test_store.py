@@ -476,6 +476,19 @@ def test_a_message_sealed_again_is_found_by_every_envelope(home: Home) -> None:
         assert list(store.envelopes_of(uid("a"))) == ids
 
 
+def test_open_messages_are_the_newest_in_their_order(store: MeshStore) -> None:
+    states = (State.QUEUED, State.RELAYED, State.DELIVERED, State.QUEUED, State.CANCELLED, State.EXPIRED, State.FAILED)
+    with Step(store) as tx:
+        for name, state in zip("abcdefg", states, strict=True):
+            tx.put_sent(sent(name, to="ann" if name != "b" else "bob", state=state))
+    assert [item.uid for item in store.open_sent(10)] == [uid("a"), uid("b"), uid("d")]
+    assert [item.uid for item in store.open_sent(2)] == [uid("b"), uid("d")]
+    with Step(store) as tx:
+        tx.set_state(uid("b"), State.DELIVERED, "")
+    assert [item.uid for item in store.open_sent(2)] == [uid("a"), uid("d")]
+    assert list(store.open_sent(0)) == []
+
+
 def test_queued_messages_to_a_peer_come_oldest_first(store: MeshStore) -> None:
     with Step(store) as tx:
         for name, to, protection, state in (

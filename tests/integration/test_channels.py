@@ -138,21 +138,26 @@ def test_a_call_without_a_daemon_stays_until_a_subscriber_has_its_post(three: tu
 
 def test_what_cannot_be_done_with_channels_is_said(three: tuple[Person, Person, Person]) -> None:
     a, _, _ = three
-    a.ask("mesh", "subscribe", "family", "--key", "new")
+    made = a.ask("mesh", "subscribe", "family", "--key", "new")
+    again = a.ask("mesh", "subscribe", "family")
+    assert (again["kind"], again["channel"], again["key"]) == ("private", made["channel"], made["key"])
+    assert "key" not in a.ask("mesh", "subscribe", "family", "--key", made["key"])
+    assert all("key" not in channel for channel in json.loads(a.run("mesh", "channels", "--json").out))
     a.ask("mesh", "subscribe", "village")
     again = a.ask("mesh", "subscribe", "village")
     assert again["kind"] == "open"
+    assert "key" not in again
     for words, code, sentence in (
         (
             ("broadcast", "familly", "a secret"),
             5,
-            "in no channel familly; join it first: mesh subscribe familly",
+            "in no channel familly; join it first: qpc mesh subscribe familly",
         ),
         (("broadcast", "village", ""), 2, "there is no text to send"),
         (("broadcast", "village", "x" * 65_537), 2, "the text has 65537 bytes; a post holds 65536"),
         (("unsubscribe", "nowhere"), 5, "you are in no channel nowhere"),
-        (("subscribe", "family"), 2, "family is a private channel you are in, with another key"),
-        (("subscribe", "family", "--key", "new"), 2, "leave that one first: mesh unsubscribe family"),
+        (("subscribe", "family", "--key", "ab" * 32), 2, "family is a private channel you are in, with another key"),
+        (("subscribe", "family", "--key", "new"), 2, "leave that one first: qpc mesh unsubscribe family"),
         (("subscribe", "village", "--key", "ab" * 32), 2, "village is an open channel you are in"),
         (("subscribe", "x", "--key", "ab"), 2, "a channel's key has 64 hexadecimal digits"),
         (("subscribe", "x", "--key", "zz" * 32), 2, "a channel's key has 64 hexadecimal digits"),

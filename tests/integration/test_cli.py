@@ -343,6 +343,23 @@ def test_an_interrupted_call_exits_130(somebody: Person, attached: bool) -> None
     assert finish(listener).code in ((130,) if not attached else (130, -signal.SIGINT))
 
 
+def test_what_waits_is_listed_and_can_be_withdrawn(somebody: Person) -> None:
+    assert somebody.run("outbox", "--json").out == "[]\n"
+    somebody.ask("add", "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a", "--name", "bob")
+    one, two = (somebody.ask("send", "bob", text, program=NO_EXTRA) for text in ("first", "second"))
+    waiting = json.loads(somebody.run("mesh", "outbox", "--json").out)
+    assert [(item["id"], item["name"], item["state"], item["text"]) for item in waiting] == [
+        (one["id"], "bob", "queued", "first"),
+        (two["id"], "bob", "queued", "second"),
+    ]
+    assert set(waiting[0]) == {"id", "to", "name", "state", "protection", "created_at", "text"}
+    somebody.ask("cancel", one["id"])
+    shown = somebody.run("outbox").out
+    assert f"{two['id']}  " in shown
+    assert "to bob: second" in shown
+    assert one["id"] not in shown
+
+
 def test_errors_are_json_with_the_exit_code(somebody: Person) -> None:
     for arguments, code, word in (
         (("send", "nobody", "hi"), 5, "not_found"),
@@ -431,7 +448,7 @@ def test_lines_from_a_pipe_are_commands(people: tuple[Person, Person]) -> None:
     assert sent["to"] == b.key
     assert not any("messages" in line for line in rest if isinstance(line, dict))
     assert done.code == 2
-    assert "begins with /" in done.talk
+    assert "goes to nobody" in done.talk
     assert [line["text"] for line in b.lines("inbox")] == ['it\'s "fine"  --wait']
 
 
@@ -445,6 +462,30 @@ def test_the_prompt_shows_what_arrives_and_keeps_a_daemon_running(people: tuple[
     assert finish(prompt, b"/quit\n").code == 0
     assert b.ask("store")["unread"] == 0
     assert b.down().code == 0
+
+
+def test_the_words_of_the_prompt_work_in_a_pipe(people: tuple[Person, Person]) -> None:
+    a, b = people
+    befriend(a, b)
+    lines = (
+        "/who",
+        "/msg bob one",
+        "/query bob",
+        "two",
+        "//three",
+        "/whois",
+        "/query nobody",
+        "lost",
+        "/nick Ann",
+        "/quit",
+    )
+    done = a.run("--json", data="\n".join(lines).encode(), program=NO_EXTRA)
+    assert done.code == 2  # /who needs the mesh
+    waiting = json.loads(a.run("outbox", "--json").out)
+    assert [(item["name"], item["text"]) for item in waiting] == [("bob", "one"), ("bob", "two"), ("bob", "/three")]
+    assert "no peer is called" in done.talk or "nobody" in done.talk
+    assert "this line goes to nobody" in done.talk
+    assert a.ask("identity")["name"] == "Ann"
 
 
 def test_a_prompt_that_keeps_nothing_says_so_when_it_is_left(people: tuple[Person, Person]) -> None:

@@ -310,6 +310,11 @@ class Stores(RuleBasedStateMachine):
         found = [list(store.queued_with(key(to), protection, limit)) for store in self.both]
         assert found[0] == found[1]
 
+    @rule(limit=limits)
+    def open_sent(self, limit: int) -> None:
+        found = [list(store.open_sent(limit)) for store in self.both]
+        assert found[0] == found[1]
+
     @rule(dst=st.sampled_from(("news", "club")), src=st.none() | peers, limit=limits)
     def oldest(self, dst: str, src: str | None, limit: int) -> None:
         found = [list(store.oldest(key(dst), key(src) if src else None, limit)) for store in self.both]

@@ -90,6 +90,8 @@ class Home:
         self.listening, self.watching, self.other = Stream(), Stream(), Stream()
         self.asked: list[tuple[str, Json]] = []
         self.people = [peer(ADA, "ada", linked=True), peer(BOB, "Bob B."), peer(EVE, "Eve", contact=False)]
+        self.outbox: list[Json] = []
+        self.people_asked: list[Json] = []
         self.state = "queued"
         self.refusal: LocalError | None = None
         self.answers: dict[str, Json] = {}
@@ -132,7 +134,9 @@ class Home:
                 raise CallError(f"the test has no answer to {command}", "internal")
 
     async def ask_all(self, command: str, args: Json) -> list[Json]:
-        return self.people if command == "peers" else []
+        if command == "peers":
+            self.people_asked.append(args)
+        return {"peers": self.people, "outbox": self.outbox}.get(command, [])
 
     def said(self) -> list[tuple[str, str]]:
         """Return whom messages were sent to, and their texts."""
@@ -164,7 +168,8 @@ class Talk:
         self.emulator.type(line)
         await self.until(lambda: self.loop.screen.input.text == line, line)
         self.emulator.type("\r")
-        await self.until(lambda: not self.loop.screen.input.text, line)
+        box = self.loop.screen.input
+        await self.until(lambda: not box.text or box.selection_state is not None, line)  # perhaps it was put back
 
 
 @asynccontextmanager

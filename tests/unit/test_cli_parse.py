@@ -14,7 +14,8 @@ from quicprochat.core.address import Address
 from quicprochat.core.errors import LocalError, RemoteError, StoreFullError, UnavailableError
 
 PLAIN = {
-    "identity", "server", "register", "add", "verify", "block", "send", "cancel", "inbox", "listen", "store", "trace",
+    "identity", "server", "register", "add", "verify", "block", "send", "cancel", "outbox", "inbox", "listen", "store",
+    "trace",
 }  # fmt: skip
 
 

@@ -338,6 +338,52 @@ def test_what_could_not_be_sent_is_not_lost(tmp_path: Path) -> None:
     run(work, tmp_path)
 
 
+def test_a_refused_line_comes_back_whole_and_is_never_glued_to_the_next(tmp_path: Path) -> None:
+    async def work(talk: Talk) -> None:
+        await talk.enter("/query ada")
+        await talk.shows("[ada]")
+        talk.home.refusal = LocalError("the outbox is full", code="full")
+        put_back = '/msg "Bob B."  two  words'
+        await talk.enter(put_back)
+        await talk.until(lambda: talk.loop.screen.input.text == put_back, "the whole line")
+        talk.emulator.type("typed blindly")
+        await talk.until(lambda: talk.loop.screen.input.text == "typed blindly", "the new text alone")
+        talk.emulator.type("\x03")
+        await talk.enter(put_back)
+        await talk.until(lambda: talk.loop.screen.input.text == put_back, "the whole line")
+        talk.emulator.type("\x1b[D!")  # a moved cursor takes the line up
+        await talk.until(lambda: talk.loop.screen.input.text == '/msg "Bob B."  two  word!s', "the line with a change")
+        talk.home.refusal = None
+        talk.emulator.type("\r")
+        await talk.until(talk.home.said, "the message")
+        await talk.until(lambda: talk.home.said()[-1] == (BOB, "two  word!s"), "the message, changed")
+
+    run(work, tmp_path)
+
+
+def test_a_refused_line_does_not_come_back_where_it_would_mean_something_else(tmp_path: Path) -> None:
+    async def work(talk: Talk) -> None:
+        await talk.enter("/query ada")
+        await talk.shows("[ada]")
+        talk.home.refusal = LocalError("the outbox is full", code="full")
+        talk.home.answering.clear()
+        await talk.enter("for ada alone")
+        await talk.enter('/query "Bob B."')
+        talk.home.answering.set()
+        await talk.shows("[Bob B.]")
+        await talk.shows("the outbox is full")
+        assert talk.loop.screen.input.text == ""
+        talk.home.answering.clear()
+        await talk.enter("for Bob")
+        talk.emulator.type("half a")
+        await talk.shows("[Bob B.] half a")
+        talk.home.answering.set()
+        await talk.until(lambda: talk.emulator.shown.count("the outbox is full") == 2, "the second refusal")
+        assert talk.loop.screen.input.text == "half a"
+
+    run(work, tmp_path)
+
+
 def test_a_quick_delivery_changes_the_line_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("quicprochat.client.prompt.transcript.GRACE_S", 60)
 
@@ -415,6 +461,92 @@ def test_plain_lines_go_to_the_current_channel(tmp_path: Path, monkeypatch: pyte
     run(work, tmp_path)
 
 
+def test_going_back_to_a_private_channel_shows_its_key_only_when_asked(tmp_path: Path) -> None:
+    async def work(talk: Talk) -> None:
+        secret = "5e" * 32
+        talk.home.answers["subscribe"] = {"channel": "c0" * 32, "topic": "board", "kind": "private", "key": secret}
+        await talk.enter("/join board")
+        await talk.shows("in #board")
+        await talk.shows("/subscribe board")
+        assert secret not in talk.emulator.shown
+        await talk.enter("/subscribe board")
+        await talk.shows(secret)
+        await talk.shows("whoever has this key reads and writes here")
+
+    run(work, tmp_path)
+
+
+@pytest.mark.parametrize("line", ["/join board", "/join two words", "/query nobody", "/q nobody hello"])
+def test_after_a_change_of_conversation_that_failed_no_line_goes_to_the_old_one(tmp_path: Path, line: str) -> None:
+    async def work(talk: Talk) -> None:
+        await talk.enter("/query ada")
+        await talk.shows("to ada")
+        await talk.enter(line)  # nothing answers subscribe here
+        await talk.enter("meant for somebody else")
+        await talk.shows("this line goes to nobody")
+        assert "ada was left" in talk.emulator.shown
+        assert talk.home.said() == []
+
+    run(work, tmp_path)
+
+
+def test_a_message_that_failed_leaves_the_conversation_as_it_is(tmp_path: Path) -> None:
+    async def work(talk: Talk) -> None:
+        await talk.enter("/query ada")
+        await talk.enter("/msg nobody hello")
+        await talk.shows("no peer is called 'nobody'")
+        await talk.shows("to ada")
+        await talk.enter("/query nobody hello")
+        await talk.shows("no conversation")
+
+    run(work, tmp_path)
+
+
+def test_a_new_name_is_taken_at_once(tmp_path: Path) -> None:
+    async def work(talk: Talk) -> None:
+        await talk.enter("/query ada")
+        await talk.enter("before")
+        await talk.shows("-> ada: before")
+        talk.home.people[0] = {**talk.home.people[0], "name": "countess"}
+        await talk.enter(f"/accept {ADA[:8]} --name countess")
+        await talk.shows("[countess]")
+        await talk.shows("to countess")
+        await talk.enter("after")
+        await talk.shows("-> countess: after")
+        await talk.until(lambda: not talk.loop._transcript.live(80), "both lines to be in the history")
+        talk.home.arrive(receipt(f"{1:032x}", "delivered"))
+        await talk.shows('delivered to countess: "before"')
+        talk.emulator.type("/msg coun\t")
+        await talk.until(lambda: talk.loop.screen.input.text == "/msg countess ", "the new name")
+
+    run(work, tmp_path)
+
+
+def test_the_status_line_says_who_is_away(tmp_path: Path) -> None:
+    async def work(talk: Talk) -> None:
+        await talk.enter('/query "Bob B."')
+        await talk.shows("to Bob B. (away)")
+        talk.home.people[1] = {**talk.home.people[1], "linked": True}
+        talk.home.watching.lines.put_nowait({**STATUS, "links": 2})
+        await talk.until(lambda: "(away)" not in talk.emulator.shown, "Bob to be linked")
+        assert "to Bob B." in talk.emulator.shown
+
+    run(work, tmp_path)
+
+
+def test_somebody_near_is_told_once(tmp_path: Path) -> None:
+    async def work(talk: Talk) -> None:
+        talk.home.people[2] = {**talk.home.people[2], "announced": True}
+        for links in (2, 3):
+            talk.home.people_asked.clear()
+            talk.home.watching.lines.put_nowait({**STATUS, "links": links})
+            await talk.until(lambda: talk.home.people_asked, "the peers")
+        await talk.shows("eeeeeeee --name eve")
+        assert talk.emulator.shown.count('calls itself "Eve"') == 1
+
+    run(work, tmp_path)
+
+
 def test_what_was_typed_before_leaving_is_sent(tmp_path: Path) -> None:
     async def work(talk: Talk) -> None:
         await talk.enter("/query ada")
@@ -436,8 +568,13 @@ def test_habits_stand_for_commands(tmp_path: Path) -> None:
     async def work(talk: Talk) -> None:
         await talk.enter("/nick Anna")
         await talk.until(lambda: ("identity", {"name": "Anna"}) in talk.home.asked)
+        await talk.shows("you call yourself Me now")
+        assert "public key" not in talk.emulator.shown
         await talk.enter("/whois ada")
         await talk.shows("11111 22222")
+        await talk.shows("then: /verify ada --confirm")
+        await talk.enter("/accept eeeeeeee")
+        await talk.shows("compare digits: /verify")
         await talk.enter("/who")
         await talk.shows("Bob B.")
         await talk.enter("/qery ada")
@@ -494,6 +631,21 @@ def test_tab_completes(tmp_path: Path, typed: str, wanted: str) -> None:
         await talk.until(lambda: talk.loop.screen.input.text == typed)
         talk.emulator.type("\t")
         await talk.until(lambda: talk.loop.screen.input.text == wanted, wanted)
+
+    run(work, tmp_path)
+
+
+def test_tab_names_what_can_be_traced_and_withdrawn(tmp_path: Path) -> None:
+    async def work(talk: Talk) -> None:
+        await talk.enter("/msg ada the well is dry")
+        await talk.shows("(queued)")
+        await talk.enter("/msg ada and so am I")
+        await talk.until(lambda: len(talk.loop._known.messages) == 2, "both messages")
+        talk.emulator.type("/cancel \t")
+        await talk.shows("to ada: the well is dry")
+        assert "to ada: and so am I" in talk.emulator.shown
+        talk.emulator.type("\t\r")
+        await talk.until(lambda: talk.loop.screen.input.text == f"/cancel {2:032x} ", "the newest")
 
     run(work, tmp_path)
 

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 from prompt_toolkit.utils import get_cwidth
-from tests.unit.talking import ADA, STATUS, Talk, message, receipt, talking
+from tests.unit.talking import ADA, STATUS, Talk, message, peer, receipt, talking
 
 from quicprochat.client.catalogue import NOT_YET
 from quicprochat.client.grammar import Request
 from quicprochat.client.prompt import fits, history, render
 from quicprochat.client.prompt.completion import HEARD_MAX, Known
 from quicprochat.client.prompt.history import ENTRIES_MAX, FILE_MAX_BYTES, HomeHistory, secret
+from quicprochat.client.prompt.near import TOLD_MAX, Near
 from quicprochat.client.prompt.status import status_line
 from quicprochat.client.prompt.terminal import Terminal, encoding_of
 from quicprochat.client.prompt.words import Conversation, Help, Kind, Leave, Quit, Run, Say, names, understand
@@ -49,6 +50,14 @@ ADA_TALK = Conversation(Kind.PEER, ADA, "ada")
         ("/mesh send bob hi", None, Say("bob", "hi")),
         ("/send --ttl 60 bob hi", None, Run(Request("send", {"peer": "bob", "text": "hi", "ttl": 60}))),
         ("/msg bob first\n/quit", None, Say("bob", "first\n/quit")),
+        ('/mesh send bob "two words"', None, Say("bob", "two words")),
+        ('/mesh send bob "one" and "two"', None, Say("bob", '"one" and "two"')),
+        ('/msg bob "as it is"', None, Say("bob", '"as it is"')),
+        (
+            '/mesh broadcast x "bread is ready"',
+            None,
+            Run(Request("broadcast", {"topic": "x", "text": "bread is ready"}, mesh=True)),
+        ),
         ("/peers --scan 2", None, Run(Request("peers", {"scan": 2.0}, mesh=True))),
         ("/who", None, Run(Request("peers", {}, mesh=True))),
         ("/accept abcdef01 --name eve", None, Run(Request("accept", {"peer": "abcdef01", "name": "eve"}, mesh=True))),
@@ -74,7 +83,7 @@ def test_what_a_line_means(line: str, current: Conversation | None, meaning: obj
         ("/msg bob", "/query bob"),
         ("/send bob", "no text"),
         ("/nick", "write: /nick"),
-        ("/whois", "write: /verify"),
+        ("/whois", "Write: /whois <peer>"),
         ("/block a\n/block b", "one line"),
         ("/listen", "/inbox"),
         ("/daemon", "a node already"),
@@ -210,6 +219,20 @@ def test_secrets_are_kept_nowhere(tmp_path: Path, line: str) -> None:
 
 
 # --- the rest
+
+
+def test_a_crowd_near_takes_few_lines() -> None:
+    def stranger(n: int, **more: object) -> dict[str, object]:
+        return {**peer(f"{n:08x}" * 8, f"N{n}", contact=False), "announced": True, **more}
+
+    near = Near()
+    told = near.news([stranger(n) for n in range(1, 50)])
+    assert len(told) == TOLD_MAX + 1
+    assert told[0] == 'somebody who calls itself "N1" (00000001…) is near: /peers shows who; /add 00000001 --name n1'
+    assert near.news([stranger(n) for n in range(100)]) == []
+    for passed_over in ({"contact": True}, {"blocked": True}, {"looks_like": "ada"}, {"announced": False}):
+        assert Near().news([stranger(1, **passed_over)]) == []
+    assert Near().news([stranger(1, name="a; b\n")])[0].endswith("--name <name>")
 
 
 def test_what_is_known_for_completion_is_bounded() -> None:

@@ -173,7 +173,8 @@ _ALL = (
                 Option(("--require-fs",), "rather not send than without a forward-secret key", Value.FLAG),
             ),
             details=f"{_PEER_HELP} The words of the text are joined by spaces; - or no text reads standard input"
-            " (one newline at its end is dropped). When the command returns, the message is safe on your disk. Where"
+            " (one newline at its end is dropped). At the prompt, one pair of double quotes around the whole text is"
+            " left out, as in a shell. When the command returns, the message is safe on your disk. Where"
             " no daemon runs, the command runs a node itself and stays up to 5 seconds for delivery; after that the"
             " message leaves when a node runs again. Exit code 6: --wait was not met in time; 7: the message was"
             " refused."),
@@ -191,11 +192,12 @@ _ALL = (
             details="A line counts as read once it was written out; before that, it comes again."),
     Command("subscribe", "join a channel, open or private", (TOPIC,),
             options=(Option(("--key",), "the key of a private channel, 64 hexadecimal digits; new makes one and shows"
-                            " it this once", shown="HEX|new"),),
+                            " it", shown="HEX|new"),),
             details=f"Without a key the channel is open: {OPEN_MEANS}, and can post into it. With a key it is private:"
             " whoever was given the key reads all posts of the channel, earlier and later ones, and can post. Nobody"
             " posts under another's name. Peers you are linked to see which channels you are in, but of a private one"
-            " neither topic nor key. One topic stands for one channel on your node. Invites are not in this version"
+            " neither topic nor key. One topic stands for one channel on your node: without --key, the topic of a"
+            " private channel that you are in answers with its key, to pass on. Invites are not in this version"
             " yet; hand the key over where nobody else hears it, and on a machine that you share, type it at the"
             " prompt: others see the words of a command."),
     Command("unsubscribe", "leave a channel", (TOPIC,),
@@ -208,12 +210,16 @@ _ALL = (
             network=True,
             details="Who can read it: qpc mesh channels. The post goes to every linked peer that subscribes, and for 7"
             " days to those that link later (of your last 1,000 posts in a channel). There are no receipts. A topic you"
-            " have not joined is an error, so that a typo does not make a private word public. Where no daemon runs,"
-            " the command runs a node itself and stays up to 5 seconds for a first subscriber."),
+            " have not joined is an error, so that a typo does not make a private word public. At the prompt, one pair"
+            " of double quotes around the whole text is left out, as in a shell. Where no daemon runs, the command"
+            " runs a node itself and stays up to 5 seconds for a first subscriber."),
     Command("store", "show what is stored and what was done", plain=True),
     Command("route", "list the ways to other peers", shape=Shape.LIST,
             details="cost is the round trip in milliseconds; up, how long the way has been there without a break."),
     Command("trace", "show what happened to a message of yours", (Word("id", "<id>"),), plain=True),
+    Command("outbox", "list your messages that nobody has confirmed yet", shape=Shape.LIST, plain=True,
+            details="The newest 1,000 that are queued or relayed, newest last. To follow one: qpc trace <id>;"
+            " to withdraw it: qpc cancel <id>."),
     Command("requests", "list strangers who wrote to you", shape=Shape.LIST),
     Command("accept", "make a contact of a stranger who wrote to you", (PEER,), (NAME,), details=_PEER_HELP),
     Command("daemon", "run your node until it is stopped", plain=True, mesh=False, network=True,

@@ -16,6 +16,7 @@ from quicprochat.client.shapes import (
     channel_object,
     identity_object,
     line_object,
+    outbox_object,
     peer_object,
     posted_object,
     rfc3339,
@@ -27,6 +28,7 @@ from quicprochat.client.shapes import (
     store_object,
     trace_object,
 )
+from quicprochat.core.channel import Access
 from quicprochat.core.envelope import TTL_DEFAULT_S
 from quicprochat.core.errors import LocalError, QuicprochatError, UnavailableError
 from quicprochat.core.identity import KEY_PREFIX_MIN
@@ -39,6 +41,8 @@ from quicprochat.p2p.channels import NEW_KEY
 PAGE = 256
 """Lines of the inbox read in one transaction: bounds how long a long inbox holds up everybody else."""
 
+OUTBOX_MAX = 1_000
+"""Messages that ``outbox`` lists; the newest."""
 EXPORT_PART_BYTES = 1 << 20
 """Of an exported identity in one line of the socket."""
 WATCH_EVERY_S = 0.25
@@ -259,6 +263,12 @@ async def wait(node: P2pNode, args: Args) -> Answer:
     yield sent_object(await node.sent(uid))
 
 
+async def outbox(node: P2pNode, args: Args) -> Answer:
+    """List our messages that wait to be confirmed."""
+    for sent in await node.outbox(limit=OUTBOX_MAX):
+        yield outbox_object(sent, node.contact(sent.to))
+
+
 async def cancel(node: P2pNode, args: Args) -> Answer:
     """Stop offering a message."""
     yield sent_object(await node.cancel(await node.find_sent(args.text("id"))))
@@ -329,13 +339,13 @@ async def listen(node: P2pNode, args: Args) -> Answer:
 
 
 async def subscribe(node: P2pNode, args: Args) -> Answer:
-    """Join a channel; a key that was made here is shown, this once."""
+    """Join a channel, or go to the one we are in; the key is shown where it was made here, or none was given."""
     topic, key = args.text("topic"), args.optional("key")
     channel = await node.subscribe(topic, key)
     views = {view.channel.id: view for view in await node.channel_views()}
     yield {
         **channel_object(channel, views.get(channel.id)),
-        **({"key": channel.secret.hex()} if key == NEW_KEY else {}),
+        **({"key": channel.secret.hex()} if channel.kind is Access.PRIVATE and key in (None, NEW_KEY) else {}),
     }
 
 
@@ -364,6 +374,6 @@ HANDLERS: dict[str, Callable[[P2pNode, Args], Answer]] = {
     command.__name__: command
     for command in (
         identity, export, store, route, peers, server, add, verify, block, unblock, requests, accept, send, wait,
-        cancel, trace, inbox, listen, subscribe, unsubscribe, channels, broadcast, reached, watch, register,
+        outbox, cancel, trace, inbox, listen, subscribe, unsubscribe, channels, broadcast, reached, watch, register,
     )
 }  # fmt: skip

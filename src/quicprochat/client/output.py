@@ -129,7 +129,7 @@ def _added(item: Json) -> str:
 def _verified(item: Json) -> str:
     digits = item["fingerprint"].split(" ")
     rows = "\n".join("  " + " ".join(digits[n : n + 4]) for n in range(0, len(digits), 4))
-    word = "verified" if item["verified"] else "not verified yet: compare these digits, then say --confirm"
+    word = "verified" if item["verified"] else "not verified yet: compare these digits with theirs"
     return f"{_contact_name(item)}: {word}\n{rows}"
 
 
@@ -140,6 +140,11 @@ def _blocked(item: Json) -> str:
 def _sent(item: Json) -> str:
     reason = f" ({item['reason']})" if item["reason"] else ""
     return f"{item['id']}  {item['state']}{reason}  {item['protection']}"
+
+
+def _waiting(item: Json) -> str:
+    said = display_line(item["text"], 60)
+    return f"{item['id']}  {_time(item['created_at'])}  {item['state']:<7}  to {_peer_name(item, 'to')}: {said}"
 
 
 def line(item: Json) -> str:
@@ -243,6 +248,7 @@ _HUMAN = {
     "block": _blocked,
     "unblock": _blocked,
     "send": _sent,
+    "outbox": _waiting,
     "cancel": _sent,
     "inbox": line,
     "listen": line,
@@ -263,6 +269,7 @@ _FORMS: dict[str, tuple[Callable[[Json], str], ...]] = {
 """Lists too wide for some terminals: their rows, from the fullest form to the shortest."""
 
 _EMPTY = {
+    "outbox": "nothing waits: every message of yours was confirmed, or its time is over",
     "peers": "nobody is known or found yet; add somebody with: qpc mesh add <ticket>",
     "route": "there is no way to anybody at this moment",
     "requests": "no stranger is waiting",

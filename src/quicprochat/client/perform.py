@@ -15,7 +15,7 @@ from quicprochat.client.catalogue import COMMANDS, Shape
 from quicprochat.client.errors import OK, CallError
 from quicprochat.client.extra import mesh_installed
 from quicprochat.client.grammar import Request
-from quicprochat.client.output import empty, human, plural, table
+from quicprochat.client.output import display_line, empty, human, plural, table
 from quicprochat.client.qr import qr_content, qr_text
 from quicprochat.client.session import Session
 from quicprochat.client.socket import Json
@@ -67,18 +67,35 @@ class Performer:
             await self._list(command, await self._session.ask_all(command, request.args))
         else:
             item = await self._session.ask(command, request.args)
+            if command == "identity" and set(request.args) == {"name"} and not self._json:
+                await self._out.write(f"you call yourself {display_line(item['name'], 64) or 'nothing'} now\n")
+                return OK
             await self.show(command, item)
             if request.args.get("qr") and not self._json:
                 await self._out.write(qr_text(qr_content(command, item), self._out.encoding))
             if command in ("add", "accept") and not self._json:
-                say("to be sure that it is the right person, compare digits: qpc mesh verify <peer>")
-            if command == "subscribe" and request.args.get("key") == "new" and not self._json:
-                say("hand the key over where nobody else hears it; it is not shown again")
+                say(f"to be sure that it is the right person, compare digits: qpc mesh verify {_typed_name(item)}")
+            if command == "verify" and not item["verified"] and not self._json:
+                say(f"when they are the same on both sides, then: qpc mesh verify {_typed_name(item)} --confirm")
+            if command == "subscribe" and "key" in item and not self._json:
+                say(
+                    "whoever has this key reads and writes here; hand it over where nobody else hears it. To see it "
+                    f"again: qpc mesh subscribe {item['topic']}"
+                )
         return OK
 
     async def show(self, command: str, item: Json) -> None:
         """Write one object out."""
         await self._out.write((json.dumps(item) if self._json else human(command, item)) + "\n")
+
+    async def join(self, request: Request) -> Json:
+        """Subscribe, or go back to a channel; return the answer. A key is shown only when it was just made."""
+        item = await self._session.ask("subscribe", request.args)
+        hidden = "key" in item and request.args.get("key") != "new" and not self._json
+        await self.show("subscribe", {key: value for key, value in item.items() if key != "key" or not hidden})
+        if hidden:
+            say(f"its key, to pass on where nobody else hears it: qpc mesh subscribe {item['topic']}")
+        return item
 
     async def stream(self, command: str, args: Json) -> None:
         """Write lines out as they come; each counts as read only then."""
@@ -218,6 +235,13 @@ class Performer:
         if self._open:
             fate = f"lost: {LOST}" if self._session.loses_messages else "kept until a node runs on this home again"
             say(f"not delivered: {plural(len(self._open), 'message')}, {fate}")
+
+
+def _typed_name(peer: Json) -> str:
+    """Return what names a peer in a command that may be copied: its name where every shell takes it for one word."""
+    name = str(peer["name"])
+    plain = peer["contact"] and name.isascii() and name.replace("-", "").replace("_", "").isalnum() and name[0] != "-"
+    return name if plain else str(peer["public_key"][:16])
 
 
 def _not_delivered(sent: Json) -> CallError:

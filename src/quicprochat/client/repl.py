@@ -1,4 +1,4 @@
-"""A plain prompt: lines from standard input are commands, what arrives is printed as it comes.
+"""A plain prompt: lines from standard input are read as at the drawn one, what arrives is printed as it comes.
 
 Works with and without a terminal. Without one, or at the end of input, the exit code is that of the first command that
 failed.
@@ -12,26 +12,40 @@ from contextlib import suppress
 
 from quicprochat import __version__
 from quicprochat.client.errors import OK
-from quicprochat.client.grammar import Request, parse_line
-from quicprochat.client.help import help_text
-from quicprochat.client.output import display
+from quicprochat.client.grammar import Request
+from quicprochat.client.output import display, display_line
 from quicprochat.client.perform import Performer, complain, need_mesh, say
+from quicprochat.client.prompt.words import (
+    Conversation,
+    Help,
+    Join,
+    Kind,
+    Leave,
+    Meaning,
+    Post,
+    Quit,
+    Run,
+    Say,
+    moves,
+    understand,
+)
 from quicprochat.client.session import Session
 from quicprochat.client.settings import Settings
 from quicprochat.client.stdio import STDIN, STDOUT, Lines, Output
-from quicprochat.core.errors import LocalError, QuicprochatError, StoreError
+from quicprochat.core.errors import QuicprochatError, StoreError
 
 PROMPT = "> "
 
 
 class Screen:
-    """Standard output with a prompt at its end while we wait for the person; a pipe gets none."""
+    """Standard output with ``ready`` at its end while we wait for the person; a pipe gets none."""
 
     def __init__(self) -> None:
         self._out = Output()
         self.terminal = os.isatty(STDIN) and os.isatty(STDOUT)
         self._clear = "\r" if os.environ.get("TERM", "dumb") == "dumb" else "\r\x1b[K"
         self._prompting = False
+        self.ready = PROMPT
 
     @property
     def encoding(self) -> str:
@@ -40,14 +54,14 @@ class Screen:
 
     async def write(self, text: str) -> None:
         if self._prompting:
-            text = f"{self._clear}{text}{PROMPT}"
+            text = f"{self._clear}{text}{self.ready}"
         await self._out.write(text)
 
     async def prompt(self) -> None:
         """Show the prompt until :meth:`typed`."""
         if self.terminal:
             self._prompting = True
-            await self._out.write(PROMPT)
+            await self._out.write(self.ready)
 
     def typed(self) -> None:
         """A line was typed, and the terminal stands at the beginning of the next."""
@@ -65,7 +79,7 @@ async def repl(settings: Settings) -> int:
             say(f"qpc {__version__}: you are {name}. /help shows the commands, /quit leaves.")
         incoming = asyncio.create_task(performer.stream("listen", {}))
         try:
-            return await _converse(screen, performer, incoming, settings)
+            return await _Talk(session, screen, performer, settings).converse(incoming)
         except BrokenPipeError:
             return OK
         finally:
@@ -74,41 +88,85 @@ async def repl(settings: Settings) -> int:
                 await incoming
 
 
-async def _converse(screen: Screen, performer: Performer, incoming: asyncio.Task[None], settings: Settings) -> int:
-    worst = OK
-    lines = Lines()
-    while True:
-        await screen.prompt()
-        line = asyncio.ensure_future(anext(lines))
-        await asyncio.wait((line, incoming), return_when=asyncio.FIRST_COMPLETED)
-        if not line.done():
-            line.cancel()
-            incoming.result()  # raises what ended it: without news, there is no point in going on
-            break
-        screen.typed()
-        try:
-            request = parse_line(line.result())
-            if request is not None and request.command == "quit":
+class _Talk:
+    """What is typed, and whom plain lines go to."""
+
+    def __init__(self, session: Session, screen: Screen, performer: Performer, settings: Settings) -> None:
+        self._session = session
+        self._screen = screen
+        self._performer = performer
+        self._json = settings.json
+        self._current: Conversation | None = None
+
+    async def converse(self, incoming: asyncio.Task[None]) -> int:
+        """Read and carry out lines until the end; return the exit code. Raises: QuicprochatError."""
+        worst = OK
+        lines = Lines()
+        while True:
+            await self._screen.prompt()
+            line = asyncio.ensure_future(anext(lines))
+            await asyncio.wait((line, incoming), return_when=asyncio.FIRST_COMPLETED)
+            if not line.done():
+                line.cancel()
+                incoming.result()  # raises what ended it: without news, there is no point in going on
                 break
-            code = OK if request is None else await _carry_out(request, screen, performer)
-        except StopAsyncIteration:
-            break
+            self._screen.typed()
+            try:
+                code = await self._carry_out(line.result())
+            except StopAsyncIteration:
+                break
+            if code is None:
+                break
+            worst = worst or code
+        await self._performer.finish()
+        return OK if self._screen.terminal else worst
+
+    async def _carry_out(self, line: str) -> int | None:
+        """Do what a line means; return its exit code, None when it ends the prompt. Raises: StoreError."""
+        command = line.lstrip()
+        line = command if command.startswith("/") else line
+        before = self._current
+        try:
+            meaning = understand(line, before)
+            if isinstance(meaning, Quit):
+                return None
+            return OK if meaning is None else await self._do(meaning)
         except StoreError:
             raise
         except QuicprochatError as error:
-            code = complain(error, as_json=settings.json)
-        worst = worst or code
-    await performer.finish()
-    return OK if screen.terminal else worst
+            code = complain(error, as_json=self._json)
+            if before is not None and self._current is before and moves(line):
+                self._move(None)  # the next line is not meant for it
+            return code
 
-
-async def _carry_out(request: Request, screen: Screen, performer: Performer) -> int:
-    if request.command == "help":
-        await screen.write(help_text(request.args["about"], slash=True))
+    async def _do(self, meaning: Meaning) -> int:
+        match meaning:
+            case Help():
+                await self._screen.write(meaning.text)
+            case Leave():
+                self._move(None)
+            case Join():
+                need_mesh(meaning.request)
+                await self._performer.join(meaning.request)
+                self._move(Conversation(Kind.CHANNEL, meaning.topic, f"#{display_line(meaning.topic, 64)}"))
+            case Say():
+                return await self._say(meaning)
+            case Post() | Run():
+                need_mesh(meaning.request)
+                return await self._performer.perform(meaning.request)
         return OK
-    need_mesh(request)
-    if request.command == "listen":
-        raise LocalError("what arrives is shown here anyway; older messages: /inbox")
-    if request.command == "send" and not request.args.get("text", "").strip():
-        raise LocalError("there is no text to send; write: /send <peer> <text>")
-    return await performer.perform(request)
+
+    async def _say(self, meaning: Say) -> int:
+        if meaning.moves:
+            peer = await self._session.ask("verify", {"peer": meaning.to})
+            name = display_line(peer["name"], 64) if peer["contact"] and peer["name"] else peer["public_key"][:16]
+            self._move(Conversation(Kind.PEER, peer["public_key"], name))
+        if not meaning.text:
+            return OK
+        return await self._performer.perform(Request("send", {"peer": meaning.to, "text": meaning.text}))
+
+    def _move(self, to: Conversation | None) -> None:
+        if not self._json and (to is not None or self._current is not None):
+            say(f"plain lines go to {to.name} now" if to is not None else "plain lines go to nobody now")
+        self._current = to
+        self._screen.ready = f"[{to.name}] " if to is not None else PROMPT

@@ -111,6 +111,19 @@ def sent_object(sent: Sent) -> Json:
     }
 
 
+def outbox_object(sent: Sent, contact: Contact | None) -> Json:
+    """Return one entry of ``outbox``."""
+    return {
+        "id": sent.uid.hex(),
+        "to": sent.to.hex(),
+        "name": contact.name if contact is not None else "",
+        "state": sent.state.value,
+        "protection": sent.protection.value,
+        "created_at": rfc3339(sent.created_wall),
+        "text": sent.text,
+    }
+
+
 def line_object(line: Line, me: PeerKey, contact: Contact | None, channel: BroadcastChannel | None = None) -> Json:
     """Return one line of ``inbox`` or ``listen``; in a receipt ``to`` is whom the message was sent to.
 

@@ -19,7 +19,7 @@ from quicprochat.core.channel import Subscription
 from quicprochat.core.envelope import Kind
 from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey, Uid
 from quicprochat.core.quota import Quotas
-from quicprochat.core.receipt import State
+from quicprochat.core.receipt import OPEN_STATES, State
 from quicprochat.core.seal import Protection
 from quicprochat.core.store import (
     SIGHTINGS_MAX,
@@ -225,6 +225,10 @@ class MemoryStore:
     def queued_with(self, to: PeerKey, protection: Protection, limit: int) -> Sequence[Sent]:
         queued = (s for s in self._sent.values() if s.to == to and s.state is State.QUEUED)
         return list(islice((s for s in queued if s.protection is protection), limit))
+
+    def open_sent(self, limit: int) -> Sequence[Sent]:
+        newest = (s for s in reversed(self._sent.values()) if s.state in OPEN_STATES)
+        return list(islice(newest, limit))[::-1]
 
     def envelopes_of(self, uid: Uid) -> Sequence[EnvelopeId]:
         return [id for id, owner in self._uids.items() if owner == uid]

@@ -352,6 +352,10 @@ class MeshStore(Protocol):
         """Return messages to a peer that were sealed this way and are QUEUED, oldest first."""
         ...
 
+    def open_sent(self, limit: int) -> Sequence[Sent]:
+        """Return our newest messages that are in an open state, QUEUED or RELAYED; newest last."""
+        ...
+
     def envelopes_of(self, uid: Uid) -> Sequence[EnvelopeId]:
         """Return every envelope id of a message, oldest first."""
         ...

@@ -95,23 +95,25 @@ class Channels:
         for channel in self.joined():
             if channel.topic == topic:
                 return channel
-        raise LocalError(f"you are in no channel {topic}; join it first: mesh subscribe {topic}", code="not_found")
+        raise LocalError(f"you are in no channel {topic}; join it first: qpc mesh subscribe {topic}", code="not_found")
 
     async def subscribe(self, topic: str, key: str | bytes | None = None) -> BroadcastChannel:
         """Join a channel, which thereby exists; what is there already is joined once. Raises: LocalError.
 
-        Without a key the channel is open: whoever knows the topic reads it and writes into it. A key is 32 bytes, 64
-        hexadecimal digits, or "new", which makes one: whoever is given it is a member.
+        Without a key it is the channel of this topic that we are in, open or private; where there is none, an open one:
+        whoever knows the topic reads it and writes into it. A key is 32 bytes, 64 hexadecimal digits, or "new", which
+        makes one: whoever is given it is a member.
         """
         channel = self._wanted(check_topic(topic), key)
         async with self._joining:
             for one in self.joined():
-                if one.id == channel.id and one.topic == channel.topic:
+                if one.topic == channel.topic and (key is None or one.id == channel.id):
                     return one
                 if one.topic == channel.topic:
+                    other = "without a key" if one.kind is Access.OPEN else "with another key"
                     raise LocalError(
-                        f"{topic} is {_an(one.kind)} channel you are in, with another key; leave that one first: "
-                        f"mesh unsubscribe {topic}",
+                        f"{topic} is {_an(one.kind)} channel you are in, {other}; leave that one first: "
+                        f"qpc mesh unsubscribe {topic}",
                         code="exists",
                     )
                 if one.id == channel.id:

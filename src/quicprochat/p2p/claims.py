@@ -53,6 +53,6 @@ class Claims:
         digits = key.hex()[:16]
         text = (
             f'somebody with another key calls itself "{name}", like your contact "{contact.name}": {digits}; compare '
-            f"fingerprints before you believe it (qpc verify {digits})"
+            f"digits before you believe it (qpc verify {digits})"
         )
         self._alarm(Alarm("name_claimed", text, key))

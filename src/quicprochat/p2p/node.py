@@ -483,6 +483,10 @@ class P2pNode:
         """Return a sent message as it is now. Raises: LocalError with code ``not_found``."""
         return await self._outgoing.sent(uid)
 
+    async def outbox(self, *, limit: int = 1_000) -> list[Sent]:
+        """Return our newest messages that nobody has confirmed and that are offered on; newest last."""
+        return await self._outgoing.outbox(limit)
+
     async def wait(self, uid: Uid, until: State, timeout_s: float | None = None) -> Sent:
         """Wait until a message is in this state or in one that it cannot leave for it; return it.
 

@@ -110,6 +110,10 @@ class Outgoing:
             raise LocalError(f"no message {uid.hex()} was sent from here", code="not_found")
         return found
 
+    async def outbox(self, limit: int) -> list[Sent]:
+        """Return our newest messages that nobody has confirmed and that are offered on; newest last."""
+        return list(await self._driver.call(lambda store: store.open_sent(limit)))
+
     async def wait(self, uid: Uid, until: State, timeout_s: float | None = None) -> Sent:
         """Wait until a message is in this state or in one that it cannot leave for it; return it.
 

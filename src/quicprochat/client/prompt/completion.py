@@ -1,4 +1,4 @@
-"""What Tab offers: commands with and without the word mesh, their options, peers and topics."""
+"""What Tab offers: commands with and without the word mesh, their options, peers, topics and messages of ours."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ OFFERED_MAX = 200
 HEARD_MAX = 1_000
 """Peers and topics remembered for completion from lines that arrived; the last ones."""
 SHOWN_DIGITS = 16
+WORDS_CHARS = 32
+"""Of a message's text, beside its id."""
 
 
 @dataclass(slots=True)
@@ -30,6 +32,8 @@ class Known:
     names: dict[str, str] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
     topics: dict[str, str] = field(default_factory=dict)
+    messages: dict[str, str] = field(default_factory=dict)
+    """Ids of our own messages, newest last."""
 
     def learn_peers(self, peers: Iterable[dict[str, object]]) -> None:
         """Take the answer of ``peers``; who wrote without being in it stays."""
@@ -55,6 +59,10 @@ class Known:
     def topic(self, topic: str) -> None:
         """Note a topic."""
         self._heard(self.topics, topic, "channel")
+
+    def sent(self, id: str, to: str, text: str) -> None:
+        """Note a message of ours. ``to`` is safe for a terminal."""
+        self._heard(self.messages, id, f"to {to}: {display_line(text, WORDS_CHARS)}")
 
     @staticmethod
     def _heard(table: dict[str, str], key: str, note: str) -> None:
@@ -136,6 +144,8 @@ class LineCompleter(Completer):
             word = command.words[place]
             if word.key == "peer":
                 yield from self._peers(typed)
+            elif word.key == "id":
+                yield from self._messages(typed)
             for choice in word.choices:
                 if choice.startswith(typed):
                     yield f"{choice} ", ""
@@ -156,6 +166,11 @@ class LineCompleter(Completer):
         for key, note in reversed(list(self._known.keys.items())):
             if start and (key.startswith(start) or f'"{start}' in note.casefold()):
                 yield f"{key[:SHOWN_DIGITS]} ", note
+
+    def _messages(self, typed: str) -> Iterator[tuple[str, str]]:
+        for id, note in reversed(list(self._known.messages.items())):
+            if id.startswith(typed.lower()):
+                yield f"{id} ", note
 
     def _topics(self, typed: str) -> Iterator[tuple[str, str]]:
         for topic, note in sorted(self._known.topics.items()):

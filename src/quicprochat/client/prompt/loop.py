@@ -6,13 +6,14 @@ import asyncio
 import os
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TextIO, assert_never
 
 from prompt_toolkit.output import ColorDepth
 
 from quicprochat import __version__
 from quicprochat.client.catalogue import COMMANDS
-from quicprochat.client.errors import OK, code_of
+from quicprochat.client.errors import OK, CallError, code_of
 from quicprochat.client.grammar import Request
 from quicprochat.client.output import display_line
 from quicprochat.client.perform import Performer, need_mesh
@@ -20,6 +21,7 @@ from quicprochat.client.prompt import render
 from quicprochat.client.prompt.above import talk_above
 from quicprochat.client.prompt.completion import Known, LineCompleter
 from quicprochat.client.prompt.history import NAME, HomeHistory
+from quicprochat.client.prompt.near import Near
 from quicprochat.client.prompt.screen import Screen
 from quicprochat.client.prompt.status import status_line
 from quicprochat.client.prompt.terminal import Terminal, standard_encoding
@@ -35,13 +37,14 @@ from quicprochat.client.prompt.words import (
     Quit,
     Run,
     Say,
+    moves,
     quoted,
     understand,
 )
 from quicprochat.client.session import Session
 from quicprochat.client.settings import Settings
 from quicprochat.client.stdio import STDOUT
-from quicprochat.core.errors import QuicprochatError, StoreError
+from quicprochat.core.errors import LocalError, QuicprochatError, StoreError
 
 if TYPE_CHECKING:
     pass
@@ -52,13 +55,20 @@ LEAVE_S = 5.0
 """How long what was typed last may take once the terminal has gone."""
 LINES_WAITING_MAX = 64
 """Typed lines that wait for a command under way."""
-PEERS_EVERY_S = 30.0
-"""At most so often the list of peers for completion is asked for: a node that heard of thousands has to look hard."""
+PEERS_EVERY_S = 1.0
+MANY_PEERS_EVERY_S = 30.0
+"""At most so often the list of peers is asked for when links come and go, by how hard the node has to look."""
+MANY_PEERS = 200
 NOBODY = (
     "Nobody is in your address book yet. /identity shows your ticket for others; theirs you take in with:"
     " /add <ticket> --name <name>"
 )
 CHANGES_PEERS = frozenset({"add", "accept", "block", "unblock", "verify", "identity"})
+
+
+def _name_of(peer: Json) -> str:
+    named = peer["contact"] and peer["name"]
+    return display_line(peer["name"], 64) if named else str(peer["public_key"][:16])
 
 
 async def prompt(settings: Settings) -> int:
@@ -85,6 +95,8 @@ class Loop:
         self._busy = ""
         self._working: asyncio.Task[None] | None = None
         self._ask_peers = asyncio.Event()
+        self._near = Near()
+        self._linked: set[str] | None = None
         self.screen = Screen(
             terminal,
             stdin,
@@ -95,7 +107,7 @@ class Loop:
             prompt=self._prompt,
             live=self._transcript.live,
             status=lambda behind, block, width: status_line(
-                self._status, self._current, behind, block, self._busy, width
+                self._status, self._current, behind, block, self._busy, width, away=self._away()
             ),
             color_depth=ColorDepth.DEPTH_1_BIT if os.environ.get("NO_COLOR") else None,
             term=os.environ.get("TERM"),
@@ -176,14 +188,45 @@ class Loop:
         self._alarms = alarms
 
     async def _peers(self) -> None:
+        with suppress(LocalError, CallError):  # an owner of an older version has no such list
+            for waiting in await self._session.ask_all("outbox", {}):
+                if waiting["id"] not in self._known.messages:
+                    self._known.sent(waiting["id"], render.peer_name(waiting, "to"), waiting["text"])
         while True:
             await self._ask_peers.wait()
             self._ask_peers.clear()
-            self._known.learn_peers(await self._session.ask_all("peers", {}))
+            count = await self._learn_peers()
             if "channels" in COMMANDS:
                 for found in await self._session.ask_all("channels", {}):
                     self._known.topic(render.topic(found))
-            await asyncio.sleep(PEERS_EVERY_S)
+            await asyncio.sleep(PEERS_EVERY_S if count < MANY_PEERS else MANY_PEERS_EVERY_S)
+
+    async def _learn_peers(self) -> int:
+        """Ask who is known, and take names, links and news from it; return how many there are."""
+        peers = await self._session.ask_all("peers", {})
+        self._known.learn_peers(peers)
+        self._linked = {peer["public_key"] for peer in peers if peer["linked"]}
+        for peer in peers:
+            self._rename_current(peer)
+        for sentence in self._near.news(peers):
+            self._note(sentence)
+        self.screen.refresh()
+        return len(peers)
+
+    def _rename_current(self, peer: Json) -> None:
+        current = self._current
+        if current is None or current.kind is not Kind.PEER or current.target != peer["public_key"]:
+            return
+        name = _name_of(peer)
+        if name != current.name:
+            self._transcript.rename(current.name, name)
+            self._current = replace(current, name=name)
+
+    def _away(self) -> bool:
+        current = self._current
+        if self._linked is None or current is None or current.kind is not Kind.PEER:
+            return False
+        return current.target not in self._linked
 
     # --- what is typed
 
@@ -214,6 +257,7 @@ class Loop:
                 working.result()
 
     async def _carry_out(self, line: str) -> None:
+        before, meaning = self._current, None
         try:
             meaning = understand(line, self._current)
             if meaning is None:
@@ -224,6 +268,24 @@ class Loop:
             raise
         except QuicprochatError as error:
             self._note(str(error), "class:trouble")
+            self._not_moved(line, before)
+            self._put_back(line, meaning, before)
+        except asyncio.CancelledError:
+            self._not_moved(line, before)
+            raise
+
+    def _put_back(self, line: str, meaning: Meaning | None, before: Conversation | None) -> None:
+        """Put a line with a text that was refused back as it was typed, unless it would mean something else now."""
+        text = meaning.text if isinstance(meaning, Say) else isinstance(meaning, Post)
+        plain = not line.startswith("/") or line.startswith("//")
+        if text and self._typed.empty() and not (plain and self._current != before):
+            self.screen.put_back(line)
+
+    def _not_moved(self, line: str, before: Conversation | None) -> None:
+        """Leave the conversation that a line was to change and did not: the next line is not meant for it."""
+        if before is not None and self._current is before and moves(line):
+            self._current = None
+            self._note(f"you are in no conversation now; {before.name} was left, so that no line goes there by mistake")
 
     async def _do(self, meaning: Meaning, line: str) -> bool:
         """Do it; say whether it worked."""
@@ -254,7 +316,7 @@ class Loop:
             return
         peer = await self._session.ask("verify", {"peer": meaning.to})
         key = peer["public_key"]
-        name = display_line(peer["name"], 64) if peer["contact"] and peer["name"] else key[:16]
+        name = _name_of(peer)
         if meaning.moves:
             self._current = Conversation(Kind.PEER, key, name)
         if meaning.text:
@@ -262,8 +324,7 @@ class Loop:
 
     async def _join(self, meaning: Join) -> None:
         need_mesh(meaning.request)
-        joined = await self._session.ask("subscribe", meaning.request.args)
-        await self.performer.show("subscribe", joined)
+        joined = await self.performer.join(meaning.request)
         self._known.topic(meaning.topic)
         self._current = Conversation(Kind.CHANNEL, meaning.topic, render.channel({"topic": meaning.topic, **joined}))
 
@@ -284,7 +345,7 @@ class Loop:
         self.screen.show(render.talk(f"{self._prompt()}{display_line(line, 200)}", "class:typed"))
         code = await self.performer.perform(request)
         if request.command in CHANGES_PEERS:
-            self._ask_peers.set()
+            await self._learn_peers()  # at once: the next line may name whom this one named
         elif request.command == "subscribe":
             self._known.topic(str(request.args.get("topic", "")))
         return code

@@ -31,10 +31,11 @@ from prompt_toolkit.layout import (
     Window,
 )
 from prompt_toolkit.layout.menus import CompletionsMenu
-from prompt_toolkit.layout.processors import HighlightIncrementalSearchProcessor
+from prompt_toolkit.layout.processors import HighlightIncrementalSearchProcessor, HighlightSelectionProcessor
 from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.renderer import print_formatted_text
+from prompt_toolkit.selection import SelectionState
 from prompt_toolkit.styles import Style
 from prompt_toolkit.widgets import SearchToolbar
 
@@ -249,9 +250,14 @@ class Screen:
         return False
 
     def put_back(self, text: str) -> None:
-        """Put a text that could not be sent back into an empty input line."""
+        """Put a line that was refused back into an empty input, marked: what is typed next takes its place.
+
+        A key that moves the cursor, or Enter, takes the line up again.
+        """
         if not self.input.text:
             self.input.insert_text(text)
+            self.input.selection_state = SelectionState(0)
+            self.input.selection_state.enter_shift_mode()
 
     def _keys(self) -> KeyBindings:
         keys = KeyBindings()
@@ -268,10 +274,12 @@ class Screen:
 
         @keys.add("escape", "enter", filter=typing)
         def _(event: KeyPressEvent) -> None:
+            self.input.exit_selection()
             self.input.insert_text("\n")
 
         @keys.add("c-i", filter=typing)
         def _(event: KeyPressEvent) -> None:
+            self.input.exit_selection()
             if self.input.complete_state is not None:
                 self.input.complete_next()
             else:
@@ -308,6 +316,8 @@ class Screen:
             size = plural(len(text), "character")
             self._note(f"this block has {size}; that is too long for one message, and nothing was taken")
             return
+        if self.input.selection_state is not None:
+            self.input.cut_selection()
         self.input.insert_text(text)
 
     @property
@@ -340,7 +350,7 @@ class Screen:
                 self.input,
                 search_buffer_control=search.control,
                 preview_search=True,
-                input_processors=[HighlightIncrementalSearchProcessor()],
+                input_processors=[HighlightIncrementalSearchProcessor(), HighlightSelectionProcessor()],
                 include_default_input_processors=False,
             ),
             height=rows,

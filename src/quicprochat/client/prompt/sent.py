@@ -63,6 +63,12 @@ class Sent:
         """Return the messages that nobody has confirmed."""
         return [message for message in self._told.values() if not message.settled]
 
+    def rename(self, before: str, name: str) -> None:
+        """A recipient is called otherwise from now on."""
+        for message in (*self._told.values(), *self._live.values()):
+            if message.to == before:
+                message.to = name
+
     def drop(self, message: Outgoing) -> bool:
         """Take a message out of the live rows; False when it was out already."""
         return self._live.pop(id(message), None) is not None

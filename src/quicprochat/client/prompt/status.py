@@ -16,12 +16,20 @@ Json = dict[str, Any]
 
 
 def status_line(
-    status: Json | None, current: Conversation | None, behind: int, block: int, busy: str, width: int
+    status: Json | None,
+    current: Conversation | None,
+    behind: int,
+    block: int,
+    busy: str,
+    width: int,
+    *,
+    away: bool = False,
 ) -> Fragments:
     """Return the line in exactly ``width`` columns.
 
     ``status`` is the newest object of ``watch``; ``behind`` counts lines that wait for the terminal, ``block`` the
-    lines of what stands in the input; ``busy`` names a command under way.
+    lines of what stands in the input; ``busy`` names a command under way; ``away`` says that no link leads to whom the
+    conversation is with.
     """
     parts = [_who(status)]
     if status is not None:
@@ -34,7 +42,7 @@ def status_line(
             parts.append(f"{status['unread']} unread")
     if behind:
         parts.append(f"{behind} more to show")
-    parts.append(_where(current))
+    parts.append(_where(current, away))
     left = f" {' | '.join(parts)}"
     right = ""
     if block > 1:
@@ -55,10 +63,10 @@ def _who(status: Json | None) -> str:
     return display_line(status["name"], 24) or str(status["public_key"][:8])
 
 
-def _where(current: Conversation | None) -> str:
+def _where(current: Conversation | None, away: bool) -> str:
     if current is None:
         return "no conversation: /query <peer>"
-    return f"to {current.name}" if current.kind is Kind.PEER else f"in {current.name}"
+    return f"to {current.name}{' (away)' if away else ''}" if current.kind is Kind.PEER else f"in {current.name}"
 
 
 def _cut(text: str, width: int) -> str:

@@ -63,6 +63,10 @@ class Transcript:
         """Return the ids of our messages that nobody has confirmed."""
         return [message.id for message in self._sent.open()]
 
+    def rename(self, before: str, name: str) -> None:
+        """Call a recipient otherwise in what is told from now on; both names are safe for a terminal."""
+        self._sent.rename(before, name)
+
     def settle(self) -> None:
         """Move what stands in the live rows up, as it is."""
         for message in tuple(self._sent.live()):
@@ -133,7 +137,7 @@ class Transcript:
     # --- what is sent
 
     async def say(self, to: str, name: str, text: str) -> None:
-        """Send a message and show what becomes of it. Raises: QuicprochatError; the text is put back then."""
+        """Send a message and show what becomes of it. Raises: QuicprochatError."""
         message = self._sent.begin(name, text, self._now())
         self.screen.refresh()
         try:
@@ -143,10 +147,9 @@ class Transcript:
             if isinstance(error, asyncio.CancelledError):
                 text = "not waited for any more; the message may be in the outbox all the same"
                 self.screen.show(render.note(text, self.screen.width, "class:trouble"))
-            else:
-                self.screen.put_back(text)
             raise
         self._sent.accepted(message, sent)
+        self._known.sent(message.id, name, text)
         parked, self._parked = self._parked, []
         for line, written in parked:
             self._receipt(line, written)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from quicprochat.client.catalogue import COMMANDS, NOT_YET
@@ -145,7 +145,15 @@ def understand(line: str, current: Conversation | None) -> Meaning | None:
             return Run(Request("identity", {"name": rest.strip()}))
         case "whois" if not rest.strip() and current is not None and current.kind is Kind.PEER:
             return Run(Request("verify", {"peer": current.target}))
+        case "whois" if not rest.strip():
+            raise LocalError("who is who? Write: /whois <peer>, or /whois alone while you talk to one")
     return _command(word, rest)
+
+
+def moves(line: str) -> bool:
+    """Say whether a line is meant to change the current conversation; when it fails, no plain line may follow there."""
+    found = _WORD.match(line)
+    return found is not None and _OTHER.get(found[1], found[1]) in ("join", "query")
 
 
 def _plain(text: str, current: Conversation | None) -> Meaning:
@@ -188,6 +196,8 @@ def _command(word: str, rest: str) -> Meaning:
         request = _parsed(f"{'' if plain else 'mesh '}{name} ", rest)
     else:
         raise LocalError(_unknown(word))
+    if request.command in ("send", "broadcast") and "text" in request.args:
+        request = replace(request, args={**request.args, "text": _unquoted(request.args["text"])})
     match request.command:
         case "help":
             return Help(help_text(request.args["about"], slash=True))
@@ -198,6 +208,12 @@ def _command(word: str, rest: str) -> Meaning:
         case "listen":
             raise LocalError("what arrives is shown here anyway; older messages: /inbox")
     return Run(request)
+
+
+def _unquoted(text: str) -> str:
+    """Take one pair of double quotes off that encloses a whole text, as the shell does."""
+    enclosed = len(text) > 2 and text[0] == text[-1] == '"' and text.count('"') == 2
+    return text[1:-1] if enclosed else text
 
 
 def _parsed(start: str, rest: str) -> Request:
