@@ -168,3 +168,20 @@ def test_name_at_a_domain_is_its_servers_word_and_stays_what_it_was(tmp_path: Pa
             assert refused.value.code == "untrusted"
 
     run(work())
+
+
+def test_long_messages_go_in_batches_that_the_server_takes(tmp_path: Path) -> None:
+    long = "x" * 65_536
+
+    async def work() -> None:
+        async with serving(tmp_path / "s") as server, person(tmp_path / "b", server) as b:
+            await connected(b)
+            async with person(tmp_path / "a", f"127.0.0.1:{free_port()}") as a:
+                await connected(a, "unreachable")
+                sent = [await a.send(b.key, long) for _ in range(40)]
+                await a.use_server(str(server.address))
+                for one in sent:
+                    await a.wait(one.uid, State.DELIVERED, PATIENCE_S)
+            assert len(await b.inbox()) == 40
+
+    run(work())
