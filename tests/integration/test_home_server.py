@@ -185,3 +185,13 @@ def test_long_messages_go_in_batches_that_the_server_takes(tmp_path: Path) -> No
             assert len(await b.inbox()) == 40
 
     run(work())
+
+
+def test_server_with_an_endless_domain_is_not_believed(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(tmp_path / "s", domain="d" * 256) as server, person(tmp_path / "a", server) as a:
+            await connected(a, "unreachable")
+            assert a.server().domain == ""
+            assert "cannot be" in str(a.server().trouble)
+
+    run(work())

@@ -25,7 +25,7 @@ log = logging.getLogger("quicprochat.server")
 SERVER_KEY = "server"
 PIN_PREFIX = "server.pin."
 LOOKUPS_MAX = 256
-"""Peers that are looked up when a connection begins: contacts, and those whom mail waits for."""
+"""Contacts that are looked up when a connection begins; others when something is written to them."""
 
 
 class Account:

@@ -26,11 +26,13 @@ from quicprochat.core.gate import Checked, Reason, Reject, Verdict
 from quicprochat.core.ids import KEY_BYTES, EnvelopeId, PeerKey
 from quicprochat.core.link import Goodbye, Result
 from quicprochat.core.record import PeerRecord
+from quicprochat.core.seal import DOMAIN_MAX_BYTES
 
 log = logging.getLogger("quicprochat.server")
 
 ALPN = "capnp"
 VERSION = 1
+EPOCH_BYTES = 16
 CONNECT_S = 5.0
 ASK_S = 10.0
 LOOK_UP_S = 3.0
@@ -278,6 +280,9 @@ class HomeLink:
             session, info = answer.session, answer.info
             self.domain, epoch = str(info.domain), bytes(info.epoch)
             admitted, registration = bool(info.admitted), str(info.registration)
+        if len(epoch) != EPOCH_BYTES or len(self.domain.encode()) > DOMAIN_MAX_BYTES:
+            self.domain = ""
+            raise RemoteError("the home server says things of itself that cannot be", peer=connection.peer)
         if self.fingerprint is None:
             await self._plan.keep_pin(connection.peer)
             self.fingerprint = connection.peer

@@ -601,7 +601,8 @@ class P2pNode:
 
         Raises: LocalError, UnavailableError; the server's own reason comes as a QuicprochatError with its ``code``.
         """
-        await self._account.settled()
+        if self._network:
+            await self._account.settled()
         return await self._account.register(name, invite)
 
     def server(self) -> ServerStanding:

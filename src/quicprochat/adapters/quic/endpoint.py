@@ -29,8 +29,7 @@ from quicprochat.core.errors import LocalError, UnavailableError
 log = logging.getLogger("quicprochat.quic")
 
 IDLE_S = 60.0
-"""A connection on which nothing came for so long is over; a client sends something three times as often."""
-KEEP_ALIVE_S = 20.0
+"""A connection on which nothing came for so long is over; a client asks for a sign of life several times as often."""
 HANDSHAKES = 256
 """Handshakes under way: one more ends the oldest. From half of it on, addresses must be confirmed first."""
 HANDSHAKE_S = 10.0
