@@ -36,8 +36,11 @@ PUSHES_MAX = 64
 
 capnp.remove_import_hook()
 _HERE = Path(__file__).parent / "schema"
-home: Any = capnp.load(str(_HERE / "home.capnp"), imports=[str(Path(capnp.__file__).parent.parent)])
+_IMPORTS = [str(Path(capnp.__file__).parent.parent)]
+home: Any = capnp.load(str(_HERE / "home.capnp"), imports=_IMPORTS)
 """The schema of the home server."""
+federation: Any = capnp.load(str(_HERE / "federation.capnp"), imports=_IMPORTS)
+"""The schema between servers."""
 
 
 _loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()

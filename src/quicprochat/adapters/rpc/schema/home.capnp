@@ -23,6 +23,14 @@ struct Delivery {
   # As it leaves: age of this moment, one hop more.
 }
 
+struct Report {
+  # What another domain's server answered to an envelope of this key: an event for the trace, and no more than that
+  # server's word.
+  id @0 :Data;
+  domain @1 :Text;
+  outcome @2 :Outcome;
+}
+
 struct Info {
   version @0 :Text;
   domain @1 :Text;
@@ -44,8 +52,9 @@ interface Entrance {
 }
 
 interface Session {
-  enqueue @0 (envelope :Data) -> (outcome :Outcome, problem :Problem);
-  batchEnqueue @1 (envelopes :List(Data)) -> (outcomes :List(Outcome), problem :Problem);
+  enqueue @0 (envelope :Data, domain :Text) -> (outcome :Outcome, problem :Problem);
+  batchEnqueue @1 (envelopes :List(Data), domain :Text) -> (outcomes :List(Outcome), problem :Problem);
+  # The domain is the one whose server knows the recipients, as far as the sender knows; empty where it does not.
   fetch @2 (after :UInt64, limit :UInt16) -> (deliveries :List(Delivery), problem :Problem);
   acknowledge @3 (ids :List(Data)) -> (problem :Problem);
   # Envelope ids: these need not come again.
@@ -53,17 +62,19 @@ interface Session {
   # Push what waits and what comes, until the connection ends; a second receiver replaces the first.
   publish @5 (record :Data, ageMs :UInt64) -> (problem :Problem);
   # This key's own record; it is kept if it is newer than the one that is here, and nothing is said of it if not.
-  findRecord @6 (key :Data) -> (record :Data, ageMs :UInt64, problem :Problem);
-  # Empty where there is none.
+  findRecord @6 (key :Data, domain :Text) -> (record :Data, ageMs :UInt64, problem :Problem);
+  # Empty where there is none. With a domain that is not this server's, that domain's server is asked.
   register @7 (name :Text, invite :Text) -> (name :Text, domain :Text, problem :Problem);
   # Claim a name, bound to this key from then on; or become a user by an invite; or both. Answers with the name as it
   # is kept: Unicode NFKC, case folded.
-  findName @8 (name :Text) -> (key :Data, problem :Problem);
-  # The server's word for whose name this is; code "not_found" where it is nobody's.
+  findName @8 (name :Text, domain :Text) -> (key :Data, problem :Problem);
+  # The word of the domain's server (empty: this one) for whose name this is; code "not_found" where it is nobody's.
   info @9 () -> (info :Info, problem :Problem);
 }
 
 interface Receiver {
   deliver @0 (deliveries :List(Delivery)) -> (ids :List(Data), problem :Problem);
   # Answers with the ids of those that need not come again; the others stay in the queue.
+  report @1 (reports :List(Report)) -> (problem :Problem);
+  # What became of this key's own envelopes farther on; an answer without a problem means that it need not come again.
 }
