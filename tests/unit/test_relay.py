@@ -53,7 +53,10 @@ CLIENTS: list[ClientConnection] = []
 async def relaying(
     limits: RelayLimits | None = None, refusal: Callable[[bytes], str] = lambda _: ""
 ) -> AsyncIterator[tuple[Relay, int]]:
-    relay = Relay(nonces(), refusal, limits)
+    async def refuse(who: bytes) -> str:
+        return refusal(who)
+
+    relay = Relay(nonces(), refuse, limits)
     _, port = await relay.listen("127.0.0.1", 0)
     try:
         yield relay, port
@@ -254,9 +257,9 @@ def test_http_questions_are_answered() -> None:
 
 def test_a_port_that_is_taken_is_an_error_that_says_so() -> None:
     async def scenario() -> None:
-        async with relaying() as (_, port):
+        async with relaying() as (relay, port):
             with pytest.raises(UnavailableError, match="another program has it"):
-                await Relay(nonces(), lambda _: "").listen("127.0.0.1", port)
+                await relay.listen("127.0.0.1", port)
 
     run(scenario)
 
@@ -314,7 +317,7 @@ def test_who_is_no_longer_admitted_is_sent_away() -> None:
             ada = await joined(port, ADA)
             await joined(port, BOB)
             banned.add(key(ADA))
-            relay.expel()
+            await relay.review()
             await ended(ada)
             assert relay.status().clients == 1
 

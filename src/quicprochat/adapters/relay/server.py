@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -65,7 +65,10 @@ class Relay:
     """
 
     def __init__(
-        self, entropy: Callable[[int], bytes], refusal: Callable[[bytes], str], limits: RelayLimits | None = None
+        self,
+        entropy: Callable[[int], bytes],
+        refusal: Callable[[bytes], Awaitable[str]],
+        limits: RelayLimits | None = None,
     ) -> None:
         self.limits = limits or RelayLimits()
         self.entropy = entropy
@@ -78,6 +81,7 @@ class Relay:
         self._loop: asyncio.AbstractEventLoop
         self._server: asyncio.Server
         self._sweep: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -109,6 +113,8 @@ class Relay:
         with suppress(TimeoutError):
             async with asyncio.timeout(GOODBYE_S):
                 await self._empty.wait()
+        for task in self._tasks:
+            task.cancel()
         for session in tuple(self._sessions):
             session.abort()
         await self._server.wait_closed()
@@ -121,11 +127,11 @@ class Relay:
             counts["unknown"], counts["refused"],
         )  # fmt: skip
 
-    def expel(self) -> None:
-        """Ask again of every client whether it may be here."""
-        for key, sessions in tuple(self._clients.items()):
-            if self._refusal(key):
-                for session in tuple(sessions):
+    async def review(self) -> None:
+        """Ask again of every client whether it may be here: the rules have changed."""
+        for key in tuple(self._clients):
+            if await self._refusal(key):
+                for session in tuple(self._clients.get(key, ())):
                     session.end()
 
     # --- what sessions ask
@@ -166,25 +172,15 @@ class Relay:
                 if key in self._clients:
                     self._clients[key][-1].send(gone)
 
-    def refusal(self, key: bytes) -> str:
-        """Say why a key may not use the relay now; empty if it may."""
-        if key not in self._clients and len(self._clients) >= self.limits.clients:
-            return "this relay is full"
-        return self._refusal(key)
-
     def refused(self) -> None:
         """Count a connection that was turned away."""
         self._counts["refused"] += 1
 
-    def proved(self, session: Session, protocol: str) -> None:
-        """Send to this connection from now on what is for its key."""
-        self._no_longer_waiting(session)
-        sessions = self._clients.setdefault(session.key, [])
-        if sessions:
-            sessions[-1].send(frames.elsewhere(protocol))
-        sessions.append(session)
-        if len(sessions) > PER_KEY:
-            sessions[0].abort()
+    def proved(self, session: Session) -> None:
+        """Decide whether a key may use the relay."""
+        task = self._loop.create_task(self._decide(session))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def forward(self, sender: Session, to: bytes, frame: bytes) -> None:
         """Pass a datagram frame on, or drop it."""
@@ -204,6 +200,24 @@ class Relay:
         self._touched.add(session)
 
     # --- inside
+
+    async def _decide(self, session: Session) -> None:
+        refusal = await self._refusal(session.key)
+        if session.over:
+            return
+        sessions = self._clients.get(session.key, [])
+        if not refusal and not sessions and len(self._clients) >= self.limits.clients:
+            refusal = "this relay is full"
+        if refusal:
+            session.deny(refusal)
+            return
+        self._no_longer_waiting(session)
+        session.admit()
+        if sessions:
+            sessions[-1].send(frames.elsewhere(sessions[-1].protocol))
+        self._clients.setdefault(session.key, sessions).append(session)
+        if len(sessions) > PER_KEY:
+            sessions[0].abort()
 
     def _flush(self) -> None:
         touched, self._touched = self._touched, set()

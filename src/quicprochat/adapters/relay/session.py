@@ -32,6 +32,7 @@ class Stage(Enum):
 
     HTTP = "http"
     CHALLENGED = "challenged"
+    PROVED = "proved"
     OPEN = "open"
 
 
@@ -81,6 +82,16 @@ class Session(asyncio.Protocol):
         self._relay.closed(self)
 
     # --- what the relay does with it
+
+    @property
+    def protocol(self) -> str:
+        """The version that the client speaks."""
+        return str(self._websocket.subprotocol)
+
+    @property
+    def over(self) -> bool:
+        """Whether the connection has ended, or is about to."""
+        return self._transport.is_closing()
 
     def send(self, frame: bytes) -> bool:
         """Send a frame at the end of this turn; False, and nothing sent, where this client does not read."""
@@ -175,15 +186,26 @@ class Session(asyncio.Protocol):
 
     def _answered(self, frame: bytes) -> None:
         key = frames.authenticated(frame, self._nonce)
-        reason = "the challenge was not answered by the key" if key is None else self._relay.refusal(key)
-        if key is None or reason:
-            self._relay.refused()
-            self._websocket.send_binary(frames.deny(reason))
-            self._websocket.send_close(CloseCode.POLICY_VIOLATION, "refused")
+        if key is None:
+            self.deny("the challenge was not answered by the key")
             return
-        self.key, self.stage = key, Stage.OPEN
+        self.key, self.stage = key, Stage.PROVED
+        self._transport.pause_reading()
+        self._relay.proved(self)
+
+    def admit(self) -> None:
+        """Take datagrams from now on."""
+        self.stage = Stage.OPEN
         self._websocket.send_binary(bytes([Frame.CONFIRM]))
-        self._relay.proved(self, str(self._websocket.subprotocol))
+        self.flush()
+        self._go_on()
+
+    def deny(self, reason: str) -> None:
+        """Say why this key has nothing to do here, and end the connection."""
+        self._relay.refused()
+        self._websocket.send_binary(frames.deny(reason))
+        self._websocket.send_close(CloseCode.POLICY_VIOLATION, "refused")
+        self.flush()
 
     def _frame(self, frame: bytes) -> None:
         to = frames.destination(frame)
@@ -204,7 +226,7 @@ class Session(asyncio.Protocol):
         now = self._relay.time()
         self._paid_until = max(self._paid_until, now) + count / self._relay.limits.bytes_per_s
         ahead = self._paid_until - now - BURST_S
-        if ahead > 0 and not self._transport.is_closing():
+        if ahead > 0 and self.stage is Stage.OPEN and not self._transport.is_closing():
             self._transport.pause_reading()
             self._relay.later(ahead, self._go_on)
 
