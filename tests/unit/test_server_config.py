@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from quicprochat.console.files import read_keys
 from quicprochat.core.address import Address
 from quicprochat.core.errors import LocalError, UnavailableError
 from quicprochat.server import config as module
 from quicprochat.server.cli import COMMANDS, parse
-from quicprochat.server.config import Config, load, read_keys
+from quicprochat.server.config import Config, load
 from quicprochat.server.help import example, help_text
 from quicprochat.server.options import BY_KEY, OPTIONS, TABLES, Kind
 

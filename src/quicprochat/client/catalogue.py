@@ -227,6 +227,14 @@ _ALL = (
             " with the same home then talks to it. SIGTERM and SIGINT stop it. If another process owns the home, it"
             " waits up to 5 seconds for a single command to end, and ends itself (exit code 3) if a daemon or a"
             " prompt is there."),
+    Command("relay", "carry for nodes that cannot reach each other directly", plain=True, mesh=False,
+            options=(Option(("--listen",), "address and TCP port (default: [::]:7002, every address of this machine)",
+                            shown="IP:PORT"),
+                     Option(("--allow",), "only for the keys in this file: 64 hexadecimal digits a line, and behind"
+                            " them what you like; SIGHUP reads it again", shown="FILE")),
+            details="A relay of iroh, on a machine that all can reach: nodes are told of it with --relay"
+            " http://HOST:7002. It sees which keys exchange how much, and nothing of what they say. It needs no home"
+            ' and no key. Prints one line, "ready" and its address, once it answers; SIGTERM and SIGINT stop it.'),
     Command("completion", "print a script that completes commands with Tab", (
                 Word("shell", "bash|zsh|fish", choices=("bash", "zsh", "fish"), hidden=("contacts",)),), plain=True,
             mesh=False,

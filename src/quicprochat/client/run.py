@@ -39,6 +39,10 @@ def run(request: Request, settings: Settings) -> int:
         return _run(repl(settings))
     if request.command == "daemon":
         return _run(daemon(settings), OK)
+    if request.command == "relay":
+        from quicprochat.client.relay import relay
+
+        return _run(relay(request), OK)
     if request.command in ("send", "broadcast"):
         request = _with_text(request)
     if request.args.get("action"):

@@ -63,7 +63,7 @@ def _checked(key: str, value: Any, source: str) -> Any:
             raise LocalError(f"{source} names no directory")
         return Path(value).expanduser().absolute()
     if key == "bind":
-        return _bind(value, source)
+        return bind_address(value, source)
     if key == "relay":
         from urllib.parse import urlsplit
 
@@ -84,7 +84,8 @@ def _checked(key: str, value: Any, source: str) -> Any:
     return value
 
 
-def _bind(text: str, source: str) -> Address:
+def bind_address(text: str, source: str) -> Address:
+    """Read ``IP:PORT``; port 0 is any free one. Raises: LocalError that names the source."""
     from quicprochat.core.address import Address
 
     host, _, port = text.rpartition(":")

@@ -9,16 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from quicprochat.console.files import read_bounded
 from quicprochat.core.address import Address, check_server
 from quicprochat.core.errors import LocalError, UnavailableError
-from quicprochat.core.ids import KEY_BYTES, PeerKey
 from quicprochat.server.options import BY_KEY, CONFIG_VARIABLE, HOME_VARIABLE, OPTIONS, TABLES, Kind, Option
 
 FILE_NAME = "qpc-server.toml"
 FILE_MAX_BYTES = 1 << 20
 SYSTEM_DIRECTORY = Path("/etc/quicprochat")
-LIST_MAX_BYTES = 64 << 20
-"""Of a list of keys: half a million with a note behind each."""
 COUNT_MAX = 1_000_000_000
 SIZE_MAX = 1 << 50
 DOMAIN_MAX_BYTES = 255
@@ -106,7 +104,7 @@ def _find_file(given: str, home: Path) -> Path | None:
 
 def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, str]]]:
     try:
-        document = tomllib.loads(_read(path, FILE_MAX_BYTES).decode())
+        document = tomllib.loads(read_bounded(path, FILE_MAX_BYTES).decode())
     except UnicodeDecodeError:
         raise LocalError(f"{path} is not valid UTF-8") from None
     except tomllib.TOMLDecodeError as error:
@@ -130,17 +128,6 @@ def _nearest(key: str) -> str:
     flags = {option.flags[-1].lstrip("-").replace("-", "_"): option.key for option in OPTIONS}
     near = difflib.get_close_matches(key, [*BY_KEY, *flags, *TABLES], n=1, cutoff=0.5)
     return f"did you mean {flags.get(near[0], near[0])}?" if near else "all keys: qpc-server --help"
-
-
-def _read(path: Path, limit: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
-    except OSError as error:
-        raise UnavailableError(f"{path} cannot be read: {error.strerror}") from error
-    if len(data) > limit:
-        raise LocalError(f"{path} has more than {limit} bytes; that is no file of ours")
-    return data
 
 
 _TYPES: dict[Kind, tuple[tuple[type, ...], str]] = {
@@ -267,25 +254,3 @@ def _check_whole(config: Config) -> None:
         raise LocalError(
             f"metrics_listen is {metrics}, which others can reach: use 127.0.0.1, or set metrics_anywhere if they may"
         )
-
-
-def read_keys(path: Path | None) -> frozenset[PeerKey]:
-    """Read a list of keys: one a line, then anything; lines that begin with # are remarks.
-
-    Raises: LocalError with the line's number, UnavailableError.
-    """
-    if path is None:
-        return frozenset()
-    found = set()
-    for number, line in enumerate(_read(path, LIST_MAX_BYTES).decode("utf-8", "replace").splitlines(), 1):
-        word = line.split("#")[0].split(maxsplit=1)[:1]
-        if not word:
-            continue
-        try:
-            key = bytes.fromhex(word[0])
-        except ValueError:
-            key = b""
-        if len(key) != KEY_BYTES or len(word[0]) != 2 * KEY_BYTES:
-            raise LocalError(f"{path}, line {number}: a key has {2 * KEY_BYTES} hexadecimal digits")
-        found.add(PeerKey(key))
-    return frozenset(found)

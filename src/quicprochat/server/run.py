@@ -15,12 +15,13 @@ from quicprochat.adapters import rpc
 from quicprochat.adapters.system import monotonic_us
 from quicprochat.adapters.systemd import Notifier
 from quicprochat.console.errors import OK
+from quicprochat.console.files import read_keys
 from quicprochat.console.text import SafeFormatter
 from quicprochat.core.address import Address
 from quicprochat.core.errors import QuicprochatError
 from quicprochat.core.gate import Limits
 from quicprochat.server.announce import Announcer
-from quicprochat.server.config import Config, read_keys
+from quicprochat.server.config import Config
 from quicprochat.server.control import Control
 from quicprochat.server.home_server import HomeServer, ServerOptions
 from quicprochat.server.members import Registration, Rules

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from quicprochat.console.files import read_keys
 from quicprochat.console.text import display_line, fields, plural, shown_time, wrapped
 from quicprochat.core.address import Address
-from quicprochat.server.config import Config, read_keys
+from quicprochat.server.config import Config
 from quicprochat.server.help import size
 from quicprochat.server.options import OPTIONS, Kind
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -90,7 +91,7 @@ class Relay:
         self._loop = asyncio.get_running_loop()
         try:
             self._server = await self._loop.create_server(
-                lambda: Session(self, self.entropy(frames.CHALLENGE_BYTES)), ip, port, backlog=256
+                lambda: Session(self, self.entropy(frames.CHALLENGE_BYTES)), sock=_socket(ip, port), backlog=256
             )
         except OSError as error:
             why = "another program has it" if error.errno == errno.EADDRINUSE else str(error.strerror)
@@ -240,3 +241,17 @@ class Relay:
         for session in tuple(self._sessions):
             session.check(now)
         self._sweep = self._loop.call_later(SWEEP_S, self._look)
+
+
+def _socket(ip: str, port: int) -> socket.socket:
+    """Bind a TCP socket; ``::`` takes IPv4 as well, which asyncio by itself would not."""
+    made = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if made.family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        made.bind((ip, port))
+    except OSError:
+        made.close()
+        raise
+    return made
