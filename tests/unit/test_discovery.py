@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import pytest
 
-from quicprochat.adapters.mdns import Interface
 from quicprochat.core.address import Address
 from quicprochat.core.announcement import SERVICE, Announcement, Found, Role
 from quicprochat.core.errors import UnavailableError
 from quicprochat.core.ids import PeerKey
+from quicprochat.core.network import Interface
 from quicprochat.core.time import Instant
 from quicprochat.p2p import discovery as module
 from quicprochat.p2p.discovery import DIAL_BURST, SERVERS_MAX, Discovery, on_link, usable

@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 from tests.labs import dns
 
-from quicprochat.adapters.mdns import Interface, Mdns, interfaces
+from quicprochat.adapters.interfaces import interfaces
+from quicprochat.adapters.mdns import Mdns
 from quicprochat.adapters.mdns.browser import ADDRESSES_MAX, PARTS_MAX
 from quicprochat.core.address import Address
 from quicprochat.core.announcement import SERVICE, Announcement, Found, Role
 from quicprochat.core.errors import UnavailableError
 from quicprochat.core.ids import PeerKey
+from quicprochat.core.network import Interface
 
 LOOPBACK = (Interface(1, "127.0.0.1", 8),)
 PATIENCE_S = 10.0

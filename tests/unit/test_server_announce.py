@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from quicprochat.adapters.mdns import Interface, Mdns, interfaces
+from quicprochat.adapters.interfaces import interfaces
+from quicprochat.adapters.mdns import Mdns
 from quicprochat.core.address import Address
 from quicprochat.core.announcement import Announcement, Found, Role
 from quicprochat.core.errors import UnavailableError
+from quicprochat.core.network import Interface
 from quicprochat.server import announce as module
 from quicprochat.server.announce import RETRIES, Announcer, reachable_at
 

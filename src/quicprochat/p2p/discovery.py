@@ -13,12 +13,14 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from quicprochat.adapters.mdns import Interface, Mdns, interfaces
+from quicprochat.adapters.interfaces import interfaces
+from quicprochat.adapters.mdns import Mdns
 from quicprochat.core.address import Address
 from quicprochat.core.announcement import Announcement, Found, Role
 from quicprochat.core.bucket import TokenBucket
 from quicprochat.core.errors import QuicprochatError, UnavailableError
 from quicprochat.core.ids import PeerKey
+from quicprochat.core.network import Interface
 from quicprochat.p2p.candidates import Candidate, Candidates
 from quicprochat.p2p.links import Links
 from quicprochat.p2p.views import ServerView

@@ -8,10 +8,12 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from quicprochat.adapters.mdns import Interface, Mdns, interfaces
+from quicprochat.adapters.interfaces import interfaces
+from quicprochat.adapters.mdns import Mdns
 from quicprochat.core.address import Address
 from quicprochat.core.announcement import Announcement, Found, Role
 from quicprochat.core.errors import QuicprochatError
+from quicprochat.core.network import Interface
 
 log = logging.getLogger("quicprochat.server.announce")
 

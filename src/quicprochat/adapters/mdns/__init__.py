@@ -1,6 +1,5 @@
-"""The local network: which interfaces there are, and who announces itself on them."""
+"""Who announces itself on the local network."""
 
 from quicprochat.adapters.mdns.browser import Listener, Mdns
-from quicprochat.adapters.mdns.interfaces import Interface, interfaces
 
-__all__ = ["Interface", "Listener", "Mdns", "interfaces"]
+__all__ = ["Listener", "Mdns"]

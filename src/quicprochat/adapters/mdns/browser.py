@@ -36,10 +36,10 @@ from zeroconf import (  # type: ignore[attr-defined]  # public, but for compatib
 )
 from zeroconf.asyncio import AsyncZeroconf
 
-from quicprochat.adapters.mdns.interfaces import Interface
 from quicprochat.core.address import Address
 from quicprochat.core.announcement import SERVICE, TXT_MAX_BYTES, Announcement, Found
 from quicprochat.core.errors import UnavailableError
+from quicprochat.core.network import Interface
 
 log = logging.getLogger("quicprochat.mdns")
 
