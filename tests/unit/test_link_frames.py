@@ -7,6 +7,7 @@ from itertools import product
 
 import pytest
 
+from quicprochat.core.address import Address
 from quicprochat.core.envelope import ENVELOPE_MAX_BYTES
 from quicprochat.core.errors import WireError
 from quicprochat.core.gate import Reason, Verdict
@@ -23,6 +24,7 @@ from quicprochat.core.link import (
     Result,
     decode_bye,
     decode_interest,
+    decode_observed,
     decode_record,
     decode_results,
     encode_bye,
@@ -44,13 +46,22 @@ def parsed(*pieces: bytes) -> list[tuple[int, bytes]]:
     return [found for piece in pieces for found in parser.feed(piece)]
 
 
+def test_an_observed_address_is_read_and_nothing_else() -> None:
+    for text in ("192.0.2.1:7000", "[2001:db8::1]:1"):
+        address = Address.parse(text)
+        assert decode_observed(address.encode()) == address
+        for wrong in (address.encode() + b"\0", address.encode()[:-1], b""):
+            with pytest.raises(WireError):
+                decode_observed(wrong)
+
+
 # --- frames
 
 
 def test_the_numbers_are_published() -> None:
     assert {kind.name: kind.value for kind in FrameType} == {
         "HELLO": 1, "PING": 2, "PONG": 3, "ENVELOPE": 4, "RESULTS": 5, "RECORD": 6, "BYE": 7, "BEAT": 8,
-        "INTEREST": 0x80,
+        "INTEREST": 0x80, "OBSERVED": 0x88,
     }  # fmt: skip
     assert {code.name: code.value for code in Goodbye} == {
         "LEAVING": 0, "PROTOCOL": 1, "VERSION": 2, "SILENT": 3, "DUPLICATE": 4, "BLOCKED": 5, "ABUSE": 6, "SLOW": 7,

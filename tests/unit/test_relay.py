@@ -16,9 +16,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
-from quicprochat.adapters.relay import Relay, RelayLimits, RelayStatus
 from quicprochat.adapters.relay.frames import FRAME_MAX_BYTES, PROTOCOLS, Frame, authenticated, challenge
-from quicprochat.adapters.relay.server import PER_KEY, WAITING_PER_HOST
+from quicprochat.adapters.relay.server import PER_KEY, WAITING_PER_HOST, Relay, RelayLimits, RelayStatus
 from quicprochat.core.errors import UnavailableError
 
 V2, V1 = PROTOCOLS

@@ -101,8 +101,9 @@ GLOBALS = (
            " port of the last run)", shown="IP:PORT"),
     Option(("--relay",), "iroh relay for peers that cannot reach each other directly", shown="URL"),
     Option(("--server",), "home server; this version connects to none", shown="HOST:PORT"),
-    Option(("--network",), "how far you want to be found: lan, community or internet; checked, but without effect"
-           " in this version: nothing leaves your networks", shown="MODE", choices=("lan", "community", "internet")),
+    Option(("--network",), "how far your node reaches: lan, local networks only and no question to DNS; community (the"
+           " default), also whatever you name, and relays of your community that have local addresses; internet, also"
+           " other relays that contacts name", shown="MODE", choices=("lan", "community", "internet")),
     Option(("--no-discovery",), "neither look for peers nor announce yourself on the local network (mDNS)", Value.FLAG),
     Option(("--quiet",), "look for peers on the local network without announcing yourself; who is found is linked, and"
            " learns your key", Value.FLAG),

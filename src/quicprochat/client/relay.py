@@ -8,7 +8,7 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
-from quicprochat.adapters.relay import Relay
+from quicprochat.adapters.relay.server import Relay
 from quicprochat.adapters.system import entropy
 from quicprochat.client.grammar import Request
 from quicprochat.client.settings import bind_address

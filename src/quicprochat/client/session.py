@@ -121,6 +121,7 @@ class Session:
 
     async def _start(self) -> None:
         from quicprochat.client.server import Server
+        from quicprochat.core.network import Network
         from quicprochat.p2p import Options, P2pNode
 
         s = self._settings
@@ -128,6 +129,7 @@ class Session:
             s.home,
             bind=s.bind,
             relay=s.relay,
+            network=Network(s.network),
             ephemeral=s.ephemeral,
             server=s.server,
             discovery=not s.no_discovery,

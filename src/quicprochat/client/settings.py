@@ -26,7 +26,7 @@ class Settings:
     bind: Address | None = None
     relay: str = ""
     server: str = ""
-    network: str = "lan"
+    network: str = "community"
     no_discovery: bool = False
     quiet: bool = False
     ephemeral: bool = False

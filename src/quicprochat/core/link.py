@@ -8,6 +8,7 @@
     RECORD  = age_ms 8 | record
     BYE     = code 1 | reason (UTF-8)
     PING, PONG, BEAT = empty
+    OBSERVED= address
     INTEREST= count 2 (0..256) | count * channel id 32, ascending
 
 Who the other end is, the transport has proved: its node key is its mesh key. Types of 0x80 and above may be skipped
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from itertools import pairwise
 
+from quicprochat.core.address import Address
 from quicprochat.core.envelope import ENVELOPE_MAX_BYTES
 from quicprochat.core.errors import WireError
 from quicprochat.core.gate import Reason, Verdict
@@ -58,6 +60,7 @@ class FrameType(IntEnum):
     BYE = 0x07
     BEAT = 0x08
     INTEREST = 0x80
+    OBSERVED = 0x88
 
 
 class Goodbye(IntEnum):
@@ -215,6 +218,14 @@ def encode_interest(channels: Sequence[ChannelId]) -> bytes:
     assert len(channels) <= INTEREST_MAX
     assert all(later > earlier for earlier, later in pairwise(channels))
     return len(channels).to_bytes(2, "big") + b"".join(channels)
+
+
+def decode_observed(body: bytes) -> Address:
+    """Read where a neighbour sees us. Raises: WireError."""
+    reader = Reader(body, "an observed address")
+    address = Address.decode(reader)
+    reader.end()
+    return address
 
 
 def decode_interest(body: bytes) -> tuple[ChannelId, ...]:

@@ -32,6 +32,8 @@ class Target:
     next_at: Instant
     delay_ms: int = FIRST_MS
     under_way: bool = False
+    attempts: int = 0
+    """Since it was last linked, or news came: which relay is tried next."""
 
 
 class Dialler:
@@ -52,8 +54,6 @@ class Dialler:
     def know(self, key: PeerKey, addresses: tuple[Address, ...], relay: str, *, contact: bool) -> None:
         """Learn, or learn anew, where a peer may be reached; news are tried at once."""
         old = self._targets.get(key)
-        if not addresses and not relay:
-            return
         if old is not None and (set(addresses), relay, contact) == (set(old.addresses), old.relay, old.contact):
             return
         if old is None:
@@ -83,7 +83,7 @@ class Dialler:
             self._soon(target)
 
     def _soon(self, target: Target) -> None:
-        target.delay_ms = FIRST_MS
+        target.delay_ms, target.attempts = FIRST_MS, 0
         target.next_at = Instant(self._instant() + int(FIRST_MS * self._jitter() / 2))
         self._wake.set()
 
@@ -120,6 +120,7 @@ class Dialler:
             ok = False
         finally:
             target.under_way = False
+            target.attempts += 1
             self._wake.set()
         if ok:
             target.delay_ms = FIRST_MS

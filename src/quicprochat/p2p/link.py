@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
+from quicprochat.core.address import Address
 from quicprochat.core.bucket import TokenBucket
 from quicprochat.core.errors import RemoteError, UnavailableError
 from quicprochat.core.events import (
@@ -31,6 +32,7 @@ from quicprochat.core.link import (
     Result,
     decode_bye,
     decode_interest,
+    decode_observed,
     decode_record,
     decode_results,
     encode_interest,
@@ -56,6 +58,8 @@ BATCHES_UNDER_WAY = 2
 STRANGER_BURST, STRANGER_PER_S = 2_000, 1_000
 """Envelopes of a neighbour who is no contact that are verified: a quarter of a small core at most (guess)."""
 RECORD_BURST, RECORD_PER_S = 64, 16
+OBSERVED_BURST, OBSERVED_PER_S = 8, 0.2
+"""Changes of our address that a neighbour tells us and we look at; it tells one a heartbeat at most."""
 INTEREST_BURST, INTEREST_PER_S = 32, 2
 """Changes of interest taken from a neighbour; a node of ours tells fewer (``posts.TELL_BURST``)."""
 
@@ -83,6 +87,10 @@ class LinkConnection(Protocol):
         """Return how many packets were received on it."""
         ...
 
+    def remote_address(self) -> tuple[str, int] | None:
+        """Return where the peer is; None while a relay carries the packets."""
+        ...
+
 
 class LinkOwner(Protocol):
     """What a link asks of its node."""
@@ -107,6 +115,10 @@ class LinkOwner(Protocol):
 
     async def check_all(self, envelopes: list[bytes]) -> list[Checked | Reject]:
         """Run the gate's first half, in a thread when there are many."""
+        ...
+
+    def observed(self, link: PeerLink, address: Address) -> None:
+        """The neighbour says where it sees us."""
         ...
 
     def open_record(self, data: bytes) -> PeerRecord:
@@ -149,6 +161,9 @@ class PeerLink:
         now = owner.instant()
         self._envelopes = TokenBucket(STRANGER_BURST, STRANGER_PER_S, now)
         self._records = TokenBucket(RECORD_BURST, RECORD_PER_S, now)
+        self._observations = TokenBucket(OBSERVED_BURST, OBSERVED_PER_S, now)
+        self._told: tuple[str, int] | None = None
+        """Where we said we see the neighbour."""
         self._interests = TokenBucket(INTEREST_BURST, INTEREST_PER_S, now)
         self._under_way = asyncio.Semaphore(BATCHES_UNDER_WAY)
         self._ending: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -234,6 +249,14 @@ class PeerLink:
                     return
                 case None:
                     pass
+            self._tell_observed()
+
+    def _tell_observed(self) -> None:
+        """Tell the neighbour where we see it: behind a NAT it cannot know."""
+        where = self._connection.remote_address()
+        if where is not None and where != self._told:
+            self._told = where
+            self.send(frame(FrameType.OBSERVED, Address(*where).encode()))
 
     async def _read(self) -> None:
         try:
@@ -272,6 +295,7 @@ class PeerLink:
         if not self._owner.link_ready(self, hello):
             raise RemoteError("another link to this peer is in use", code=Goodbye.DUPLICATE)
         self.ready = True
+        self._tell_observed()
 
     def _other(self, kind: int, body: bytes, out: list[Event]) -> None:
         match kind:
@@ -289,6 +313,9 @@ class PeerLink:
                 if not self._interests.take(self._owner.instant()):
                     raise RemoteError("too many changes of interest", code=Goodbye.ABUSE)
                 out.append(InterestArrived(self.id, decode_interest(body)))
+            case FrameType.OBSERVED:
+                if self._observations.take(self._owner.instant()):
+                    self._owner.observed(self, decode_observed(body))
             case FrameType.BYE:
                 code, reason = decode_bye(body)
                 raise UnavailableError(f"the peer said goodbye ({code}): {reason}")

@@ -17,6 +17,7 @@ from quicprochat.core.events import Event, LinkDown, LinkId, LinkUp, RecordArriv
 from quicprochat.core.gate import Checked, Reject, check
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.link import Goodbye, Hello, keep_new
+from quicprochat.core.reach import Source
 from quicprochat.core.record import PeerRecord, open_record
 from quicprochat.core.time import Instant
 from quicprochat.p2p.book import AddressBook
@@ -24,6 +25,7 @@ from quicprochat.p2p.dialler import Dialler, Target
 from quicprochat.p2p.driver import Driver
 from quicprochat.p2p.edge import Edge
 from quicprochat.p2p.link import CHECK_INLINE, ByteStream, PeerLink
+from quicprochat.p2p.reach import Reach
 
 log = logging.getLogger("quicprochat.link")
 
@@ -126,6 +128,8 @@ class Links:
         """The newest verified records of peers met in this run."""
         self.named: Callable[[PeerKey, str], None] = lambda key, name: None
         """Told what a peer calls itself, with every record that is news."""
+        self.reach: Reach | None = None
+        """Which addresses and relays may be used, and what peers say of ours; None takes all and asks nobody."""
         self.dialler = Dialler(self._dial, self.instant, jitter)
 
     # --- what the node and its callers ask
@@ -188,7 +192,9 @@ class Links:
     async def _dial(self, target: Target) -> bool:
         if self._banned(target.key) or target.key in self._book.identity.blocked():
             return False
-        return await self._connect(target.key, target.addresses, target.relay or None, DIAL_S)
+        relays = [target.relay] if self.reach is None else self.reach.relays(target.relay)
+        relay = relays[target.attempts % len(relays)] if relays else None
+        return await self._connect(target.key, target.addresses, relay or None, DIAL_S)
 
     async def meet(self, key: PeerKey, addresses: tuple[Address, ...]) -> bool:
         """Dial a peer, perhaps a stranger, where it was announced on the local network; return whether it is linked.
@@ -205,6 +211,8 @@ class Links:
 
     async def _connect(self, key: PeerKey, where: tuple[Address, ...], relay: str | None, timeout_s: float) -> bool:
         assert self._transport is not None
+        if self.reach is not None:
+            where = tuple(address for address in where if self.reach.allows(address))
         connection = await self._transport.connect(key, [(a.ip, a.port) for a in where], relay, timeout_s)
         ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._spawn(self._serve(connection, ready))
@@ -250,6 +258,8 @@ class Links:
         if entry is not None and entry.link is link:
             del self._by_peer[link.peer]
             self.dialler.lost(link.peer)
+            if self.reach is not None:
+                self.reach.lost(link.peer)
             self._news()
         if link.ready:
             self._driver.post(LinkDown(link.id))
@@ -302,6 +312,15 @@ class Links:
         self._news()
         return True
 
+    def observed(self, link: PeerLink, address: Address) -> None:
+        """Believe a contact that says where it sees us; nobody else."""
+        if self.reach is not None and self.trusted(link.peer):
+            self.reach.observed(link.peer, address)
+
+    def relayed(self) -> bool:
+        """Say whether a link depends on a relay."""
+        return any(entry.connection.relayed() for entry in self._by_peer.values())
+
     def want(self, peer: PeerKey) -> bool:
         """Dial a peer although it is no contact, because we have mail for it; return whether that is new."""
         if peer in self._wanted:
@@ -324,6 +343,8 @@ class Links:
         noted = contact.addresses if contact else ()
         addresses = tuple(dict.fromkeys((*((worked,) if worked else ()), *record.addresses, *noted)))
         relay = record.relay or (contact.relay if contact else "")
+        if self.reach is not None and self.trusted(record.key):
+            self.reach.named(relay, Source.CONTACT, record.key)
         self.dialler.know(record.key, addresses, relay, contact=self.trusted(record.key))
 
     async def check_all(self, envelopes: list[bytes]) -> list[Checked | Reject]:

@@ -62,6 +62,7 @@ from quicprochat.p2p.names import Names
 from quicprochat.p2p.options import Options
 from quicprochat.p2p.outgoing import Outgoing, uid_of
 from quicprochat.p2p.people import People
+from quicprochat.p2p.reach import Reach, check_relay
 from quicprochat.p2p.views import (
     ChannelView,
     PeerView,
@@ -108,6 +109,7 @@ class P2pNode:
         self._stop = asyncio.Event()
         self._endpoint: Any = None
         self._discovery: Discovery | None = None
+        self._reach: Reach | None = None
         self._disk_low = False
         self.alarms: list[Alarm] = []
 
@@ -191,7 +193,9 @@ class P2pNode:
         if not self._network or find_spec("iroh") is None:
             return
         from quicprochat.adapters.iroh import Endpoint  # the extra: everything else works without it
+        from quicprochat.adapters.relay.probe import answers
 
+        check_relay(self._options.relay, self._options.network)
         stored = self._store.value(PORT_KEY)
         bind = self._options.bind
         relay = self._options.relay or None
@@ -204,6 +208,10 @@ class P2pNode:
                 raise
             # Only the port of the last run is taken: any other serves as well, and records tell the peers.
             self._endpoint = await Endpoint.bind(seed, bind=None, relay_url=relay)
+        self._links.reach = self._reach = Reach(
+            self._endpoint, self._options.network, self._options.relay, self._links.instant, self._links.relayed,
+            self._reach_changed, answers,
+        )  # fmt: skip
         self._endpoint.on_address_change(self._addresses_changed)
         if self._options.discovery:
             from quicprochat.p2p.discovery import Discovery  # a tenth of a second to load
@@ -229,6 +237,8 @@ class P2pNode:
                 if self._endpoint is not None:
                     transport: Transport = self._endpoint
                     others.append(group.create_task(self._links.run(transport)))
+                if self._reach is not None:
+                    others.append(group.create_task(self._reach.run()))
                 if self._network:
                     others.append(group.create_task(self._account.run()))
                 if self._discovery is not None:
@@ -348,9 +358,16 @@ class P2pNode:
         return SelfChanged(self._book.identity.name, "", self._relay(), self.addresses())
 
     def _relay(self) -> str:
-        return (self._endpoint.relay() or self._options.relay) if self._endpoint is not None else ""
+        return self._reach.relay if self._reach is not None else ""
+
+    def _reach_changed(self) -> None:
+        """We are reachable elsewhere: peers are told, and those whom we could not reach are tried from there."""
+        self._driver.post(self._self_changed())
+        self._links.dialler.hurry()
 
     def _addresses_changed(self, _: object) -> None:
+        if self._reach is not None:
+            self._reach.network_changed()
         self._driver.post(self._self_changed())
         self._links.dialler.hurry()
         self._account.hurry()

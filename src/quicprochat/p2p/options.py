@@ -7,6 +7,7 @@ from pathlib import Path
 
 from quicprochat.core.address import Address
 from quicprochat.core.gate import Limits
+from quicprochat.core.network import Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Options:
     ephemeral: bool = False
     server: str = ""
     """A home server's host:port for this run; "" uses the one noted in the home, if any."""
+    network: Network = Network.COMMUNITY
     discovery: bool = False
     quiet: bool = False
     limits: Limits = field(default_factory=Limits)

@@ -136,6 +136,33 @@ class Endpoint:
         """Return the URL of the relay we can be reached through now, if any."""
         return None if self._raw is None else self._raw.addr().relay_url()
 
+    async def use_relay(self, url: str) -> None:
+        """Be reachable through this relay; iroh makes it the home relay if there is no other. Raises: LocalError."""
+        check_relay(url)
+        if self._raw is not None:
+            try:
+                await self._raw.insert_relay(iroh.RelayConfig(url=url, quic_port=None))
+            except IrohError as error:
+                raise translate(error, f"cannot use the relay {url}") from error.with_traceback(None)
+
+    async def drop_relay(self, url: str) -> None:
+        """Do not use this relay any more. iroh does not leave a dead one by itself."""
+        if self._raw is not None:
+            with suppress(IrohError):
+                await self._raw.remove_relay(url)
+
+    async def add_outside(self, address: SocketAddress) -> None:
+        """Tell peers this address too: somebody outside a NAT sees us there."""
+        if self._raw is not None:
+            with suppress(IrohError):
+                await self._raw.add_external_addr(format_address(address))
+
+    async def drop_outside(self, address: SocketAddress) -> None:
+        """Tell peers this address no more."""
+        if self._raw is not None:
+            with suppress(IrohError):
+                await self._raw.remove_external_addr(format_address(address))
+
     async def connect(
         self, key: bytes, addresses: Sequence[SocketAddress], relay_url: str | None, timeout_s: float
     ) -> Connection:
