@@ -33,7 +33,8 @@ def seen(n: int) -> Address:
     [
         ("10.1.2.3", True), ("172.31.0.1", True), ("172.32.0.1", False), ("192.168.9.9", True), ("100.64.0.1", True),
         ("100.128.0.1", False), ("169.254.7.7", True), ("8.8.8.8", False), ("fd00::1", True), ("fe80::1", True),
-        ("2001:db8:1::9", True), ("2001:db8:2::9", False), ("203.0.113.77", True), ("203.0.114.1", False), ("::1", True),
+        ("2001:db8:1::9", True), ("2001:db8:2::9", False), ("203.0.113.77", True), ("203.0.114.1", False),
+        ("::1", True),
     ],
 )  # fmt: skip
 def test_local_is_private_or_on_an_own_network(ip: str, local: bool) -> None:
@@ -137,12 +138,10 @@ def test_an_own_address_is_no_news() -> None:
 
 
 def test_liars_can_name_few_addresses() -> None:
-    outside = Outside()
-    for n in range(WITNESSES_MAX + 5):
+    outside, newest = Outside(), WITNESSES_MAX + 5
+    for n in range(newest):
         outside.witness(PeerKey(bytes([n]) * 32), seen(n + 1))
-    assert outside.addresses((), START) == [
-        seen(n) for n in range(WITNESSES_MAX + 5, WITNESSES_MAX + 5 - OUTSIDE_MAX, -1)
-    ]
+    assert outside.addresses((), START) == [seen(newest - n) for n in range(OUTSIDE_MAX)]
 
 
 def test_a_witness_is_believed_for_a_while_after_its_link() -> None:
