@@ -231,6 +231,9 @@ def test_outside_addresses_are_told_and_taken_back() -> None:
         await until(lambda: world.endpoint.outside == [("203.0.113.1", 1)])
         await until(lambda: world.changes == 1)
         world.reach.network_changed()  # which our own addition causes: no news
+        world.reach.observed(BOB, seen(3))
+        await until(lambda: sorted(world.endpoint.outside) == [("203.0.113.1", 1), ("203.0.113.1", 3)])
+        world.reach.observed(BOB, seen(2))
         world.reach.observed(ADA, seen(2))
         await until(lambda: world.endpoint.outside == [("203.0.113.1", 2)])
         world.endpoint.own = [("192.168.7.7", 4000)]

@@ -242,6 +242,7 @@ def route_object(route: RouteView, contact: Contact | None) -> Json:
         "hops": route.hops,
         "age_s": round(route.age_s, 3),
         "via": route.via,
+        "relayed": route.relayed,
     }
 
 

@@ -367,8 +367,7 @@ class Links:
             self.named(record.key, record.name)
             if len(self.cards) > CARDS_MAX:
                 del self.cards[next(key for key in self.cards if key not in self._by_peer)]
-            if record.key not in self._by_peer:
-                self.learn(record)
+            self.learn(record)
         return record
 
     def next_link_id(self) -> LinkId:

@@ -601,8 +601,8 @@ class P2pNode:
         for peer in sorted(self._links.linked()):
             found = self._links.describe(peer)
             if found is not None:
-                rtt = found[0].rtt_ms()
-                views.append(RouteView(peer, peer, max(1, round(rtt or 1)), 1, (now - found[1]) / 1_000, "direct"))
+                metric, age_s = max(1, round(found[0].rtt_ms() or 1)), (now - found[1]) / 1_000
+                views.append(RouteView(peer, peer, metric, 1, age_s, "direct", found[0].relayed()))
         return views + self._account.routes(self._links.linked())
 
     async def use_server(self, server: str, *, trust: bytes | None = None) -> ServerStanding:

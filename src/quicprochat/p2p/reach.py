@@ -79,9 +79,9 @@ class Reach:
         self._told: list[Address] = []
         self._using = ""
         self._asked: frozenset[str] = frozenset()
-        self._own: list[Address] = []
         self._wake = asyncio.Event()
         self._interfaces: tuple[Interface, ...] = interfaces()
+        self._own = self._own_addresses()
         if relay:
             self._relays.name(relay, Source.OWNER)
             self._relays.choose()
@@ -123,6 +123,8 @@ class Reach:
 
     def observed(self, peer: PeerKey, address: Address) -> None:
         """A trusted peer says where it sees us."""
+        """A trusted peer says where it sees us."""
+        log.debug("%s sees us at %s", peer.hex()[:8], address)
         self._outside.witness(peer, address)
         self._wake.set()
 
@@ -190,6 +192,7 @@ class Reach:
         for address in wanted:
             if address not in self._told:
                 await self._endpoint.add_outside((address.ip, address.port))
+        log.debug("seen from outside at %s", ", ".join(map(str, wanted)) or "no other address")
         self._told = wanted
         return True
 

@@ -47,7 +47,10 @@ class ServerView:
 
 @dataclass(frozen=True, slots=True)
 class RouteView:
-    """A way to a destination. ``metric`` is the link's cost: its round trip in milliseconds, at least 1."""
+    """A way to a destination. ``metric`` is the link's cost: its round trip in milliseconds, at least 1.
+
+    ``relayed``: the packets to the next hop go through a relay of iroh.
+    """
 
     destination: PeerKey
     next_hop: PeerKey
@@ -55,6 +58,7 @@ class RouteView:
     hops: int
     age_s: float
     via: str
+    relayed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

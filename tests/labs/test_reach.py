@@ -1,0 +1,138 @@
+"""Two houses behind NATs: through the community's relay where there is no other way, directly where physics allows.
+
+Each test prints how long it took to recover, so that whoever runs it alone (``-s``) sees that.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tests.integration.qpc import PROGRAM, environment
+from tests.labs.houses import HUB, SPARE, Houses, houses
+from tests.labs.machine import Machine, until
+from tests.labs.veth import needs_root
+
+pytestmark = [pytest.mark.lab, needs_root]
+pytest.importorskip("iroh", reason="needs the extra [mesh]")
+
+RESUMED_S = 10.0
+"""Any single failure is over after so long (docs/labs.md)."""
+
+
+class Relay:
+    """``qpc relay`` on a machine of the public segment."""
+
+    def __init__(self, namespace: str, ip: str) -> None:
+        self.url = f"http://{ip}:7002"
+        self._command = ["ip", "netns", "exec", namespace, sys.executable, "-W", "error", "-c", PROGRAM, "relay"]
+        self._command += ["--listen", f"{ip}:7002"]
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True, env=environment())
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline().startswith("ready")
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+
+class Lab:
+    """The houses with a node each, and what stands on the street."""
+
+    def __init__(self, names: Houses, tmp: Path) -> None:
+        self.names = names
+        self.a, self.b, self.hub = (
+            Machine(name, tmp / home) for name, home in ((names.a, "a"), (names.b, "b"), (names.hub, "hub"))
+        )
+        self.relay, self.spare = Relay(names.hub, HUB), Relay(names.spare, SPARE)
+
+    def acquaint(self) -> None:
+        """Make contacts of the two houses, with the relay in their tickets."""
+        self.a.qpc("add", self.b.qpc("identity")["ticket"], "--name", "bob")
+        self.b.qpc("add", self.a.qpc("identity")["ticket"], "--name", "ada")
+        until(lambda: self.a.linked(self.b.key))
+
+    def reflect(self) -> None:
+        """Put a node on the street and make both houses trust it: it sees them from outside."""
+        self.hub.start("--no-discovery", "--bind", "0.0.0.0:4433")
+        for machine in (self.a, self.b):
+            machine.qpc("add", self.hub.qpc("identity")["ticket"], "--name", "hub")
+
+    def relayed(self) -> bool | None:
+        """Say whether a's link to b goes through a relay; None while there is no link."""
+        ways = {route["name"]: route["relayed"] for route in self.a.qpc("mesh", "route")}
+        return ways.get("bob")
+
+    def exchange(self, text: str, patience_s: float = RESUMED_S) -> float:
+        """Send both ways until both are delivered; return how long that took."""
+        began = time.monotonic()
+        for machine, name in ((self.a, "bob"), (self.b, "ada")):
+            left = str(max(1.0, patience_s - (time.monotonic() - began)))
+            sent = machine.qpc("send", name, text, "--wait", "delivered", "--timeout", left)
+            assert sent["state"] == "delivered"
+        return time.monotonic() - began
+
+    def nothing_twice(self, *texts: str) -> None:
+        for machine in (self.a, self.b):
+            assert sorted(line["text"] for line in machine.inbox()) == sorted(texts)
+
+
+@contextmanager
+def lab(tmp: Path, *options: str, symmetric_a: bool = False, symmetric_b: bool = False) -> Iterator[Lab]:
+    with houses(symmetric_a=symmetric_a, symmetric_b=symmetric_b) as names:
+        made = Lab(names, tmp)
+        try:
+            made.relay.start()
+            for machine in (made.a, made.b):
+                machine.start("--relay", made.relay.url, "--no-discovery", *options)
+            made.acquaint()
+            yield made
+        finally:
+            made.relay.kill()
+            made.spare.kill()
+            for machine in (made.a, made.b, made.hub):
+                machine.stop()
+
+
+def told(what: str, seconds: float) -> None:
+    print(f"{what}: {seconds:.1f} s")
+
+
+def test_two_nats_talk_through_the_relay_and_directly_once_they_are_seen(tmp_path: Path) -> None:
+    with lab(tmp_path) as houses:
+        told("through the relay", houses.exchange("one"))
+        assert houses.relayed() is True
+        houses.reflect()
+        told("direct after", until(lambda: houses.relayed() is False))
+        houses.relay.kill()
+        told("without the relay", houses.exchange("two"))
+        houses.nothing_twice("one", "two")
+
+
+@pytest.mark.parametrize("both", [False, True], ids=["one symmetric", "both symmetric"])
+def test_a_symmetric_nat_stays_at_the_relay(tmp_path: Path, both: bool) -> None:
+    with lab(tmp_path, symmetric_a=True, symmetric_b=both) as houses:
+        houses.reflect()
+        until(lambda: houses.a.linked(houses.hub.key) and houses.b.linked(houses.hub.key))
+        told("through the relay", houses.exchange("one"))
+        assert houses.relayed() is True
+        houses.nothing_twice("one")
+
+
+def test_a_relay_that_is_killed_and_started_again_is_used_again(tmp_path: Path) -> None:
+    with lab(tmp_path) as houses:
+        houses.exchange("one")
+        houses.relay.kill()
+        houses.relay.start()
+        told("after the restart", houses.exchange("two"))
+        houses.nothing_twice("one", "two")
