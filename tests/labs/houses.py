@@ -42,7 +42,7 @@ def nft(namespace: str, rules: str) -> None:
 def masquerade(router: str, *, symmetric: bool) -> None:
     """Let a router put its own address on what leaves the house; a symmetric one takes a new port for each peer.
 
-    What comes from outside unasked is dropped, at its own doors too: an answer to it would take the port of the mapping.
+    What comes from outside unasked is dropped, at its own doors too: its trace would take the port of the mapping.
     """
     how = "masquerade fully-random" if symmetric else "masquerade"
     nft(
@@ -62,9 +62,9 @@ def drop(namespace: str, rule: str) -> None:
     nft(
         namespace,
         f"""table inet lab {{
-            chain fwd {{ type filter hook forward priority -10; {rule} drop; }}
-            chain in {{ type filter hook input priority -10; {rule} drop; }}
-            chain out {{ type filter hook output priority -10; {rule} drop; }}
+            chain through {{ type filter hook forward priority -10; {rule} drop; }}
+            chain inwards {{ type filter hook input priority -10; {rule} drop; }}
+            chain outwards {{ type filter hook output priority -10; {rule} drop; }}
         }}""",
     )
 
@@ -91,13 +91,8 @@ def houses(*, symmetric_a: bool = False, symmetric_b: bool = False) -> Iterator[
             sh("ip", "-n", name, "link", "set", "lo", "up")
         sh("ip", "-n", names.street, "link", "add", "br0", "type", "bridge")
         sh("ip", "-n", names.street, "link", "set", "br0", "up")
-        public = (
-            (names.hub, HUB),
-            (names.spare, SPARE),
-            (names.router_a, "203.0.113.10"),
-            (names.router_b, "203.0.113.20"),
-        )
-        for n, (name, ip) in enumerate(public):
+        routers = ((names.router_a, "203.0.113.10"), (names.router_b, "203.0.113.20"))
+        for n, (name, ip) in enumerate(((names.hub, HUB), (names.spare, SPARE), *routers)):
             cable(names.street, f"p{n}", name, "street")
             sh("ip", "-n", names.street, "link", "set", f"p{n}", "master", "br0")
             sh("ip", "-n", name, "addr", "add", f"{ip}/24", "dev", "street")

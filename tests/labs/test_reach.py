@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.integration.qpc import PROGRAM, environment
-from tests.labs.houses import HUB, SPARE, Houses, houses
+from tests.labs.houses import HUB, SPARE, Houses, drop, houses, pass_again
 from tests.labs.machine import Machine, until
 from tests.labs.veth import needs_root
 
@@ -88,13 +88,17 @@ class Lab:
 
 
 @contextmanager
-def lab(tmp: Path, *options: str, symmetric_a: bool = False, symmetric_b: bool = False) -> Iterator[Lab]:
+def lab(
+    tmp: Path, *options: str, symmetric_a: bool = False, symmetric_b: bool = False, two_relays: bool = False
+) -> Iterator[Lab]:
     with houses(symmetric_a=symmetric_a, symmetric_b=symmetric_b) as names:
         made = Lab(names, tmp)
         try:
             made.relay.start()
-            for machine in (made.a, made.b):
-                machine.start("--relay", made.relay.url, "--no-discovery", *options)
+            if two_relays:
+                made.spare.start()
+            for machine, relay in ((made.a, made.relay), (made.b, made.spare if two_relays else made.relay)):
+                machine.start("--relay", relay.url, "--no-discovery", *options)
             made.acquaint()
             yield made
         finally:
@@ -136,3 +140,62 @@ def test_a_relay_that_is_killed_and_started_again_is_used_again(tmp_path: Path) 
         houses.relay.start()
         told("after the restart", houses.exchange("two"))
         houses.nothing_twice("one", "two")
+
+
+def test_of_two_relays_one_may_die(tmp_path: Path) -> None:
+    """Each house is at a relay of its own, and knows the other's from its contact."""
+    with lab(tmp_path, "--network", "internet", two_relays=True) as houses:
+        houses.exchange("one")
+        houses.relay.kill()
+        told("over the other relay", houses.exchange("two"))
+        houses.spare.kill()
+        houses.relay.start()
+        told("and back", houses.exchange("three"))
+        houses.nothing_twice("one", "two", "three")
+
+
+def test_a_relay_that_falls_silent_is_left(tmp_path: Path) -> None:
+    """Packets to it vanish, as when a radio link dies: nobody is told."""
+    with lab(tmp_path, "--network", "internet", two_relays=True) as houses:
+        houses.exchange("one")
+        drop(houses.names.hub, "tcp dport 7002")
+        told("over the other relay", houses.exchange("two"))
+        pass_again(houses.names.hub)
+        houses.nothing_twice("one", "two")
+
+
+def test_a_direct_path_that_falls_silent_is_left_for_the_relay(tmp_path: Path) -> None:
+    with lab(tmp_path) as houses:
+        houses.reflect()
+        until(lambda: houses.relayed() is False)
+        houses.exchange("one")
+        drop(houses.names.router_a, "ip saddr 203.0.113.20 meta l4proto udp")
+        drop(houses.names.router_b, "ip saddr 203.0.113.10 meta l4proto udp")
+        told("over the relay", houses.exchange("two"))
+        pass_again(houses.names.router_a)
+        pass_again(houses.names.router_b)
+        told("direct again", until(lambda: houses.relayed() is False, 60.0))
+        houses.exchange("three")
+        houses.nothing_twice("one", "two", "three")
+
+
+def test_a_house_gets_another_address_in_mid_conversation(tmp_path: Path) -> None:
+    with lab(tmp_path) as houses:
+        houses.reflect()
+        until(lambda: houses.relayed() is False)
+        houses.exchange("one")
+        houses.a.ip("addr", "del", "192.168.1.2/24", "dev", "eth0")
+        houses.a.ip("addr", "add", "192.168.1.77/24", "dev", "eth0")
+        houses.a.ip("route", "add", "default", "via", "192.168.1.1")
+        told("after the change", houses.exchange("two"))
+        houses.nothing_twice("one", "two")
+
+
+def test_thirty_of_a_hundred_packets_are_lost_both_ways(tmp_path: Path) -> None:
+    with lab(tmp_path) as houses:
+        houses.reflect()
+        until(lambda: houses.relayed() is False)
+        drop(houses.names.router_a, "numgen random mod 100 < 30")
+        texts = [str(n) for n in range(5)]
+        told("five each way", sum(houses.exchange(text, 30.0) for text in texts))
+        houses.nothing_twice(*texts)
