@@ -103,6 +103,10 @@ class Attacked:
         self._process.stdin.write(f"{line}\n".encode())
         return self.heard()
 
+    def freeze(self) -> None:
+        """Let it do nothing more, as when the power is gone."""
+        self._process.send_signal(signal.SIGSTOP)
+
     def kill(self) -> None:
         """kill -9."""
         self._process.kill()

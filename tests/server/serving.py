@@ -127,6 +127,11 @@ if __name__ == "__main__":
     asked = json.loads(sys.argv[1])
     if "kill" in asked:
         be_mortal(*asked["kill"])
+    if asked.get("synchronous", "FULL") != "FULL":
+        # What the power-cut tests must see fail.
+        vars(home_server)["ServerStore"] = SimpleNamespace(
+            open=partial(ServerStore.open, synchronous=asked["synchronous"])
+        )
     for name, value in asked.get("patience", {}).items():
         # Times of the endpoint that a test has no time for.
         setattr(sys.modules[quic.Listener.__module__], name, value)
