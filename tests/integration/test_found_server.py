@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def test_the_prompt_asks_and_takes_no_for_an_answer(server: Server, ada: Person,
     at.until(lambda: any(row.startswith("> ") or row == ">" for row in at.emulator.rows), "the prompt")
     for times, (answer, outcome) in enumerate((("no", "was not confirmed"), ("yes", ": connected")), 1):
         at.enter("/mesh server village.example")
-        at.until(lambda times=times: at.emulator.shown.count(row) >= times, row)
+        at.until(partial(shown, at, row, times), row)
         at.until(lambda: at.emulator.rows[at.emulator.screen.cursor.y].startswith("yes/no>"), "the question")
         at.enter(answer)
         at.shows(outcome)
@@ -59,6 +60,10 @@ def test_the_prompt_asks_and_takes_no_for_an_answer(server: Server, ada: Person,
     at.enter("/quit")
     assert at.end() == 0
     assert ada.ask("server")["fingerprint"] in ("", server.fingerprint.hex())
+
+
+def shown(at: Sitting, row: str, times: int) -> bool:
+    return at.emulator.shown.count(row) >= times
 
 
 def test_a_script_is_not_asked(server: Server, ada: Person) -> None:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from tests.server.attacked import Attacked, Caller, calling
+from tests.server.attacked import Attacked, Caller, calling, until
 
 from quicprochat.adapters import rpc
 from quicprochat.core.envelope import MeshEnvelope
@@ -117,6 +117,11 @@ class Load:
                     continue
                 await reader.acknowledge(*found)
                 self.told.confirmed |= set(found)
+
+    async def more(self, count: int) -> None:
+        """Wait until so many more were promised."""
+        enough = len(self.told.stored) + count
+        await until(lambda: len(self.told.stored) > enough)
 
     async def drained(self) -> None:
         """Let the reader fetch until nothing is left."""

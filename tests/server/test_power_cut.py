@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tests.durability.disks import loop_disk
 from tests.durability.harness import free_port, seeded
-from tests.server.attacked import Attacked, run, until
+from tests.server.attacked import Attacked, run
 from tests.server.load import Load
 
 LIMITS = {"carried_bytes": 4 << 30, "share": 1.0, "per_pair": 10**6, "per_recipient": 10**6}
@@ -36,8 +36,7 @@ def cut_again_and_again(base: Path, kind: str, cuts: int, *, synchronous: str = 
             try:
                 for _ in range(cuts):
                     async with load.online():
-                        stored = len(load.told.stored)
-                        await until(lambda stored=stored: len(load.told.stored) > stored + BUSY)
+                        await load.more(BUSY)
                         await asyncio.sleep(dice.uniform(0, moment_s))  # not waiting for anything: the random moment
                         server.freeze()
                         disk.cut()
