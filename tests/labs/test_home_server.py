@@ -1,4 +1,9 @@
-"""A community's server on one switch with two people who are never on at the same time."""
+"""A community's server on one switch with two people who are never on at the same time.
+
+The switch is looked at with tshark where it is installed, else with tcpdump. ``make test`` installs tcpdump only:
+tshark brings 120 MB of dissectors, for this one lab. Both record the same packets, and what is looked for is searched
+for in their bytes; tshark searches what it dissected as well.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from tests.integration.qpc import environment
-from tests.labs.bridge import machines
+from tests.labs.bridge import machines, sh
 from tests.labs.machine import PATIENCE_S, Machine, until
 from tests.labs.veth import needs_root
 
@@ -37,7 +42,8 @@ class ServerMachine(Machine):
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(QPC_NO_DISCOVERY="0"),
         )  # fmt: skip
         assert self._server.stdout is not None
-        assert self._server.stdout.readline().startswith("ready")
+        word, _, self.fingerprint = self._server.stdout.readline().split()
+        assert word == "ready"
 
     def kill(self) -> None:
         self._server.send_signal(signal.SIGKILL)
@@ -63,25 +69,61 @@ def lab(tmp_path: Path) -> Iterator[tuple[ServerMachine, Machine, Machine]]:
             server.end()
 
 
-def connected(machine: Machine) -> bool:
-    return bool(machine.qpc("server")["connected"])
+class Capture:
+    """Records every packet that the switch passes on, of all that is said on UDP."""
+
+    def __init__(self, bridge: str, path: Path) -> None:
+        self.path = path
+        self._tool = next((tool for tool in ("tshark", "tcpdump") if shutil.which(tool)), None)
+        if self._tool is None:
+            pytest.skip("neither tshark nor tcpdump is installed")
+        path.touch(mode=0o666)  # tcpdump writes as a user of its own
+        options = ["-i", "br0", "-w", str(path), *(["-U", "-Z", "root"] if self._tool == "tcpdump" else ["-F", "pcap"])]
+        self._process = subprocess.Popen(
+            ["ip", "netns", "exec", bridge, self._tool, *options, *(["-f"] if self._tool == "tshark" else []), "udp"],
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert self._process.stderr is not None
+        said = ""
+        while not ("listening on" in said or "Capture started" in said):
+            line = self._process.stderr.readline()
+            assert line, said
+            said += line
+
+    def end(self) -> bytes:
+        """Stop, and return what was recorded."""
+        self._process.send_signal(signal.SIGINT)
+        self._process.communicate(timeout=PATIENCE_S)
+        return self.path.read_bytes()
+
+    def packets(self, expression: str) -> int | None:
+        """Return how many packets match a display filter; None without tshark."""
+        if self._tool != "tshark":
+            return None
+        found = sh("tshark", "-n", "-r", str(self.path), "-d", "udp.port==7000,quic", "-Y", expression)
+        return len(found.splitlines())
 
 
-@pytest.mark.parametrize("prelude", ["", WITHOUT_EXTRA], ids=["mesh", "without the extra"])
+def find_and_connect(a: Machine, server: ServerMachine) -> None:
+    """Find the server among the peers, and connect once its fingerprint is confirmed."""
+    until(lambda: any(found["server"] == SERVER for found in a.qpc("mesh", "peers")))
+    (found,) = [found for found in a.qpc("mesh", "peers") if found["server"] == SERVER]
+    assert found["certificate"] == server.fingerprint
+    pick = found["certificate"][:16]
+    unasked = a.run("mesh", "server", pick)
+    assert unasked.returncode == 4
+    assert f"--trust {server.fingerprint}" in unasked.stderr
+    assert a.qpc("server")["server"] == ""
+    assert a.qpc("mesh", "server", pick, "--trust", server.fingerprint)["connected"]
+
+
+@pytest.mark.parametrize("prelude", ["", WITHOUT_EXTRA], ids=["found on the network", "typed, without the extra"])
 def test_message_for_somebody_away_survives_the_servers_death(
     lab: tuple[ServerMachine, Machine, Machine], prelude: str, tmp_path: Path
 ) -> None:
     server, a, b = lab
     a.prelude = b.prelude = prelude
-    if not shutil.which("tcpdump"):
-        pytest.skip("tcpdump is not installed")
-    capture = tmp_path / "capture"
-    sniffer = subprocess.Popen(
-        server.command("tcpdump", "-i", "eth0", "-U", "-w", str(capture), "udp", "port", "7000"),
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert sniffer.stderr is not None
-    assert "listening" in sniffer.stderr.readline()
+    capture = Capture(server.name[:-1], tmp_path / "capture")
 
     b.start("--no-discovery")
     assert b.qpc("server", SERVER)["connected"]
@@ -89,9 +131,10 @@ def test_message_for_somebody_away_survives_the_servers_death(
     b.stop()
 
     a.start()
-    if not prelude:
-        until(lambda: any(found["server"] == SERVER for found in a.qpc("mesh", "peers")))
-    assert a.qpc("server", SERVER)["connected"]
+    if prelude:
+        assert a.qpc("server", SERVER)["connected"]
+    else:
+        find_and_connect(a, server)
     sent = a.qpc("send", key, SECRET, "--wait", "relayed", "--timeout", "15")
     assert (sent["state"], sent["protection"]) == ("relayed", "forward-secret")
     if not prelude:
@@ -99,16 +142,23 @@ def test_message_for_somebody_away_survives_the_servers_death(
         assert (route["destination"], route["via"]) == (key, "server")
 
     server.kill()
+    kept = [path.read_bytes() for path in server.home.iterdir() if path.name.startswith("server.db")]
+    assert any(bytes.fromhex(key) in data for data in kept), "the database is not where it is looked for"
+    assert not any(SECRET.encode() in data for data in kept)
     server.serve()
     b.start("--no-discovery")
     until(lambda: [line["text"] for line in b.inbox()] == [SECRET])
     until(lambda: a.qpc("trace", sent["id"])["state"] == "delivered", 40)
     assert len(b.inbox()) == 1
 
-    sniffer.terminate()
-    sniffer.communicate(timeout=PATIENCE_S)
-    assert len(capture.read_bytes()) > 2_000
-    for path in (capture, *server.home.iterdir()):
+    seen = capture.end()
+    assert b"_quicprochat" in seen, "what is said openly is not seen either"
+    assert SECRET.encode() not in seen
+    if capture.packets("udp") is not None:
+        assert capture.packets('frame contains "_quicprochat"')
+        assert capture.packets(f"quic && ip.addr == {SERVER.partition(':')[0]} && udp.port == 7000")
+        assert capture.packets(f'frame contains "{SECRET}"') == 0
+    for path in server.home.iterdir():
         if path.is_file():
             assert SECRET.encode() not in path.read_bytes(), path
 

@@ -87,9 +87,25 @@ class Attacked:
 
     def look(self, *, collect: bool = False) -> dict[str, int]:
         """Return its memory and its counts."""
+        return self.told("collect" if collect else "look")
+
+    def operator(self, command: str) -> list[dict[str, Any]]:
+        """Ask what an operator may ask."""
+        return list(self.told(command)["items"])
+
+    def clock(self, **machine: Any) -> int:
+        """Set the clocks of its machine; return its life clock."""
+        return int(self.told(f"clock {json.dumps(machine)}")["at"])
+
+    def told(self, line: str) -> dict[str, Any]:
+        """Give it a command; return its answer."""
         assert self._process.stdin is not None
-        self._process.stdin.write(b"collect\n" if collect else b"look\n")
+        self._process.stdin.write(f"{line}\n".encode())
         return self.heard()
+
+    def freeze(self) -> None:
+        """Let it do nothing more, as when the power is gone."""
+        self._process.send_signal(signal.SIGSTOP)
 
     def kill(self) -> None:
         """kill -9."""

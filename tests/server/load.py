@@ -14,8 +14,9 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from tests.server.attacked import Attacked, Caller, calling
+from tests.server.attacked import Attacked, Caller, calling, until
 
+from quicprochat.adapters import rpc
 from quicprochat.core.envelope import MeshEnvelope
 from quicprochat.core.errors import UnavailableError
 from quicprochat.core.gate import Verdict
@@ -40,11 +41,24 @@ class Ledger:
         """Ids that came after that."""
 
 
-class Load:
-    """Authors and a reader; :meth:`online` while the server lives."""
+class Inbox(rpc.home.Receiver.Server):  # type: ignore[misc]
+    """A receiver that has what is pushed, and confirms it."""
 
-    def __init__(self, server: Attacked) -> None:
+    def __init__(self, taken: Counter[bytes]) -> None:
+        self._taken = taken
+
+    async def deliver_context(self, context: Any) -> None:
+        ids = [Caller.id_of(bytes(one.envelope)) for one in context.params.deliveries]
+        self._taken.update(ids)
+        context.results.ids = ids
+
+
+class Load:
+    """Authors and a reader, who fetches or is ``pushed`` to; :meth:`online` while the server lives."""
+
+    def __init__(self, server: Attacked, *, pushed: bool = False) -> None:
         self.server = server
+        self.pushed = pushed
         self.told = Ledger()
         self._reader = Caller.of(seed := os.urandom(32))
         self._seed = seed
@@ -91,6 +105,9 @@ class Load:
 
     async def _read(self) -> None:
         async with calling(self.server, self._seed) as reader:
+            if self.pushed:
+                await rpc.Remote.ask(reader.session.subscribe(receiver=Inbox(self.told.taken)), "subscribing")
+                await reader.connection.ended()
             while True:
                 found = [one.id for one in await reader.fetch(limit=100)]
                 self.told.taken.update(found)
@@ -100,6 +117,11 @@ class Load:
                     continue
                 await reader.acknowledge(*found)
                 self.told.confirmed |= set(found)
+
+    async def more(self, count: int) -> None:
+        """Wait until so many more were promised."""
+        enough = len(self.told.stored) + count
+        await until(lambda: len(self.told.stored) > enough)
 
     async def drained(self) -> None:
         """Let the reader fetch until nothing is left."""

@@ -2,7 +2,8 @@
 and ``kill``, a moment and the how manieth, at which it kills itself.
 
 Commands come as lines on standard input: ``look`` answers with memory and counts, ``collect`` runs the garbage
-collector first; a process whose test is gone ends.
+collector first, ``status`` and ``users`` are the operator's; ``clock`` and JSON set the clocks of the ``machine`` that
+was asked for. A process whose test is gone ends.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from quicprochat.core.gate import Limits
 from quicprochat.p2p.driver import Driver
 from quicprochat.server import home_server
 from quicprochat.server.home_server import HomeServer, ServerOptions
+from quicprochat.server.operate import Operator
 
 
 def memory_kb() -> int:
@@ -50,7 +52,22 @@ def look(server: HomeServer) -> dict[str, Any]:
     }
 
 
-async def serve(server: HomeServer) -> None:
+async def obey(server: HomeServer, word: str, argument: str, machine: Any) -> None:
+    """Carry a command out, and answer."""
+    match word:
+        case "status" | "users":
+            say(items=[item async for item in Operator(server).perform(word, {})])
+        case "clock":
+            machine.set(**json.loads(argument))
+            await server.driver.settle([])  # a step: whatever is due at the new time is done
+            say(at=server.driver.now().at)
+        case _:
+            if word == "collect":
+                gc.collect()
+            say(**look(server))
+
+
+async def serve(server: HomeServer, machine: Any) -> None:
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     failed = asyncio.create_task(server.failed())
@@ -60,12 +77,10 @@ async def serve(server: HomeServer) -> None:
         if not line.done():
             line.cancel()
             break
-        word = (await line).strip()
+        word, _, argument = (await line).decode().strip().partition(" ")
         if not word:
             break
-        if word == b"collect":
-            gc.collect()
-        say(**look(server))
+        await obey(server, word, argument, machine)
     if failed.done():
         await failed
     failed.cancel()
@@ -81,11 +96,16 @@ async def main(settings: dict[str, Any]) -> int:
         connections=settings.get("connections", 10_000),
         disk_reserve_bytes=settings.get("disk_reserve_bytes", 1 << 20),
     )
+    machine = None
+    if "machine" in settings:
+        from tests.durability.worker import Machine
+
+        machine = Machine(**settings["machine"])
     async with rpc.running():
         try:
             async with HomeServer(options) as server:
                 say(port=server.address.port, fingerprint=server.fingerprint.hex())
-                await serve(server)
+                await serve(server, machine)
         except QuicprochatError as error:
             say(failed=type(error).__name__, text=str(error))
             return 3
@@ -107,6 +127,11 @@ if __name__ == "__main__":
     asked = json.loads(sys.argv[1])
     if "kill" in asked:
         be_mortal(*asked["kill"])
+    if asked.get("synchronous", "FULL") != "FULL":
+        # What the power-cut tests must see fail.
+        vars(home_server)["ServerStore"] = SimpleNamespace(
+            open=partial(ServerStore.open, synchronous=asked["synchronous"])
+        )
     for name, value in asked.get("patience", {}).items():
         # Times of the endpoint that a test has no time for.
         setattr(sys.modules[quic.Listener.__module__], name, value)

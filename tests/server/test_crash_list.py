@@ -373,6 +373,29 @@ def test_byte_by_byte_is_understood_and_holds_nobody_up(home: Path) -> None:
     run(scenario)
 
 
+def test_many_who_drip_hold_nobody_up_and_cost_no_more_than_they_sent(home: Path) -> None:
+    """Each says a byte now and then, of a call that never becomes whole; an hour of it is these few hundred bytes."""
+    words = HELLO + session_call(2, "batchEnqueue", envelopes=[bytes(60_000)])[:-8]
+
+    async def scenario() -> None:
+        with attacked(home) as server:
+            async with unharmed(server), AsyncExitStack() as stack:
+                drips = [await stack.enter_async_context(raw(server)) for _ in range(40)]
+                for one in drips[:20]:
+                    await one.write(HELLO)
+                before = server.look()["memory_kb"]
+                for n in range(300):
+                    for one in drips:
+                        start = len(HELLO) if one in drips[:20] else 0
+                        await one.write(words[start + n : start + n + 1])
+                    if n % 100 == 50:
+                        await serves(server)
+                assert not any(one.transport.is_closing() for one in drips)
+                assert server.look()["memory_kb"] - before < 40 * 200
+
+    run(scenario)
+
+
 def test_flood_of_forged_first_packets(home: Path) -> None:
     async def scenario() -> None:
         with attacked(home, patience={"HANDSHAKE_S": 1.0}) as server:

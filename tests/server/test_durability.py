@@ -59,12 +59,15 @@ def test_killed_two_hundred_times_loses_and_repeats_nothing(tmp_path: Path) -> N
     kill_again_and_again(tmp_path / "home", 200)
 
 
-def test_killed_between_receive_commit_acknowledge_and_push(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pushed", [False, True], ids=["fetched", "pushed"])
+def test_killed_between_receive_commit_acknowledge_and_push(tmp_path: Path, pushed: bool) -> None:
+    """What is pushed and confirmed is let go of in a commit too, and each of these moments comes for both."""
+
     async def scenario() -> None:
         server = Attacked(tmp_path / "home", port=free_port(), limits=ROOMY)
-        load = Load(server)
+        load = Load(server, pushed=pushed)
         try:
-            for kill in MOMENTS + ACCESSES:
+            for kill in MOMENTS + ([] if pushed else ACCESSES):
                 server.kill()
                 server.start(kill=kill)
                 async with load.online():

@@ -134,7 +134,8 @@ PEERS: list[dict[str, object]] = [
     {"public_key": "ab" * 32, "name": "bob", "contact": True, "linked": True, "last_seen": None,
      "addresses": ["192.0.2.1:51911", "[2001:db8::1]:51911"]},
     {"public_key": "cd" * 32, "name": "bob", "contact": False, "last_seen": None, "addresses": [], "looks_like": "bob"},
-    {"public_key": "", "role": "server", "domain": "mesh.example.org", "server": "mesh.example.org:7000"},
+    {"public_key": "", "role": "server", "domain": "mesh.example.org", "server": "mesh.example.org:7000",
+     "certificate": "ab" * 32},
 ]  # fmt: skip
 CHANNELS: list[dict[str, object]] = [
     {"topic": "bakery", "channel": "ab" * 32, "kind": "open", "posts": 12, "unread": 3},

@@ -30,6 +30,63 @@ def run(work: Callable[[Talk], Coroutine[Any, Any, None]], tmp_path: Path, **mor
     asyncio.run(inside())
 
 
+# --- questions
+
+
+def found(**more: Any) -> dict[str, Any]:
+    return {
+        "server": "192.0.2.1:7000", "domain": "village.example", "fingerprint": "ab" * 32,
+        "spoken": " ".join(["abab"] * 16), "known": False, **more,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("answer", "goes"), [("yes", True), ("Y", True), ("no", False), ("", False), ("yes sir", False)]
+)
+def test_the_first_use_of_a_found_server_asks(tmp_path: Path, answer: str, goes: bool) -> None:
+    async def work(talk: Talk) -> None:
+        talk.home.answers = {"announced": found(), "server": {"server": "192.0.2.1:7000", "domain": "",
+                             "standing": "connected", "fingerprint": "", "trouble": ""}}  # fmt: skip
+        await talk.enter("/server village.example")
+        await talk.shows("yes/no>")
+        assert talk.emulator.shown.count("abab abab abab abab") == 4
+        asked = [args for command, args in talk.home.asked if command == "server"]
+        assert asked == []
+        await talk.enter(answer)
+        await talk.shows("7000: connected" if goes else "was not confirmed")
+        asked = [args for command, args in talk.home.asked if command == "server"]
+        assert asked == ([{"server": "village.example", "trust": "ab" * 32}] if goes else [])
+
+    run(work, tmp_path)
+
+
+def test_a_line_typed_before_the_question_does_not_answer_it(tmp_path: Path) -> None:
+    async def work(talk: Talk) -> None:
+        talk.home.answers = {"announced": found()}
+        talk.home.answering.clear()
+        await talk.enter("/server village.example")
+        await talk.enter("yes")
+        talk.home.answering.set()
+        await talk.shows("yes/no>")
+        await talk.enter("no")
+        await talk.shows("was not confirmed")
+        await talk.shows("this line goes to nobody")  # what the yes became
+        assert not [args for command, args in talk.home.asked if command == "server"]
+
+    run(work, tmp_path)
+
+
+@pytest.mark.parametrize(("line", "known"), [("/server village.example", True), ("/server box.example:7000", False)])
+def test_a_known_server_and_a_typed_address_are_not_asked_about(tmp_path: Path, line: str, known: bool) -> None:
+    async def work(talk: Talk) -> None:
+        talk.home.answers = {"announced": found(known=known), "server": {"server": "x:1", "domain": "",
+                             "standing": "connected", "fingerprint": "", "trouble": ""}}  # fmt: skip
+        await talk.enter(line)
+        await talk.shows("x:1: connected")
+
+    run(work, tmp_path)
+
+
 # --- incoming
 
 

@@ -79,7 +79,9 @@ class SystemClock:
             ahead = leapt(self._mark, at, wall, trusted=trusted, boot_id=self._boot)
             self._base = Instant(self._base + ahead - at)
             at = ahead
-        if trusted:
+        # Of the trusted moments of a run the one is kept that makes the next outage shortest: where a time server was
+        # wrong for a while, and set the wall clock back, the way forward again must not pass for time that went by.
+        if trusted and (self._trusted is None or wall - at >= self._trusted[0] - self._trusted[1]):
             self._trusted = (wall, at)
         return Now(at, wall, trusted)
 

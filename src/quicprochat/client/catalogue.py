@@ -137,13 +137,18 @@ _ALL = (
     Command("peers", "list contacts, peers met or heard of, and who is on the local network", shape=Shape.LIST,
             options=(Option(("--scan",), "first wait so long for peers to be found", Value.SECONDS, "S"),)),
     Command("server", "connect to a home server, or show how you stand with it",
-            (Word("server", "<host:port>", required=False),), plain=True, network=True,
+            (Word("server", "<host:port|domain|digits>", required=False),), plain=True, network=True,
             options=(Option(("--off",), "have no home server any more", Value.FLAG),
-                     Option(("--trust",), "the server's fingerprint: accepted even if it had another before",
+                     Option(("--trust",), "the server's fingerprint, as its operator told you: accepted at the first"
+                            " use of an announced server, and of any server even if it had another before",
                             shown="HEX")),
             details="A home server keeps messages for you while you are away, and for others from you; it sees keys"
-            " and sizes, never text. It is remembered, and your node stays connected to it. The server's key is"
-            " remembered at the first visit; exit code 4: it has another now, and nothing was sent to it."),
+            " and sizes, never text. It is remembered, and your node stays connected to it. One that announces itself"
+            " on the local network (qpc mesh peers) is named by its domain, or by the first 8 digits of its fingerprint"
+            " or more; at its first use the prompt shows the fingerprint and asks, and a single command needs --trust,"
+            " for anybody there can announce anything. Of a server whose address you write the key is remembered at"
+            " the first visit. Exit code 4: nobody has confirmed the fingerprint yet, or who answers has another, and"
+            " nothing was sent."),
     Command("register", "become a user of your home server, or take a name there",
             (Word("name", "<name>", required=False),), plain=True, network=True,
             options=(Option(("--invite",), "the code that its operator gave you", shown="CODE"),),

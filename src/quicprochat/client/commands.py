@@ -36,6 +36,7 @@ from quicprochat.core.ids import PeerKey
 from quicprochat.core.receipt import State
 from quicprochat.core.store import Line, LineKind
 from quicprochat.p2p import P2pNode
+from quicprochat.p2p.announced import spoken
 from quicprochat.p2p.channels import NEW_KEY
 
 PAGE = 256
@@ -172,6 +173,15 @@ async def register(node: P2pNode, args: Args) -> Answer:
         raise LocalError("a name or an invitation is needed; write: qpc register NAME, or qpc register --invite CODE")
     name, domain = await node.register(name, invite)
     yield {"name": name, "domain": domain, "public_key": node.key.hex()}
+
+
+async def announced(node: P2pNode, args: Args) -> Answer:
+    """Show the announced server that is meant, for a person to decide; no command of its own, but a part of server."""
+    found = await node.find_server(args.text("server"))
+    yield {
+        "server": found.server, "domain": found.domain, "fingerprint": found.fingerprint.hex(),
+        "spoken": spoken(found.fingerprint), "known": found.known,
+    }  # fmt: skip
 
 
 def _fingerprint(text: str | None) -> bytes | None:
@@ -373,7 +383,8 @@ async def reached(node: P2pNode, args: Args) -> Answer:
 HANDLERS: dict[str, Callable[[P2pNode, Args], Answer]] = {
     command.__name__: command
     for command in (
-        identity, export, store, route, peers, server, add, verify, block, unblock, requests, accept, send, wait,
-        outbox, cancel, trace, inbox, listen, subscribe, unsubscribe, channels, broadcast, reached, watch, register,
+        identity, export, store, route, peers, server, announced, add, verify, block, unblock, requests, accept, send,
+        wait, outbox, cancel, trace, inbox, listen, subscribe, unsubscribe, channels, broadcast, reached, watch,
+        register,
     )
 }  # fmt: skip

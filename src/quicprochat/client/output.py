@@ -95,7 +95,7 @@ def _peer(item: Json, addresses: int | None = None, *, news: bool = True) -> str
     """Return a peer with so many of its addresses; ``news`` is how it stands with us, or when it was seen."""
     if item.get("role") == "server":
         domain = f"{display_line(item['domain'], 64):<24}  " if addresses is None else ""
-        return f"{'(home server)':<16}  {item['public_key'][:16]:<16}  {domain}{display_line(item['server'])}"
+        return f"{'(home server)':<16}  {item.get('certificate', '')[:16]:<16}  {domain}{display_line(item['server'])}"
     # A name that a peer gave itself is no more than a claim, and is shown as one.
     shown = display_line(item["name"], 64).strip()
     claimed = f"({shown})" if shown else "-"
@@ -126,9 +126,14 @@ def _added(item: Json) -> str:
     return f"{_peer_name(item, 'public_key')} is a contact now (key {item['public_key'][:16]}…)"
 
 
+def fingerprint_rows(spoken: str) -> str:
+    """Return the groups of a fingerprint in rows of four."""
+    digits = spoken.split(" ")
+    return "\n".join("  " + " ".join(digits[n : n + 4]) for n in range(0, len(digits), 4))
+
+
 def _verified(item: Json) -> str:
-    digits = item["fingerprint"].split(" ")
-    rows = "\n".join("  " + " ".join(digits[n : n + 4]) for n in range(0, len(digits), 4))
+    rows = fingerprint_rows(item["fingerprint"])
     word = "verified" if item["verified"] else "not verified yet: compare these digits with theirs"
     return f"{_contact_name(item)}: {word}\n{rows}"
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 from quicprochat.client.catalogue import COMMANDS, Shape
 from quicprochat.client.errors import OK, CallError
 from quicprochat.client.extra import mesh_installed
 from quicprochat.client.grammar import Request
-from quicprochat.client.output import display_line, empty, human, plural, table
+from quicprochat.client.output import display_line, empty, fingerprint_rows, human, plural, table
 from quicprochat.client.qr import qr_content, qr_text
 from quicprochat.client.session import Session
 from quicprochat.client.socket import Json
@@ -42,11 +43,19 @@ def need_mesh(request: Request) -> None:
         raise LocalError(f"this needs the mesh: {INSTALL}", code="unsupported")
 
 
-class Performer:
-    """Carries out requests on a session; its answers are JSON, or lines for a person."""
+Confirm = Callable[[str], Awaitable[bool]]
+"""Shows a person a question, and says whether the answer was yes."""
 
-    def __init__(self, session: Session, out: Writes, *, as_json: bool) -> None:
+
+class Performer:
+    """Carries out requests on a session; its answers are JSON, or lines for a person.
+
+    ``confirm`` is None where nobody can be asked.
+    """
+
+    def __init__(self, session: Session, out: Writes, *, as_json: bool, confirm: Confirm | None = None) -> None:
         self._session = session
+        self._confirm = confirm
         self._out = out
         self._json = as_json
         self._open: deque[str] = deque(maxlen=OPEN_MAX)
@@ -60,6 +69,8 @@ class Performer:
             return await self._cancel(request)
         if command == "broadcast":
             return await self._broadcast(request)
+        if command == "server":
+            request = await self._confirmed(request)
         shape = COMMANDS[command].shape
         if shape is Shape.STREAM:
             await self.stream(command, request.args)
@@ -83,6 +94,28 @@ class Performer:
                     f"again: qpc mesh subscribe {item['topic']}"
                 )
         return OK
+
+    async def _confirmed(self, request: Request) -> Request:
+        """Ask at the first use of a server that announces itself; return the request with what was confirmed.
+
+        Raises: CallError when the answer was no.
+        """
+        wanted = request.args.get("server", "")
+        if self._confirm is None or not wanted or ":" in wanted or {"trust", "off"} & request.args.keys():
+            return request
+        found = await self._session.ask("announced", {"server": wanted})
+        if found["known"]:
+            return request
+        where = display_line(found["server"])
+        question = (
+            f"{where} announces itself as a home server{_of(found['domain'])}. Its fingerprint:\n"
+            f"{fingerprint_rows(found['spoken'])}\n"
+            "Anybody on this network can announce anything. Compare this with what the\n"
+            "operator reads to you (qpc-server status). Is it the same?"
+        )
+        if not await self._confirm(question):
+            raise CallError(f"{where} was not confirmed; nothing was sent to it, and nothing has changed", "untrusted")
+        return replace(request, args={**request.args, "trust": found["fingerprint"]})
 
     async def show(self, command: str, item: Json) -> None:
         """Write one object out."""
@@ -235,6 +268,10 @@ class Performer:
         if self._open:
             fate = f"lost: {LOST}" if self._session.loses_messages else "kept until a node runs on this home again"
             say(f"not delivered: {plural(len(self._open), 'message')}, {fate}")
+
+
+def _of(domain: str) -> str:
+    return f" of {display_line(domain, 64)}" if domain else ""
 
 
 def _typed_name(peer: Json) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import suppress
+from functools import partial
 
 from quicprochat import __version__
 from quicprochat.client.errors import OK
@@ -26,6 +27,7 @@ from quicprochat.client.prompt.words import (
     Quit,
     Run,
     Say,
+    is_yes,
     moves,
     understand,
 )
@@ -35,6 +37,7 @@ from quicprochat.client.stdio import STDIN, STDOUT, Lines, Output
 from quicprochat.core.errors import QuicprochatError, StoreError
 
 PROMPT = "> "
+ANSWER = "yes/no> "
 
 
 class Screen:
@@ -72,20 +75,35 @@ async def repl(settings: Settings) -> int:
     """Read and carry out lines until ``/quit`` or the end of input. Raises: QuicprochatError."""
     screen = Screen()
     async with Session(settings, stays=True, network=True) as session:
-        performer = Performer(session, screen, as_json=settings.json)
+        lines = Lines()
+        # A script's next line is no answer: only a person at a terminal is asked.
+        ask = partial(_ask, screen, lines) if screen.terminal and not settings.json else None
+        performer = Performer(session, screen, as_json=settings.json, confirm=ask)
         if screen.terminal:
             me = await session.ask("identity", {})
             name = display(me["name"]) or me["public_key"][:16]
             say(f"qpc {__version__}: you are {name}. /help shows the commands, /quit leaves.")
         incoming = asyncio.create_task(performer.stream("listen", {}))
         try:
-            return await _Talk(session, screen, performer, settings).converse(incoming)
+            return await _Talk(session, screen, performer, settings).converse(lines, incoming)
         except BrokenPipeError:
             return OK
         finally:
             incoming.cancel()
             with suppress(asyncio.CancelledError, QuicprochatError, BrokenPipeError):
                 await incoming
+
+
+async def _ask(screen: Screen, lines: Lines, question: str) -> bool:
+    """Show a question, and take the next line for its answer; the end of input is a no."""
+    before, screen.ready = screen.ready, ANSWER
+    try:
+        await screen.write(f"{question}\n")
+        await screen.prompt()
+        return is_yes(await anext(lines, ""))
+    finally:
+        screen.typed()
+        screen.ready = before
 
 
 class _Talk:
@@ -98,10 +116,9 @@ class _Talk:
         self._json = settings.json
         self._current: Conversation | None = None
 
-    async def converse(self, incoming: asyncio.Task[None]) -> int:
+    async def converse(self, lines: Lines, incoming: asyncio.Task[None]) -> int:
         """Read and carry out lines until the end; return the exit code. Raises: QuicprochatError."""
         worst = OK
-        lines = Lines()
         while True:
             await self._screen.prompt()
             line = asyncio.ensure_future(anext(lines))

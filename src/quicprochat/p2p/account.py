@@ -49,6 +49,7 @@ class Account:
         self._news = news
         self._jitter = jitter
         self._server = ""
+        self._announced: bytes | None = None
         self._changed = asyncio.Event()
         self._moved = asyncio.Event()
         self._link: HomeLink | None = None
@@ -128,12 +129,40 @@ class Account:
                 tx.set_value(PIN_PREFIX + server, trust)
 
         await self._driver.call(note)
-        if server != self._server or trust is not None:
-            self._server = server
-            self._link = None
-            self._changed.set()
+        if server != self._server or trust is not None or self._announced is not None:
+            self._turn_to(server)
         elif self._link is not None:
             self._link.hurry()
+
+    async def pin(self, server: str) -> bytes | None:
+        """Return the fingerprint under which a server is known here."""
+        return await self._driver.read(lambda tx: tx.value(PIN_PREFIX + server))
+
+    async def pick(self, server: str, fingerprint: bytes) -> None:
+        """Make an announced server the home server, if who answers there has the fingerprint that a person confirmed.
+
+        Nothing is remembered of it otherwise, and the server from before is home again: an announcement is anybody's
+        word, also on the address of a server that is somebody else's. Raises: UntrustedError, UnavailableError.
+        """
+        before = self._server
+        self._turn_to(server, fingerprint)
+        link: HomeLink | None = None
+        try:
+            await self.settled()
+            link = self._link if self._announced is fingerprint else None
+        finally:
+            if self._announced is fingerprint:
+                self._announced = None
+                if link is None or link.fingerprint is None:
+                    self._turn_to(before)
+        if link is None:
+            raise UnavailableError("another home server was chosen meanwhile")
+        if link.fingerprint is None:
+            raise link.trouble or UnavailableError(f"{server} could not be reached; nothing is remembered of it")
+
+    def _turn_to(self, server: str, announced: bytes | None = None) -> None:
+        self._server, self._announced, self._link = server, announced, None
+        self._changed.set()
 
     async def find_name(self, name: str) -> PeerKey:
         """Return whose name this is at the server. Raises: LocalError with the server's code; UnavailableError."""
@@ -203,15 +232,20 @@ class Account:
         from quicprochat.adapters import quic
         from quicprochat.p2p.home_link import HomeLink, Visit
 
-        server = self._server
-        pin = await self._driver.read(lambda tx: tx.value(PIN_PREFIX + server))
+        server, announced = self._server, self._announced
+        pin = await self.pin(server)
 
         async def keep_pin(fingerprint: bytes) -> None:
+            def note(tx: MeshStore) -> None:
+                tx.set_value(PIN_PREFIX + server, fingerprint)
+                if announced is not None:
+                    tx.set_value(SERVER_KEY, server.encode())
+
             log.warning("first visit to %s: its fingerprint is %s", server, fingerprint.hex())
-            await self._driver.call(lambda tx: tx.set_value(PIN_PREFIX + server, fingerprint))
+            await self._driver.call(note)
 
         credentials = quic.Credentials(*quic.self_signed(self._seed, "quicprochat", 1))
-        visit = Visit(*split_server(server), credentials, pin, keep_pin)
+        visit = Visit(*split_server(server), credentials, pin, keep_pin, announced)
         return HomeLink(visit, self._links, self._own_record, self._standing_changed, self._jitter)
 
     def _standing_changed(self) -> None:

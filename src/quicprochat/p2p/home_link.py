@@ -94,8 +94,8 @@ class HomeOwner(Protocol):
 class Visit:
     """Where to go, who we are there, and whom we expect.
 
-    ``pin`` is the server's fingerprint, None before the first visit; ``keep_pin`` makes it durable then, before
-    anything is handed over.
+    ``pin`` is the server's fingerprint, None before the first visit; ``announced`` is the one that alone may answer at
+    the first visit, None for any. ``keep_pin`` makes it durable then, before anything is handed over.
     """
 
     host: str
@@ -103,6 +103,13 @@ class Visit:
     credentials: quic.Credentials
     pin: bytes | None
     keep_pin: Callable[[bytes], Awaitable[None]]
+    announced: bytes | None = None
+
+    def check(self, known: bytes | None) -> quic.Check:
+        """Return what decides inside the handshake who may answer; ``known`` is the fingerprint of an earlier visit."""
+        if known is not None:
+            return quic.pinned(known)
+        return quic.anybody if self.announced is None else quic.announced(self.announced)
 
 
 class HomeLink:
@@ -252,8 +259,8 @@ class HomeLink:
 
     async def _visit(self) -> None:
         """One connection, from its beginning to its end. Raises: QuicprochatError that says why it ended."""
-        check = quic.anybody if self.fingerprint is None else quic.pinned(self.fingerprint)
         plan = self._plan
+        check = plan.check(self.fingerprint)
         connection = await quic.connect((plan.host, plan.port), ALPN, plan.credentials, check, CONNECT_S)
         self._connection = connection
         serving: asyncio.Task[None] | None = None

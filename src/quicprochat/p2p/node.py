@@ -47,6 +47,7 @@ from quicprochat.core.memory import MemoryStore
 from quicprochat.core.node import Node
 from quicprochat.core.receipt import State
 from quicprochat.core.store import Line, LineKind, MeshStore, Scope, Sent
+from quicprochat.p2p import announced
 from quicprochat.p2p.account import Account
 from quicprochat.p2p.book import AddressBook
 from quicprochat.p2p.candidates import Candidate
@@ -608,10 +609,19 @@ class P2pNode:
     async def use_server(self, server: str, *, trust: bytes | None = None) -> ServerStanding:
         """Make ``host:port`` the home server, "" none; return how we stand with it once it was tried.
 
-        ``trust`` is the fingerprint to accept in place of one pinned before. Raises: LocalError.
+        A text without a colon means one that announces itself, see :meth:`find_server`. ``trust`` is the fingerprint to
+        accept: of an announced server for the first time, else in place of one pinned before.
+        Raises: LocalError; with code ``untrusted`` for an announced server that nobody has confirmed.
         """
-        await self._account.use(server, trust=trust)
+        if server and ":" not in server:
+            await announced.pick(server, await self.find_server(server), trust, self._account)
+        else:
+            await self._account.use(server, trust=trust)
         return await self._account.settled() if self._network else self._account.standing()
+
+    async def find_server(self, text: str) -> announced.Choice:
+        """Return the announced server that a domain, or the beginning of a fingerprint, means. Raises: LocalError."""
+        return await announced.find(text, self.servers if self._discovery is not None else None, self._account)
 
     async def register(self, name: str = "", invite: str = "") -> tuple[str, str]:
         """Become a user of the home server, or bind a name to our key there; return the name and the domain.

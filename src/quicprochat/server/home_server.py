@@ -24,7 +24,7 @@ from quicprochat.core.ids import PeerKey
 from quicprochat.core.store import MeshStore
 from quicprochat.core.time import Now
 from quicprochat.p2p.driver import CLOCK_KEY, Driver
-from quicprochat.server.members import Members, Rules
+from quicprochat.server.members import IDLE_MS, Members, Rules
 from quicprochat.server.meter import Meter
 from quicprochat.server.queue import Queue
 from quicprochat.server.service import HomeService
@@ -100,9 +100,9 @@ class HomeServer:
         self._failed = asyncio.get_running_loop().create_future()
         clock = SystemClock(self.store.value(CLOCK_KEY))
         self.members = Members(self.options.rules)
-        self.driver = Driver(Upkeep(self._forget_idle), self.store, clock, lambda _: None)
+        self.driver = Driver(Upkeep(self._forget_idle, IDLE_MS), self.store, clock, lambda _: None)
         self.meter = Meter(lambda: self.driver.now().at)
-        self.started = self.driver.now()
+        self._started = asyncio.get_running_loop().time()
         crypto = SodiumCrypto(entropy)
         try:
             self._look_at_disk(at_start=True)
@@ -136,6 +136,11 @@ class HomeServer:
     def address(self) -> Address:
         """Where it listens."""
         return Address(*self.listener.address)
+
+    @property
+    def uptime_s(self) -> int:
+        """How long it has run; not by the life clock, which may leap over an outage long after the start."""
+        return int(asyncio.get_running_loop().time() - self._started)
 
     @property
     def sessions(self) -> frozenset[PeerKey]:

@@ -84,12 +84,17 @@ class Operator:
         return {
             "public_key": user.key.hex(),
             "name": user.name,
-            "first_seen": rfc3339(user.first_seen),
-            "last_seen": rfc3339(user.last_seen),
+            "first_seen": _seen(user.first_seen),
+            "last_seen": _seen(user.last_seen),
             "connected": user.key in self._server.sessions,
             "messages": used.count,
             "bytes": used.bytes,
         }
+
+
+def _seen(wall: WallTime) -> str | None:
+    """Return a moment as it is shown; None for one that was read from a clock that cannot have been right."""
+    return rfc3339(wall) if plausible(wall) else None
 
 
 def _key(text: object) -> PeerKey:
@@ -121,7 +126,7 @@ def figures(server: HomeServer) -> Json:
     store, totals = server.store, server.meter.totals()
     mail, receipts = store.usage(Scope.CARRIED), store.usage(Scope.RECEIPTS)
     return {
-        "uptime_s": (server.driver.now().at - server.started.at) // 1_000,
+        "uptime_s": server.uptime_s,
         "users": store.user_count(),
         "sessions": len(server.sessions),
         "connections": len(server.listener.connections),

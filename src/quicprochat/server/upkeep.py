@@ -3,31 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from quicprochat.core.events import Effect, Event
 from quicprochat.core.store import MeshStore
-from quicprochat.core.time import HOUR_MS, Instant, Now
+from quicprochat.core.time import DAY_MS, HOUR_MS, Instant, Now
 
 SWEEP_BATCH = 256
 """Rows of one kind in one transaction: nobody waits long behind a sweep."""
 USERS_BATCH = 16
 """Each may leave a whole queue to delete."""
 SWEEP_EVERY_MS = HOUR_MS
+AWAY_MS = DAY_MS
+"""A gap in the server's own life from which on nobody is blamed for not having come meanwhile."""
+PRESENT_KEY = "server.present"
 
 
 class Upkeep:
     """Driven by the same driver as a node; it has no links and lets nothing out.
 
-    ``forget_idle`` forgets users who are gone for good; see :meth:`Members.forget_idle`.
+    ``forget_idle`` forgets so many users who did not come for ``patience_ms``; see :meth:`Members.forget_idle`. None of
+    them before the server has been there for so long itself: nobody can come to a server that is off or asleep, and its
+    life clock may have leapt because a wall clock was wrong.
     """
 
-    def __init__(self, forget_idle: Callable[[Now, int], int]) -> None:
+    def __init__(self, forget_idle: Callable[[Now, int], int], patience_ms: int) -> None:
         self._forget_idle = forget_idle
+        self._patience_ms = patience_ms
         self._sweep_at = Instant(0)
+        self._last = self._since = Instant(0)
 
     def start(self, tx: MeshStore, now: Now) -> Sequence[Effect]:
         """Sweep at once: much may have expired since the last run."""
-        self._sweep_at = now.at
+        self._sweep_at = self._last = self._since = now.at
+        with suppress(ValueError):  # of a damaged value nothing is believed
+            last, since = (tx.value(PRESENT_KEY) or b"").decode("ascii").split(" ")
+            self._last, self._since = Instant(int(last)), Instant(int(since))
         return ()
 
     def step(self, events: Sequence[Event], tx: MeshStore, now: Now) -> Sequence[Effect]:
@@ -39,10 +50,18 @@ class Upkeep:
             tx.release(held.id)
             tx.count("expired")
         forgotten = tx.forget(now.at, SWEEP_BATCH)
-        idle = self._forget_idle(now, USERS_BATCH)
+        idle = self._forget_idle(now, USERS_BATCH if self._was_there(tx, now) else 0)
         more = len(expired) == SWEEP_BATCH or forgotten == SWEEP_BATCH or idle == USERS_BATCH
         self._sweep_at = now.at if more else Instant(now.at + SWEEP_EVERY_MS)
         return ()
+
+    def _was_there(self, tx: MeshStore, now: Now) -> bool:
+        """Note that the server is here; say whether it has been for as long as an idle user must have been away."""
+        if now.at - self._last >= AWAY_MS:
+            self._since = now.at
+        self._last = now.at
+        tx.set_value(PRESENT_KEY, f"{self._last} {self._since}".encode("ascii"))
+        return now.at - self._since >= self._patience_ms
 
     def next_deadline(self) -> Instant:
         """Return when to sweep next."""

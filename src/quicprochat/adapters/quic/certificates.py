@@ -56,6 +56,21 @@ def anybody(leaf: x509.Certificate, _: Sequence[x509.Certificate]) -> bytes:
     return fingerprint(leaf)
 
 
+def announced(expected: bytes) -> Check:
+    """Return the check of a first visit to a server that said beforehand which fingerprint it has."""
+
+    def check(leaf: x509.Certificate, _: Sequence[x509.Certificate]) -> bytes:
+        found = fingerprint(leaf)
+        if found != expected:
+            raise UntrustedError(
+                f"who answers there is not who was announced: the fingerprint is {found.hex()[:16]}… and not "
+                f"{expected.hex()[:16]}…; nothing was sent, and nothing is remembered"
+            )
+        return found
+
+    return check
+
+
 def pinned(expected: bytes) -> Check:
     """Return the check of a server whose fingerprint is known."""
 

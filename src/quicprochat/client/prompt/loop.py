@@ -37,6 +37,7 @@ from quicprochat.client.prompt.words import (
     Quit,
     Run,
     Say,
+    is_yes,
     moves,
     quoted,
     understand,
@@ -59,6 +60,7 @@ PEERS_EVERY_S = 1.0
 MANY_PEERS_EVERY_S = 30.0
 """At most so often the list of peers is asked for when links come and go, by how hard the node has to look."""
 MANY_PEERS = 200
+ANSWER = "yes/no> "
 NOBODY = (
     "Nobody is in your address book yet. /identity shows your ticket for others; theirs you take in with:"
     " /add <ticket> --name <name>"
@@ -96,6 +98,7 @@ class Loop:
         self._working: asyncio.Task[None] | None = None
         self._ask_peers = asyncio.Event()
         self._near = Near()
+        self._asked: asyncio.Future[str] | None = None
         self._linked: set[str] | None = None
         self.screen = Screen(
             terminal,
@@ -113,7 +116,7 @@ class Loop:
             term=os.environ.get("TERM"),
         )
         self._transcript.screen = self.screen
-        self.performer = Performer(session, self.screen, as_json=False)
+        self.performer = Performer(session, self.screen, as_json=False, confirm=self._ask)
 
     async def run(self) -> None:
         """Run until the person leaves. Raises: QuicprochatError that ended the session."""
@@ -230,10 +233,29 @@ class Loop:
 
     # --- what is typed
 
+    async def _ask(self, question: str) -> bool:
+        """Show a question; the next line is its answer, and not one that was typed before it could be read."""
+        shown = asyncio.Event()
+        self.screen.show(render.talk(f"{question}\n"), shown.set)
+        await shown.wait()
+        self._asked = asyncio.get_running_loop().create_future()
+        try:
+            self.screen.refresh()
+            return is_yes(await self._asked)
+        finally:
+            self._asked = None
+            self.screen.refresh()
+
     def _prompt(self) -> str:
+        if self._asked is not None:
+            return ANSWER
         return f"[{self._current.name}] " if self._current is not None else "> "
 
     def _accept(self, line: str) -> None:
+        if self._asked is not None and not self._asked.done():
+            self._asked.set_result(line)
+            if line.strip() != "/quit":
+                return
         if self._typed.qsize() >= LINES_WAITING_MAX:
             self._note("too many lines wait for the command under way; this one was dropped", "class:trouble")
             return

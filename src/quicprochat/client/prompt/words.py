@@ -156,6 +156,11 @@ def moves(line: str) -> bool:
     return found is not None and _OTHER.get(found[1], found[1]) in ("join", "query")
 
 
+def is_yes(line: str) -> bool:
+    """Say whether a line answers a question with yes; whatever is unclear does not."""
+    return line.strip().lower() in ("y", "yes")
+
+
 def _plain(text: str, current: Conversation | None) -> Meaning:
     if current is None:
         raise LocalError(
