@@ -13,6 +13,7 @@ from quicprochat.core.announcement import SERVICE, Announcement, Found, Role
 from quicprochat.core.errors import UnavailableError
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.network import Interface
+from quicprochat.core.reach import Source
 from quicprochat.core.time import Instant
 from quicprochat.p2p import discovery as module
 from quicprochat.p2p.discovery import DIAL_BURST, SERVERS_MAX, Discovery, on_link, usable
@@ -70,12 +71,23 @@ class FakeDialler:
         self.hurried += 1
 
 
+class FakeReach:
+    """Notes which relays were named."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Source, bytes]] = []
+
+    def named(self, url: str, source: Source, who: bytes) -> None:
+        self.calls.append((url, source, who))
+
+
 class FakeLinks:
     """Notes what is dialled; ``answers`` says who is there."""
 
     key = ME
 
     def __init__(self) -> None:
+        self.reach = FakeReach()
         self.now = 1_000
         self.dialled: list[tuple[PeerKey, tuple[Address, ...]]] = []
         self.up: set[PeerKey] = set()
@@ -163,6 +175,17 @@ def test_servers_are_listed_and_never_dialled_and_bounded() -> None:
     assert len(made.servers()) == SERVERS_MAX
     made.gone("s999")
     assert len(made.servers()) == SERVERS_MAX - 1
+
+
+def test_a_servers_relay_is_known_while_it_is_announced_from_this_link() -> None:
+    links = FakeLinks()
+    made, named = discovery(links), links.reach.calls
+    server = Announcement(Role.SERVER, relay=7_002)
+    made.heard(Found("far", server, (Address("8.8.8.8", 7_000),)))
+    assert named == []
+    made.heard(Found("near", server, (Address("192.168.7.6", 7_000),)))
+    made.gone("near")
+    assert named == [("http://192.168.7.6:7002", Source.SERVER, b"near"), ("", Source.SERVER, b"near")]
 
 
 def run(work: Callable[[FakeLinks, Discovery], object], links: FakeLinks, made: Discovery) -> None:

@@ -115,10 +115,24 @@ def test_what_a_contact_named_before_is_forgotten_unless_another_names_it() -> N
 def test_only_so_many_relays_are_known_and_the_owners_always() -> None:
     relays = Relays()
     for n in range(RELAYS_MAX + 5):
-        relays.name(f"http://10.0.1.{n}", Source.CONTACT, bytes([n]))
+        relays.name(f"http://10.0.1.{n}", Source.SERVER, bytes([n]))
+        alive(relays, f"http://10.0.1.{n}")
+    assert list(relays.known()) == [f"http://10.0.1.{n}" for n in range(RELAYS_MAX)]
+    relays.name(THEIRS, Source.CONTACT, ADA)
     assert len(relays.known()) == RELAYS_MAX
+    assert relays.known()[0] == THEIRS
     relays.name(OURS, Source.OWNER)
     assert relays.known()[0] == OURS
+
+
+def test_one_that_does_not_answer_makes_room() -> None:
+    relays = Relays()
+    for n in range(RELAYS_MAX):
+        relays.name(f"http://10.0.1.{n}", Source.SERVER, bytes([n]))
+    alive(relays, *(f"http://10.0.1.{n}" for n in range(RELAYS_MAX) if n != 3))
+    relays.name(THEIRS, Source.SERVER, b"new")
+    assert THEIRS in relays.known()
+    assert "http://10.0.1.3" not in relays.known()
 
 
 # --- witnesses

@@ -35,7 +35,8 @@ class Role(Enum):
 class Announcement:
     """The keys of the TXT record; what was not there, or was no such thing, is empty.
 
-    ``server`` is a home server's host:port, ``fp`` the SHA-256 of its certificate's SPKI.
+    ``server`` is a home server's host:port, ``fp`` the SHA-256 of its certificate's SPKI, ``relay`` the TCP port of the
+    relay at the same address.
     """
 
     role: Role = Role.NODE
@@ -43,6 +44,7 @@ class Announcement:
     server: str = ""
     domain: str = ""
     fp: bytes = b""
+    relay: int = 0
 
     def encode(self) -> bytes:
         """Return the TXT record's bytes: strings of ``key=value``, each behind its length. Raises: LocalError."""
@@ -52,6 +54,8 @@ class Announcement:
         pairs += [(key, value) for key, value in (("server", self.server), ("domain", self.domain)) if value]
         if self.fp:
             pairs.append(("fp", self.fp.hex()))
+        if self.relay:
+            pairs.append(("relay", str(self.relay)))
         strings = [f"{key}={value}".encode() for key, value in pairs]
         if any(len(string) > 255 for string in strings):
             raise LocalError("a server's address or domain is too long to be announced", code="too_long")
@@ -76,7 +80,8 @@ class Announcement:
         key, domain = _hex(found.get("id", "")), found.get("domain", "")
         if len(domain.encode()) > DOMAIN_MAX_BYTES or not domain.isprintable():
             domain = ""
-        return cls(role, PeerKey(key) if key else None, server, domain, _hex(found.get("fp", "")))
+        fp, relay = _hex(found.get("fp", "")), _port(found.get("relay", ""))
+        return cls(role, PeerKey(key) if key else None, server, domain, fp, relay)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +118,8 @@ def _server(text: str) -> str:
         return check_server(text)
     except LocalError:
         return ""
+
+
+def _port(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0
+    return number if number <= 65535 else 0

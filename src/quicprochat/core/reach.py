@@ -67,7 +67,7 @@ class Relays:
         found = self._known.get(url)
         if found is not None:
             found.sources.add((source, who))
-        elif len(self._known) < RELAYS_MAX or source is Source.OWNER:
+        elif self._room(source):
             self._known[url] = _Relay(url, {(source, who)})
 
     def known(self) -> Sequence[str]:
@@ -104,6 +104,16 @@ class Relays:
         home = alive[0] if alive else owners[0] if owners else ""
         changed, self.home = home != self.home, home
         return changed
+
+    def _room(self, source: Source) -> bool:
+        """Make room for one more, if need be at the cost of what is less preferred, or as much and does not answer."""
+        if len(self._known) < RELAYS_MAX or source is Source.OWNER:
+            return True
+        worst = max(self._known.values(), key=lambda r: (r.rank[0], not r.alive))
+        if worst.rank[0] < source or (worst.rank[0] == source and worst.alive):
+            return False
+        del self._known[worst.url]
+        return True
 
     def _unname(self, relay: _Relay, source: tuple[Source, bytes]) -> None:
         relay.sources.discard(source)

@@ -21,6 +21,7 @@ from quicprochat.core.bucket import TokenBucket
 from quicprochat.core.errors import QuicprochatError, UnavailableError
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.network import Interface
+from quicprochat.core.reach import Source
 from quicprochat.p2p.candidates import Candidate, Candidates
 from quicprochat.p2p.links import Links
 from quicprochat.p2p.views import ServerView
@@ -142,6 +143,10 @@ class Discovery:
 
     def _heard_server(self, found: Found) -> bool:
         a = found.announcement
+        here = next((address for address in found.addresses if on_link(address, self._where)), None)
+        if here is not None and self._links.reach is not None:
+            url = f"http://{Address(here.ip, a.relay)}" if a.relay else ""
+            self._links.reach.named(url, Source.SERVER, found.name.encode())
         self._servers.pop(found.name, None)
         self._servers[found.name] = ServerView(a.server or str(found.addresses[0]), a.domain, a.key, a.fp.hex())
         if len(self._servers) > SERVERS_MAX:
@@ -152,6 +157,8 @@ class Discovery:
 
     def gone(self, name: str) -> None:
         """An instance is not announced any more; a link to it, if there is one, speaks for itself."""
+        if name in self._servers and self._links.reach is not None:
+            self._links.reach.named("", Source.SERVER, name.encode())
         self._servers.pop(name, None)
         self._candidates.gone(name)
 

@@ -70,7 +70,8 @@ def reachable_at(found: Sequence[Interface], listen: Address) -> tuple[Interface
 class Announcer:
     """Announces one server for as long as :meth:`run` runs.
 
-    ``listen`` is where it listens; ``named`` is the ``host:port`` that clients are told, else its first address.
+    ``listen`` is where it listens; ``named`` is the ``host:port`` that clients are told, else its first address;
+    ``relay`` the port of its relay, 0 for none.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Announcer:
         named: str,
         domain: str,
         fingerprint: bytes,
+        relay: int = 0,
         multicast: Multicast | None = None,
         look: Callable[[], Sequence[Interface]] = interfaces,
     ) -> None:
@@ -86,6 +88,7 @@ class Announcer:
         self._named = named
         self._domain = domain
         self._fingerprint = fingerprint
+        self._relay = relay
         self._multicast = multicast or Mdns(_Deaf())
         self._look = look
         self._said = ""
@@ -121,7 +124,7 @@ class Announcer:
         try:
             if addresses:
                 complete = await self._multicast.open(where)
-                announcement = Announcement(Role.SERVER, None, server, self._domain, self._fingerprint)
+                announcement = Announcement(Role.SERVER, None, server, self._domain, self._fingerprint, self._relay)
                 await self._multicast.announce(self._fingerprint.hex()[:NAME_DIGITS], announcement, addresses)
                 said = f"announced on the local network as {server}"
             else:
