@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ def options(home: str, ephemeral: bool) -> Any:
     from quicprochat.core.address import Address
     from quicprochat.p2p import Options
 
-    return Options(Path(home), bind=Address("127.0.0.1", int(os.environ["BENCH_PORT"])), ephemeral=ephemeral)
+    bind = Address(os.environ["BENCH_IP"], int(os.environ["BENCH_PORT"]))
+    return Options(Path(home), bind=bind, relay=os.environ.get("BENCH_RELAY", ""), ephemeral=ephemeral)
 
 
 def say(**event: Any) -> None:
@@ -96,9 +98,17 @@ def rss() -> float:
     return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
-def start(role: str, port: int, *args: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "bench.two_people", "--role", role, *map(str, args)]
-    env = {**os.environ, "BENCH_PORT": str(port)}
+@dataclass(frozen=True)
+class Place:
+    """Where a role runs: its address, and what is written before its command, as in ``ip netns exec NAME``."""
+
+    ip: str = "127.0.0.1"
+    before: tuple[str, ...] = ()
+
+
+def start(role: str, port: int, place: Place, *args: object) -> subprocess.Popen[str]:
+    command = [*place.before, sys.executable, "-m", "bench.two_people", "--role", role, *map(str, args)]
+    env = {**os.environ, "BENCH_PORT": str(port), "BENCH_IP": place.ip}
     if profile := os.environ.get(f"BENCH_PROFILE_{role.upper()}"):
         command[1:2] = ["-m", "cProfile", "-o", profile, "-m"]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
@@ -118,7 +128,7 @@ def nudge(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
-def run(a: argparse.Namespace) -> dict[str, float]:
+def run(a: argparse.Namespace, here: Place = Place(), there: Place = Place()) -> dict[str, float]:
     with tempfile.TemporaryDirectory(dir=a.dir) as base:
         flags = ["--ephemeral"] if a.ephemeral else []
         common = ["--count", a.count, "--latency", a.latency, "--window", a.window, *flags]
@@ -128,8 +138,8 @@ def run(a: argparse.Namespace) -> dict[str, float]:
             text=True,
             check=True,
         )
-        rx = start("receive", 47101, "--home", f"{base}/b", "--friend", made.stdout.strip(), *common)
-        tx = start("send", 47102, "--home", f"{base}/a", "--friend", hear(rx)["ticket"], *common)
+        rx = start("receive", 47101, there, "--home", f"{base}/b", "--friend", made.stdout.strip(), *common)
+        tx = start("send", 47102, here, "--home", f"{base}/a", "--friend", hear(rx)["ticket"], *common)
         try:
             hear(tx)
             for _ in range(a.latency):
