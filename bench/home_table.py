@@ -26,7 +26,8 @@ def rows(
         for key, value in peer["result"].items():
             rate = value["median"] if isinstance(value, Mapping) else value
             if key.endswith("_msgs_s") and isinstance(rate, int | float):
-                found.append((f"{peer['bench']}: {key.removesuffix('_msgs_s')}", window, "1", _rate(rate)))
+                in_flight = "1" if "sequential" in key else window
+                found.append((f"{peer['bench']}: {key.removesuffix('_msgs_s')}", in_flight, "1", _rate(rate)))
     return found
 
 
