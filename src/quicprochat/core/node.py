@@ -407,7 +407,8 @@ class Node:
                     tx.release(result.id)  # made again when the message comes again
                 continue
             if held.own:
-                sent = self._outbox.result(tx, result, held, neighbour.peer, now, out)
+                server = isinstance(lane, CarrierLane)
+                sent = self._outbox.result(tx, result, held, neighbour.peer, now, out, server=server)
                 if sent is not None:
                     self._outbox.seal_again(tx, sent, self._prekey_of(sent.to, tx, now), now, out)
             elif held.dst == neighbour.peer and result.verdict is not Verdict.DEFERRED:

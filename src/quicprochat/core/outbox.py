@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from quicprochat.core.events import Effect, Journaled, Report, Reseal, StateChanged
 from quicprochat.core.gate import Reason, Verdict
 from quicprochat.core.homes import domain_name
-from quicprochat.core.ids import KEY_BYTES, EnvelopeId, PeerKey, Uid
+from quicprochat.core.ids import EnvelopeId, PeerKey, Uid
 from quicprochat.core.link import Result
 from quicprochat.core.receipt import MAY_BECOME, OPEN_STATES, Receipt, State, Status
 from quicprochat.core.seal import Prekey, Protection
@@ -28,8 +28,9 @@ STATES_MAX = 3
 REPORTS_MAX = 16
 """Rows in one message's trace for what a home server says of other domains: it may name as many as it likes."""
 
-DIRECT = "direct"
-"""The carrier of what went over a link to the recipient itself. Others are a key in digits, or a domain."""
+DIRECT, HERE = "direct", "here"
+"""The carriers of what went over a link to the recipient itself, and of what we did. Others are a key, or a domain."""
+NO_DOMAINS = frozenset({DIRECT, HERE})
 STORED = "stored"
 """In the trace: this domain's server has it, when somebody else had it already."""
 REFUSED = "refused"
@@ -101,9 +102,20 @@ class Outbox:
             self.become(tx, sent, State.FAILED, "unopenable", carrier, now, out)
 
     def result(
-        self, tx: MeshStore, result: Result, held: Held, peer: PeerKey, now: Now, out: list[Effect]
+        self,
+        tx: MeshStore,
+        result: Result,
+        held: Held,
+        peer: PeerKey,
+        now: Now,
+        out: list[Effect],
+        *,
+        server: bool = False,
     ) -> Sent | None:
-        """Apply a neighbour's answer about one of our own envelopes; return the message if it must be sealed again."""
+        """Apply a neighbour's answer about one of our own envelopes; return the message if it must be sealed again.
+
+        ``server``: the neighbour is our home server; what it refuses for good it won't be asked again.
+        """
         sent = tx.sent_of(held.id)
         if sent is None or sent.state not in OPEN_STATES:
             return None
@@ -119,6 +131,8 @@ class Outbox:
         if result.verdict is Verdict.REFUSED and result.reason is Reason.CLOCK and sent.seals < SEALS_MAX:
             self.claim_time = False
             return sent
+        if result.verdict is Verdict.REFUSED and server and sent.state is State.QUEUED:
+            self._explain(tx, sent, f"{_word(result.verdict, result.reason)}:{carrier}", out)
         return None
 
     def reported(self, tx: MeshStore, report: Report, now: Now, out: list[Effect]) -> None:
@@ -128,7 +142,7 @@ class Outbox:
         a copy makes the message relayed; a refusal farther on doesn't take that back, but is given as the reason.
         """
         sent, domain = tx.sent_of(report.id), domain_name(report.domain)
-        if sent is None or not domain:
+        if sent is None or not domain or domain in NO_DOMAINS:
             tx.count("reports_ignored")
             return
         if _reports(tx.trace(sent.uid)) >= REPORTS_MAX:
@@ -227,7 +241,7 @@ def _word(verdict: Verdict, reason: Reason) -> str:
 
 def _reports(trace: Sequence[TraceEvent]) -> int:
     """Return how many rows are what a home server said of other domains."""
-    return sum(1 for event in trace if event.carrier not in ("", DIRECT) and len(event.carrier) != 2 * KEY_BYTES)
+    return sum(1 for event in trace if domain_name(event.carrier) and event.carrier not in NO_DOMAINS)
 
 
 def _with_cursor(line: Line, cursor: int) -> Line:

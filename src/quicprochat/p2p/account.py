@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from quicprochat.core.address import check_server, split_server
 from quicprochat.core.errors import LocalError, QuicprochatError, UnavailableError
 from quicprochat.core.events import LinkId
+from quicprochat.core.homes import domain_name
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.store import MeshStore
 from quicprochat.core.time import Instant
@@ -24,12 +25,17 @@ log = logging.getLogger("quicprochat.server")
 
 SERVER_KEY = "server"
 PIN_PREFIX = "server.pin."
+DOMAIN_KEY = "server.domain"
+"""Where we live: our server's domain, as it said when we were last connected."""
 LOOKUPS_MAX = 256
 """Contacts that are looked up when a connection begins; others when something is written to them."""
 
 
 class Account:
-    """Owns the one :class:`HomeLink`. ``wanted`` says whom to look up; ``news`` is called when the standing changes."""
+    """Owns the one :class:`HomeLink`. ``wanted`` says whom to look up; ``news`` is called when the standing changes.
+
+    ``moved_home`` is called when :attr:`domain` has changed.
+    """
 
     def __init__(
         self,
@@ -39,6 +45,7 @@ class Account:
         own_record: Callable[[], tuple[bytes, int]],
         wanted: Callable[[], Iterable[PeerKey]],
         news: Callable[[], None],
+        moved_home: Callable[[], None],
         jitter: Callable[[], float],
     ) -> None:
         self._seed = seed
@@ -47,17 +54,22 @@ class Account:
         self._own_record = own_record
         self._wanted = wanted
         self._news = news
+        self._moved_home = moved_home
         self._jitter = jitter
         self._server = ""
+        self.domain = ""
+        """Where we live; kept while our server is away, and until another one that we chose has let us in."""
         self._changed = asyncio.Event()
         self._moved = asyncio.Event()
         self._link: HomeLink | None = None
-        self._reachable: dict[PeerKey, Instant] = {}
+        self._reachable: dict[PeerKey, tuple[Instant, int]] = {}
+        """Since when, and over how many hops."""
         self._looking: asyncio.Task[None] | None = None
 
     def load(self, tx: MeshStore, wanted: str) -> None:
         """Take up the server of this run: ``wanted``, or the one that was noted."""
         self._server = check_server(wanted) if wanted else (tx.value(SERVER_KEY) or b"").decode()
+        self.domain = domain_name((tx.value(DOMAIN_KEY) or b"").decode()) if self._server else ""
 
     # --- what others ask
 
@@ -97,21 +109,38 @@ class Account:
         now, server = self._driver.now().at, PeerKey(link.fingerprint)
         others = sorted(self._reachable.keys() - set(linked))
         metric = max(1, round(2 * link.rtt_ms))
-        return [RouteView(key, server, metric, 2, (now - self._reachable[key]) / 1_000, "server") for key in others]
+        views = []
+        for key in others:
+            since, hops = self._reachable[key]
+            views.append(RouteView(key, server, metric, hops, (now - since) / 1_000, "server"))
+        return views
 
-    async def find(self, key: PeerKey) -> bool:
-        """Let the node learn a peer's record from the server, if that has one; say whether it does."""
+    async def find(self, key: PeerKey, domain: str = "") -> bool:
+        """Let the node learn a peer's record from the server of its domain, or from ours; say whether one has it.
+
+        ``domain`` is where a person says that the peer lives, "" for what is known of that.
+        """
+        home = domain if domain != self.domain else ""
+        for place in dict.fromkeys((home or await self._home_of(key), "")):
+            try:
+                if await self._ask(key, place):
+                    return True
+            except (QuicprochatError, TimeoutError) as error:
+                log.debug("no record of %s: %s", key.hex()[:8], error)
+        return False
+
+    async def _home_of(self, key: PeerKey) -> str:
+        home = await self._driver.read(lambda tx: tx.home(key))
+        return home.domain if home is not None and home.domain != self.domain else ""
+
+    async def _ask(self, key: PeerKey, domain: str) -> bool:
+        """Raises: QuicprochatError, TimeoutError."""
         link = self._link
-        if link is None or not link.connected:
+        if link is None or not link.connected or not await link.find_record(key, domain):
             return False
-        try:
-            found = await link.find_record(key)
-        except (QuicprochatError, TimeoutError) as error:
-            log.debug("no record of %s: %s", key.hex()[:8], error)
-            return False
-        if found:
-            self._reachable.setdefault(key, self._driver.now().at)
-        return found
+        hops = 3 if domain not in ("", link.domain) else 2
+        self._reachable.setdefault(key, (self._driver.now().at, hops))
+        return True
 
     # --- what a person decides
 
@@ -124,6 +153,8 @@ class Account:
 
         def note(tx: MeshStore) -> None:
             tx.set_value(SERVER_KEY, server.encode())
+            if not server:
+                tx.set_value(DOMAIN_KEY, b"")
             if trust is not None:
                 tx.set_value(PIN_PREFIX + server, trust)
 
@@ -132,15 +163,20 @@ class Account:
             self._server = server
             self._link = None
             self._changed.set()
+            if not server:
+                self._live_at("")
         elif self._link is not None:
             self._link.hurry()
 
-    async def find_name(self, name: str) -> PeerKey:
-        """Return whose name this is at the server. Raises: LocalError with the server's code; UnavailableError."""
+    async def find_name(self, name: str, domain: str) -> PeerKey:
+        """Return whose name this is at a domain, by way of our server.
+
+        Raises: QuicprochatError with the server's ``code``; UnavailableError, without one.
+        """
         if self._link is None:
             raise UnavailableError("there is no connection to the home server; see: qpc server")
         try:
-            return await self._link.find_name(name)
+            return await self._link.find_name(name, domain)
         except TimeoutError:
             raise UnavailableError("the home server did not answer in time") from None
 
@@ -215,16 +251,38 @@ class Account:
         return HomeLink(visit, self._links, self._own_record, self._standing_changed, self._jitter)
 
     def _standing_changed(self) -> None:
-        if self.connected and (self._looking is None or self._looking.done()):
-            self._looking = asyncio.create_task(self._look_up())
+        if self.connected and self._link is not None:
+            self._live_at(self._link.domain)
+            if self._looking is not None:
+                self._looking.cancel()
+            self._looking = asyncio.create_task(self._settle_in())
         self._tell()
+
+    def _live_at(self, domain: str) -> None:
+        """Our home is at this domain from now on; everybody hears of it by our record and our messages."""
+        if domain != self.domain:
+            self.domain = domain
+            self._moved_home()
 
     def _tell(self) -> None:
         self._moved.set()
         self._moved = asyncio.Event()
         self._news()
 
-    async def _look_up(self) -> None:
-        for key in list(self._wanted())[:LOOKUPS_MAX]:
-            await self.find(key)
+    async def _settle_in(self) -> None:
+        """Note where we live, and look contacts up: those of other domains last, and of what is away nobody more."""
+        domain = self.domain.encode()
+        try:
+            await self._driver.call(lambda tx: tx.set_value(DOMAIN_KEY, domain))
+            homes = [(await self._home_of(key), key) for key in list(self._wanted())[:LOOKUPS_MAX]]
+        except QuicprochatError:
+            return  # the driver's end says why
+        away: set[str] = set()
+        for home, key in sorted(homes, key=lambda pair: bool(pair[0])):
+            try:
+                if home not in away:
+                    await self._ask(key, home)
+            except (QuicprochatError, TimeoutError) as error:
+                log.debug("no record of %s: %s", key.hex()[:8], error)
+                away.add(home)
         self._news()
