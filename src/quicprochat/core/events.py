@@ -342,8 +342,9 @@ Effect = (
 
 __all__ = [
     "Accepted", "Alarm", "ChannelsChanged", "CloseLink", "Effect", "EnvelopeArrived", "EnvelopeId", "EnvelopeRejected",
-    "Event", "HomeNamed", "InterestArrived", "Journaled", "LinkDown", "LinkId", "LinkUp", "PolicyChanged", "PostAccepted",
-    "PostTaken", "PostWritten", "PrekeysChanged", "RecordArrived", "RecordMade", "Report", "ReportsArrived", "Reseal", "ResealFailed",
-    "Resealed", "ResultsArrived", "SelfChanged", "SendEnvelope", "SendInterest", "SendRecord", "SendResults", "StateChanged",
-    "Subscribed", "Tick", "Unsubscribed", "Withdrawn", "Written",
+    "Event", "HomeNamed", "InterestArrived", "Journaled", "LinkDown", "LinkId", "LinkUp", "PolicyChanged",
+    "PostAccepted", "PostTaken", "PostWritten", "PrekeysChanged", "RecordArrived", "RecordMade", "Report",
+    "ReportsArrived", "Reseal", "ResealFailed", "Resealed", "ResultsArrived", "SelfChanged", "SendEnvelope",
+    "SendInterest", "SendRecord", "SendResults", "StateChanged", "Subscribed", "Tick", "Unsubscribed", "Withdrawn",
+    "Written",
 ]  # fmt: skip

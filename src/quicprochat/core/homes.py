@@ -52,7 +52,7 @@ class Homes:
     def recorded(
         self, tx: MeshStore, record: PeerRecord, age_ms: int, now: Instant, contacts: AbstractSet[PeerKey]
     ) -> None:
-        """A peer's newest record is here. One without a domain says nothing: its owner may not have met a server yet."""
+        """A peer's newest record is here. One without a domain says nothing: perhaps no server was met yet."""
         domain = domain_name(record.domain)
         known = tx.home(record.key)
         if domain and (known is None or record.version > known.version):

@@ -20,9 +20,7 @@ NONCE_BYTES = 16
 class Edge:
     """Composes and seals what the owner writes; keeps the keys that open what arrives."""
 
-    def __init__(
-        self, signer: Signer, identity_key: PrivateKey, crypto: Crypto, entropy: Entropy
-    ) -> None:
+    def __init__(self, signer: Signer, identity_key: PrivateKey, crypto: Crypto, entropy: Entropy) -> None:
         self._signer = signer
         self._crypto = crypto
         self._entropy = entropy

@@ -81,8 +81,7 @@ class People:
             key, domain = await self.locate(text)
             text = key.hex()
         contact = self._book.add(text, name)
-        if domain:
-            await self._driver.settle([HomeNamed(contact.key, domain)])
+        await self._name_home(contact.key, domain)
         for card in self._links.cards.values():
             self._claims.heard(card.key, card.name)
         await self._driver.call(lambda store: store.accept(contact.key))
@@ -92,7 +91,8 @@ class People:
 
     async def verify(self, peer: str, *, confirmed: bool = False, scanned: str = "") -> tuple[PeerView, str]:
         """Return a peer and the digits both sides compare, and note that they agree. Raises: LocalError."""
-        key = await self.resolve(peer)
+        key, domain = await self.locate(peer)
+        await self._name_home(key, domain)
         if scanned and not scan_agrees(scanned, self._book.identity.key, key):
             raise LocalError(
                 "what was scanned does not belong to you and this peer: it is another person's screen, or somebody "
@@ -104,6 +104,11 @@ class People:
                 raise LocalError("only a contact can be marked as verified; add it first")
             self._book.change(key, lambda c: replace(c, verified=True))
         return await self.peer(key), pair_fingerprint(self._book.identity.key, key)
+
+    async def _name_home(self, key: PeerKey, domain: str) -> None:
+        """Take a person's word, if there is one, for where a peer lives."""
+        if domain:
+            await self._driver.settle([HomeNamed(key, domain)])
 
     async def block(self, peer: str, *, blocked: bool = True) -> PeerView:
         """Refuse a peer from now on, or no longer. Raises: LocalError."""

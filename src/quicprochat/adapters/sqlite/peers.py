@@ -186,8 +186,8 @@ class Peers(Database):
             return
         # Enough that so many are there which are no contacts', if there are so many.
         oldest = self._rows(
-            f"SELECT {sturdy('key')} FROM home WHERE key <> ? ORDER BY source = {int(HomeSource.PERSON)}, at, key LIMIT ?",
-            (home.key, excess + len(contacts)),
+            f"SELECT {sturdy('key')} FROM home WHERE key <> ? ORDER BY source = ?, at, key LIMIT ?",
+            (home.key, int(HomeSource.PERSON), excess + len(contacts)),
         )
         oldest.sort(key=lambda row: row[0] in contacts)
         self._run_many("DELETE FROM home WHERE key = ?", oldest[:excess])
