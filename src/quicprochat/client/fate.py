@@ -9,15 +9,15 @@ from quicprochat.console.text import display_line
 Json = dict[str, Any]
 
 _WHY = {
-    "expired": "its time was over",
-    "hops": "it has gone through too many hands",
+    "expired": "the time of the message was over",
+    "hops": "the message has gone through too many hands",
     "clock": "our clocks disagree",
-    "policy": "it is against the rules there",
-    "unsupported": "the program there does not understand it",
+    "policy": "its rules forbid it",
+    "unsupported": "its program does not understand the message",
     "full": "there is no room",
-    "disk": "the disk there is almost full",
-    "unopenable": "it could not be opened",
-    "unknown": "the recipient is not known there",
+    "disk": "its disk is almost full",
+    "unopenable": "the message could not be opened",
+    "unknown": "it knows neither the recipient nor a way there",
 }
 SHOWN_DIGITS = 16
 KEY_DIGITS = 64

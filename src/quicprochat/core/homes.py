@@ -9,25 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
 
+from quicprochat.core.domain import is_domain
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.record import PeerRecord
-from quicprochat.core.seal import DOMAIN_MAX_BYTES
 from quicprochat.core.store import Home, HomeSource, MeshStore
 from quicprochat.core.time import Instant
-
-LABEL_MAX = 63
 
 
 def domain_name(text: str) -> str:
     """Return a domain as it is compared, in lower case without a last dot; "" for what is none."""
-    name = text.lower().removesuffix(".")
-    if not name.isascii() or not name or len(name) > DOMAIN_MAX_BYTES:
-        return ""
-    labels = name.split(".")
-    good = all(
-        label.replace("-", "").isalnum() and label.strip("-") == label and len(label) <= LABEL_MAX for label in labels
-    )
-    return name if good else ""
+    name = text.lower().removesuffix(".") if text.isascii() else ""
+    return name if is_domain(name) else ""
 
 
 class Homes:
