@@ -50,7 +50,7 @@ def test_every_reason_has_words(reason: Reason) -> None:
 
 
 def test_a_refusal_is_the_reason_in_words_in_trace_and_outbox() -> None:
-    sent = {
+    sent: dict[str, object] = {
         "id": "0f" * 16, "to": KEY, "name": "bob", "state": "relayed", "reason": "refused:full:node2.mesh.local",
         "protection": "forward-secret", "created_at": None, "text": "hi", "events": [], "envelopes": [],
     }  # fmt: skip
