@@ -15,11 +15,13 @@ from quicprochat.core.ids import PeerKey
 from quicprochat.core.store import MeshStore
 from quicprochat.core.time import Instant
 from quicprochat.p2p.driver import Driver
+from quicprochat.p2p.farewell import Farewells
 from quicprochat.p2p.links import Links
 from quicprochat.p2p.views import RouteView, ServerStanding
 
 if TYPE_CHECKING:
-    from quicprochat.p2p.home_link import HomeLink
+    from quicprochat.p2p.home_link import HomeLink, Visit
+    from quicprochat.p2p.last_visit import LastVisit
 
 log = logging.getLogger("quicprochat.server")
 
@@ -65,6 +67,8 @@ class Account:
         self._reachable: dict[PeerKey, tuple[Instant, int]] = {}
         """Since when, and over how many hops."""
         self._looking: asyncio.Task[None] | None = None
+        self._farewells = Farewells(driver, self._make_last_visit)
+        self._leaving: asyncio.Task[None] | None = None
 
     def load(self, tx: MeshStore, wanted: str) -> None:
         """Take up the server of this run: ``wanted``, or the one that was noted."""
@@ -84,8 +88,8 @@ class Account:
         return self._link is not None and self._link.connected
 
     def link(self, id: LinkId) -> HomeLink | None:
-        """Return the link to the server if that is its number."""
-        return self._link if self._link is not None and self._link.id == id else None
+        """Return the link to our server, or to one that we left, if that is its number."""
+        return self._link if self._link is not None and self._link.id == id else self._farewells.link(id)
 
     async def settled(self) -> ServerStanding:
         """Wait until the server was reached, or could not be; return how we stand then."""
@@ -153,6 +157,8 @@ class Account:
 
         def note(tx: MeshStore) -> None:
             tx.set_value(SERVER_KEY, server.encode())
+            known = self._server if tx.value(PIN_PREFIX + self._server) is not None else ""
+            self._farewells.note(tx, known, server, self._driver.now().at)
             if not server:
                 tx.set_value(DOMAIN_KEY, b"")
             if trust is not None:
@@ -227,19 +233,29 @@ class Account:
             if running.done():
                 running.result()
         finally:
-            tasks = [task for task in (running, changed, self._looking) if task is not None]
+            tasks = [task for task in (running, changed, self._looking, self._leaving) if task is not None]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._looking = self._link = None
+            self._looking = self._leaving = self._link = None
             self._reachable.clear()
             self._tell()
 
     async def _make(self) -> HomeLink:
-        from quicprochat.adapters import quic
-        from quicprochat.p2p.home_link import HomeLink, Visit
+        from quicprochat.p2p.home_link import HomeLink
 
-        server = self._server
+        visit = await self._plan(self._server)
+        return HomeLink(visit, self._links, self._own_record, self._standing_changed, self._jitter)
+
+    async def _make_last_visit(self, server: str) -> LastVisit:
+        from quicprochat.p2p.last_visit import LastVisit
+
+        return LastVisit(await self._plan(server), self._links, self._own_record, lambda: None, self._jitter)
+
+    async def _plan(self, server: str) -> Visit:
+        from quicprochat.adapters import quic
+        from quicprochat.p2p.home_link import Visit
+
         pin = await self._driver.read(lambda tx: tx.value(PIN_PREFIX + server))
 
         async def keep_pin(fingerprint: bytes) -> None:
@@ -247,8 +263,7 @@ class Account:
             await self._driver.call(lambda tx: tx.set_value(PIN_PREFIX + server, fingerprint))
 
         credentials = quic.Credentials(*quic.self_signed(self._seed, "quicprochat", 1))
-        visit = Visit(*split_server(server), credentials, pin, keep_pin)
-        return HomeLink(visit, self._links, self._own_record, self._standing_changed, self._jitter)
+        return Visit(*split_server(server), credentials, pin, keep_pin)
 
     def _standing_changed(self) -> None:
         if self.connected and self._link is not None:
@@ -256,6 +271,8 @@ class Account:
             if self._looking is not None:
                 self._looking.cancel()
             self._looking = asyncio.create_task(self._settle_in())
+            if self._leaving is None or self._leaving.done():
+                self._leaving = asyncio.create_task(self._farewells.run())
         self._tell()
 
     def _live_at(self, domain: str) -> None:
