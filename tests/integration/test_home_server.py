@@ -188,7 +188,7 @@ def test_server_that_was_left_for_another_is_visited_until_nothing_waits_there(t
                 assert (await next_line(b)).text == "to the old house"
                 assert b.server().domain == "new.example"
                 async with asyncio.timeout(PATIENCE_S):
-                    while await old.service.within(lambda tx: tx.waiting(key, 0, 1)):
+                    while await old.service.within(lambda tx: tx.waiting(key, 0, 1)):  # noqa: ASYNC110
                         await asyncio.sleep(0.02)
                 card, _ = await old.service.find_record(key)
                 assert b"new.example" in card  # who asks there learns where to write now
