@@ -76,8 +76,8 @@ class Outgoing:
         prekey = card.prekeys[0] if card and card.prekeys else None
         if prekey is None and require_fs:
             raise LocalError(
-                "no forward-secret key of that peer is known yet; it comes with the first link, or send without "
-                "--require-fs",
+                "no forward-secret key of that peer is known yet; it comes with the first link, or from its home "
+                "server; or send without --require-fs",
                 code="policy",
             )
         written = self._edge.write(
