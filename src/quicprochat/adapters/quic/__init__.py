@@ -3,9 +3,10 @@
 from quicprochat.adapters.quic.certificates import anybody, fingerprint, key_holder, pinned, self_signed
 from quicprochat.adapters.quic.connection import Connection
 from quicprochat.adapters.quic.endpoint import Credentials, Listener, connect, listen
+from quicprochat.adapters.quic.federation import FEDERATION_ALPN, Trust, distrusted, federated
 from quicprochat.adapters.quic.tls import Check, UntrustedError
 
 __all__ = [
-    "Check", "Connection", "Credentials", "Listener", "UntrustedError", "anybody", "connect", "fingerprint",
-    "key_holder", "listen", "pinned", "self_signed",
+    "FEDERATION_ALPN", "Check", "Connection", "Credentials", "Listener", "Trust", "UntrustedError", "anybody",
+    "connect", "distrusted", "federated", "fingerprint", "key_holder", "listen", "pinned", "self_signed",
 ]  # fmt: skip
