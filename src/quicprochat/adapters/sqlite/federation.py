@@ -110,7 +110,7 @@ class FederationTables(SqliteStore):
         self._charge_outgoing(row.destination, row.user, row.kind, 1, row.size)
 
     def _outbox(self, where: str, bindings: tuple[object, ...]) -> list[Outgoing]:
-        rows = self._rows(f"SELECT {_OUTBOX} FROM outbox WHERE {where}", bindings)  # type: ignore[arg-type]
+        rows = self._rows(f"SELECT {_OUTBOX} FROM outbox WHERE {where}", bindings)
         return self._whole("outbox", rows, _outgoing)
 
     def outgoing(self, id: EnvelopeId) -> Outgoing | None:
@@ -141,9 +141,7 @@ class FederationTables(SqliteStore):
         return self._run(f"UPDATE outbox SET due_at = ? WHERE destination = ? AND {which}", (now, destination, now))
 
     def drop_outgoing(self, id: EnvelopeId) -> None:
-        row = self._one(
-            f"SELECT n, {sturdy('destination', 'user', '#kind', '#size')} FROM outbox WHERE id = ?", (id,)
-        )
+        row = self._one(f"SELECT n, {sturdy('destination', 'user', '#kind', '#size')} FROM outbox WHERE id = ?", (id,))
         if row is not None:
             n, destination, user, kind, size = row
             self._run("DELETE FROM outbox WHERE n = ?", (n,))
@@ -218,7 +216,7 @@ class FederationTables(SqliteStore):
 
     def _drop_reports(self, which: str, bindings: tuple[object, ...]) -> int:
         sql = f"SELECT n, {sturdy('author')} FROM report WHERE {which}"
-        rows = self._rows(sql, bindings)  # type: ignore[arg-type]
+        rows = self._rows(sql, bindings)
         for n, author in rows:
             self._run("DELETE FROM report WHERE n = ?", (n,))
             self._authors[PeerKey(author)] -= 1

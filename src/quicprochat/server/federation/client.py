@@ -7,6 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
+from cryptography import x509
+
 from quicprochat.adapters import quic, rpc
 from quicprochat.core.errors import UnavailableError
 from quicprochat.core.gate import Reason, Verdict
@@ -82,6 +84,10 @@ class FederationClient:
         """Say whether a connection to a domain is open."""
         link = self._links.get(domain)
         return link is not None and not link.over
+
+    def certificates(self) -> dict[str, x509.Certificate]:
+        """Return what the servers that we are connected to have shown."""
+        return {domain: link.connection.certificate for domain, link in self._links.items() if not link.over}
 
     async def leave(self, domain: str, reason: str) -> None:
         """End the connection to a domain."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from quicprochat.adapters.rpc import Problem
+from quicprochat.adapters.system import entropy
 from quicprochat.core.errors import QuicprochatError, StoreError
+from quicprochat.core.gate import Verdict
 from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.p2p.driver import Driver
 from quicprochat.server.federation.client import FederationClient
@@ -29,7 +31,8 @@ _OF_THE_BATCH = frozenset({"usage", "too_long", "protocol", "internal"})
 
 
 class Courier:
-    """Lives as long as the operator lists the domain. ``told`` hears of authors for whom there are reports."""
+    """Lives as long as the operator lists the domain. ``told`` hears of authors for whom there are reports;
+    ``traffic`` counts what became of envelopes."""
 
     def __init__(
         self,
@@ -39,7 +42,7 @@ class Courier:
         client: FederationClient,
         meter: Meter,
         told: Callable[[Iterable[PeerKey]], None],
-        jitter: random.Random,
+        traffic: Counter[str],
     ) -> None:
         self.domain = domain
         self.failures = 0
@@ -53,7 +56,7 @@ class Courier:
         self._client = client
         self._meter = meter
         self._told = told
-        self._jitter = jitter
+        self._traffic = traffic
         self._news = asyncio.Event()
         self._contact = asyncio.Event()
         self._size = ENVELOPES_MAX
@@ -99,7 +102,7 @@ class Courier:
             log.info("%s cannot be served for now: %s", self.domain, error)
         self.failures += 1
         self.trouble = str(error)
-        pause = min(RETRY_LAST_S, RETRY_FIRST_S * 2 ** min(self.failures - 1, 16)) * self._jitter.uniform(0.75, 1.0)
+        pause = min(RETRY_LAST_S, RETRY_FIRST_S * 2 ** min(self.failures - 1, 16)) * _jitter()
         self.retry_at = self._driver.now().at + int(1_000 * pause)
         try:
             async with asyncio.timeout(pause):
@@ -165,8 +168,10 @@ class Courier:
         if self.failures:
             log.info("%s is served again", self.domain)
         self.failures, self.trouble = 0, ""
-        for outcome in outcomes:
-            self._meter.count(f"federation_out.{outcome.verdict.name.lower()}")
+        for verdict, count in Counter(outcome.verdict for outcome in outcomes).items():
+            self._traffic[f"out_{verdict.name.lower()}"] += count
+            if verdict is Verdict.STORED:
+                self._meter.count("relayed", count)
         self._told(told)
 
     async def _failed(self, batch: list[Parcel], error: QuicprochatError) -> None:
@@ -179,3 +184,8 @@ class Courier:
             # The domain answers: looking for the culprit need not take longer and longer.
             self.failures = 0
         self._size = max(1, len(batch) // 2)
+
+
+def _jitter() -> float:
+    """Return a factor from 0.75 to 1, so that servers that lost the same path do not come back at one moment."""
+    return 0.75 + 0.25 * entropy(1)[0] / 255

@@ -78,6 +78,10 @@ class Outbox:
         """Say where an envelope goes."""
         return resolve_destination(recipient, hint, self)
 
+    def next_due(self, domain: str) -> Instant | None:
+        """Return when something for a domain may be offered."""
+        return self._store.next_due(domain)
+
     # --- in
 
     def full(self, user: PeerKey, domain: str, envelope: MeshEnvelope) -> bool:

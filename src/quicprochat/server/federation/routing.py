@@ -72,7 +72,7 @@ def resolve_destination(recipient: PeerKey, hint: str, view: View) -> Destinatio
         return Local()
     if hint and (named := plain(hint)) == view.domain:
         return Unknown()
-    elif hint and view.is_peer(named):
+    if hint and view.is_peer(named):
         return Remote(named)
     for find in (view.came_from, view.published):
         found = plain(find(recipient))

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from quicprochat.adapters import quic
 from quicprochat.core.address import Address
 from quicprochat.core.time import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 
-ALPN = "quicprochat/federation/1"
 VERSION = 1
 ENVELOPES_MAX = 256
 """Envelopes in one call."""
 BATCH_BYTES = 512 << 10
-"""Of the envelopes of one call, or a single one that is longer; a message of the protocol has at most four times that."""
-DOMAIN_MAX_CHARS = 255
-PEERS_MAX = 1_000
-"""Domains in the operator's list: each has a task."""
+"""Of the envelopes of one call, or a single one that is longer; a message of the RPC protocol has room for four times
+as much."""
 
 OUT_IN_FLIGHT = 4
 """Batches of one domain sent and not answered."""
@@ -73,24 +69,17 @@ class FederationRules:
     """Envelopes a second from one domain; what is above that waits for its answer."""
 
 
-class Trust(Protocol):
-    """Whom to believe, and what to show: certificates that may change while the server runs."""
-
-    def credentials(self) -> quic.Credentials:
-        """Return this server's certificate and key."""
-        ...
-
-    def check(self) -> quic.Check:
-        """Return the check of a peer: it returns the domain, in ASCII, that the peer's certificate proves."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class FederationOptions:
-    """``peers`` maps domains to ``host:port``. Everything but ``domain`` and ``listen`` may change while it runs."""
+    """Whom we exchange messages with. Everything but ``domain`` and ``listen`` may change while the server runs."""
 
     domain: str
+    """The one we speak for."""
     listen: Address
-    trust: Trust
+    credentials: quic.Credentials
+    """What proves to others that we do."""
+    trust: quic.Trust
+    """What proves who others are."""
     peers: Mapping[str, str] = field(default_factory=dict)
+    """Each domain, and the ``host:port`` of its server; empty where it is not known."""
     rules: FederationRules = field(default_factory=FederationRules)
