@@ -14,7 +14,14 @@ from quicprochat.core.errors import UnavailableError
 from quicprochat.core.gate import Reason, Verdict
 from quicprochat.core.ids import KEY_BYTES, PeerKey
 from quicprochat.core.record import RECORD_MAX_BYTES
-from quicprochat.server.federation.rules import CALL_S, CONNECT_S, ENVELOPES_MAX, LOOK_UP_S, VERSION
+from quicprochat.server.federation.rules import (
+    CALL_S,
+    CONNECT_S,
+    ENVELOPES_MAX,
+    LOOK_UP_S,
+    SILENCE_S,
+    VERSION,
+)
 from quicprochat.server.queue import Outcome
 
 log = logging.getLogger("quicprochat.server.federation")
@@ -99,17 +106,32 @@ class FederationClient:
         """End every connection."""
         await asyncio.gather(*(self.leave(domain, "the server is stopping") for domain in tuple(self._links)))
 
+    async def reach(self, domain: str) -> None:
+        """Connect to a domain: it learns that we are here."""
+        await self._link(domain)
+
     async def _ask(self, domain: str, timeout_s: float, read: Callable[[Any], T], call: Callable[[Any], Any]) -> T:
         link = await self._link(domain)
+
+        async def ask() -> T:
+            answer = await rpc.Remote.ask(call(link.peer), f"asking {domain}")
+            with rpc.reading(f"asking {domain}"):
+                return read(answer)
+
+        asking = asyncio.create_task(ask())
         try:
             async with asyncio.timeout(timeout_s):
-                answer = await rpc.Remote.ask(call(link.peer), f"asking {domain}")
-                with rpc.reading(f"asking {domain}"):
-                    return read(answer)
+                while not (await asyncio.wait((asking,), timeout=SILENCE_S))[0]:
+                    await link.alive()
         except TimeoutError:
             # Whoever takes calls and never answers would keep us waiting again and again.
             link.connection.end(UNANSWERED, "no answer came")
-            raise UnavailableError(f"{domain} has not answered within {timeout_s:g} s") from None
+            raise UnavailableError(f"{domain} has not answered in time") from None
+        finally:
+            if not asking.done():
+                asking.cancel()
+                await asyncio.wait((asking,))
+        return asking.result()
 
     async def _link(self, domain: str) -> _Link:
         async with self._dialling.setdefault(domain, asyncio.Lock()):
@@ -158,6 +180,14 @@ class _Link:
     @property
     def over(self) -> bool:
         return self.connection.over or self._running.done()
+
+    async def alive(self) -> None:
+        """Wait for a sign of life from the other machine: one that was switched off says no goodbye.
+
+        Raises: TimeoutError.
+        """
+        async with asyncio.timeout(SILENCE_S):
+            await self.connection.answered()
 
     async def close(self, reason: str) -> None:
         self.peer = None

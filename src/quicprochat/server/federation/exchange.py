@@ -29,6 +29,7 @@ from quicprochat.server.federation.rules import (
     CONNECT_S,
     CONNECTIONS_PER_DOMAIN,
     ENVELOPES_MAX,
+    GREETINGS,
     IN_FLIGHT_MAX,
     STREAM_S,
     FederationOptions,
@@ -134,7 +135,7 @@ class Exchange:
             limit=CONNECTIONS_PER_DOMAIN * (len(self.options.peers) + 16), distrusted=self._refused,
         )  # fmt: skip
         self._employ()
-        self._watching = [asyncio.create_task(self._sweep()), asyncio.create_task(self._watch())]
+        self._watching = [asyncio.create_task(work) for work in (self._sweep(), self._watch(), self._greet())]
 
     async def close(self) -> None:
         """Say goodbye, and let what is under way end; what waits stays in the store."""
@@ -352,6 +353,20 @@ class Exchange:
         for domain, certificate in self.client.certificates().items():
             if quic.distrusted(trust, certificate) is not None:
                 await self.client.leave(domain, "this domain is not trusted any more")
+
+    async def _greet(self) -> None:
+        """Tell every domain that we are here (again): what waits for us there is then sent at once."""
+        room = asyncio.Semaphore(GREETINGS)
+
+        async def greet(domain: str) -> None:
+            async with room:
+                with suppress(QuicprochatError):
+                    await self.client.reach(domain)
+
+        async with asyncio.TaskGroup() as group:
+            for domain, address in self.options.peers.items():
+                if address:
+                    group.create_task(greet(domain))
 
     # --- couriers
 

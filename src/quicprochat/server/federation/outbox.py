@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from quicprochat.core.envelope import Kind, MeshEnvelope
+from quicprochat.core.envelope import HEADER_BYTES, Kind, MeshEnvelope
 from quicprochat.core.federation import FederationStore, Outgoing, Report
 from quicprochat.core.gate import Reason, Verdict
 from quicprochat.core.ids import EnvelopeId, PeerKey
@@ -91,7 +91,7 @@ class Outbox:
         """
         if envelope.kind == Kind.RECEIPT:
             return False
-        rules, size = self._rules(), len(envelope.payload)
+        rules, size = self._rules(), HEADER_BYTES + len(envelope.payload)
         everybody, mine = self._store.outgoing_usage(domain), self._store.outgoing_usage(domain, user)
         return (
             everybody.count >= rules.outbox_messages

@@ -28,9 +28,14 @@ STREAM_S = 10.0
 """How long a peer that proved its domain may take to say its first word."""
 CALL_S = 30.0
 """How long a peer may take to answer: a batch has to be checked and stored."""
+SILENCE_S = 4.0
+"""After so long without an answer the other machine is asked for a sign of life, and given as long again: lost packets
+are sent again meanwhile, three times or more."""
 LOOK_UP_S = 5.0
-"""The same for a name or a record: somebody waits for it."""
+"""As CALL_S, for a name or a record: somebody waits for it."""
 
+GREETINGS = 8
+"""Domains that a starting server connects to at a time."""
 RETRY_FIRST_S, RETRY_LAST_S = 0.5, 300.0
 """Between attempts to reach a domain; each pause is twice the last."""
 PUT_OFF_FIRST_MS, PUT_OFF_LAST_MS = 5 * SECOND_MS, 5 * MINUTE_MS
