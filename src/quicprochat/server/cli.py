@@ -166,9 +166,10 @@ def _dispatch(request: Request, *, as_json: bool) -> int:
 
             return run(load(request.flags, os.environ), lambda: load(request.flags, os.environ), os.environ)
         case ("config", "check"):
+            from quicprochat.adapters.system import utc_now
             from quicprochat.server.show import checked
 
-            return _print(checked(load(request.flags, os.environ), as_json=as_json))
+            return _print(checked(load(request.flags, os.environ), utc_now, as_json=as_json))
         case ("restore",):
             from quicprochat.server.backup import restore
             from quicprochat.server.show import answer
