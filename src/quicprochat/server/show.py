@@ -34,6 +34,12 @@ def answer(words: tuple[str, ...], items: Sequence[Json], *, as_json: bool) -> s
             return f"{item['public_key'][:16]}… is forgotten, and {plural(item['messages'], 'message')} that waited\n"
         case ("invite",):
             return f"{item['invite']}\n"
+        case ("ca", "init"):
+            return _authority(item)
+        case ("cert", "issue"):
+            return f"{_certificate(item)}\n\n{_to_configure(item)}"
+        case ("cert", "show"):
+            return _certificate(item) + "\n"
         case _:
             return f"{item['file']}: {bytes_shown(item['bytes'])}\n"
 
@@ -66,6 +72,40 @@ def _status(now: Json) -> str:
          if now["disk_low"] else "")),
         ("epoch", now["epoch"]),
     )  # fmt: skip
+
+
+def _authority(made: Json) -> str:
+    rows = fields(
+        ("certificate", made["certificate"]),
+        ("key", made["key"]),
+        ("valid until", made["expires_at"][:10]),
+        ("fingerprint", made["fingerprint"]),
+    )
+    advice = f"{made['key']} belongs on no server: whoever has it can speak for every domain that it certifies."
+    return f"{rows}\n\n{wrapped(advice)}\n"
+
+
+def _certificate(found: Json) -> str:
+    days = "" if found["days_left"] is None else f", {plural(found['days_left'], 'day')} left"
+    rows = [
+        ("file", found["file"]),
+        ("domain", found["domain"] or ("(an authority's certificate)" if found["authority"] else "(none)")),
+        ("authority", display_line(found["issuer"], 200)),
+        ("valid", f"from {(found['not_before'] or '?')[:10]} until {(found['expires_at'] or '?')[:10]}{days}"),
+        ("usages", ", ".join(found["usages"]) or "-"),
+        ("fingerprint", found["fingerprint"]),
+        ("of authority", found["authority_fingerprint"] or "(ca.der does not lie beside it, or is another's)"),
+    ]
+    if found["problem"]:
+        rows.append(("problem", display_line(found["problem"], 300)))
+    return fields(*rows)
+
+
+def _to_configure(made: Json) -> str:
+    files = {"cert": "cert.der", "key": "key.der", "ca": "ca.der"}
+    lines = [f'federation_domain = "{made["domain"]}"']
+    lines += [f"federation_{key} = {json.dumps(str(Path(made['directory']) / name))}" for key, name in files.items()]
+    return "".join(line + "\n" for line in lines)
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -103,10 +103,13 @@ def read_authority(path: Path) -> x509.Certificate:
     return authority
 
 
-def read_key(path: Path) -> Key:
-    """Return a private key, P-256 or Ed25519. Raises: LocalError, UnavailableError."""
+def read_key(path: Path, *, shared: bool = False) -> Key:
+    """Return a private key, P-256 or Ed25519; ``shared`` if it may lie where others can read, as on a memory stick.
+
+    Raises: LocalError, UnavailableError.
+    """
     data = _read_der(path, "pkey")
-    if stat.S_IMODE(os.stat(path).st_mode) & stat.S_IRWXO:
+    if not shared and stat.S_IMODE(os.stat(path).st_mode) & stat.S_IRWXO:
         raise LocalError(f"{path} is a private key that every user of this machine can reach; run: chmod o= {path}")
     try:
         key = serialization.load_der_private_key(data, None)
@@ -142,15 +145,15 @@ def standing(loaded: Loaded) -> Mapping[str, Any]:
     """Return what ``status`` says of our certificate."""
     certificate = loaded.credentials.certificate
     return {
-        "certificate_expires_at": expires_at(certificate),
+        "certificate_expires_at": shown(certificate.not_valid_after_utc),
         "certificate_days_left": days_left(certificate, loaded.trust.now()),
         "certificate_fingerprint": fingerprint(certificate),
     }
 
 
-def expires_at(certificate: x509.Certificate) -> str | None:
-    """Return the end of a certificate in RFC 3339."""
-    return rfc3339(WallTime(int(certificate.not_valid_after_utc.timestamp()) * SECOND_MS))
+def shown(at: datetime.datetime) -> str | None:
+    """Return a time of a certificate in RFC 3339."""
+    return rfc3339(WallTime(int(at.timestamp()) * SECOND_MS))
 
 
 class RefusalLog:
