@@ -92,23 +92,25 @@ OPTIONS = (
            " the port then reads the figures"),
     Option("verbose", Kind.SWITCH, False, "say more on standard error, also who connects and writes: for hunting"
            " faults only"),
-    Option("federation_enabled", Kind.SWITCH, False, "exchange messages with other domains; this version does not"
-           " federate, and refuses to start when it is asked to"),
-    Option("federation_listen", Kind.ADDRESS, f"[::]:{FEDERATION_PORT}", "address and UDP port for other domains; no"
-           " effect in this version, but QPC_FEDERATION_LISTEN asks for federation", "IP:PORT"),
-    Option("federation_cert", Kind.FILE, "", "this server's certificate for other domains (DER); no effect in this"
-           " version", "FILE"),
-    Option("federation_key", Kind.FILE, "", "the key of federation_cert (DER); no effect in this version", "FILE"),
-    Option("federation_ca", Kind.FILE, "", "the authority of the other domains' certificates (DER); no effect in this"
-           " version", "FILE"),
+    Option("federation_enabled", Kind.SWITCH, False, "exchange messages with other domains; QPC_FEDERATION_LISTEN or"
+           " --federation-listen turns it on too, unless the file says false"),
+    Option("federation_listen", Kind.ADDRESS, f"[::]:{FEDERATION_PORT}", "address and UDP port for other domains'"
+           " servers", "IP:PORT"),
+    Option("federation_cert", Kind.FILE, "", "this server's certificate for other domains (DER); qpc-server cert issue"
+           " makes it, its key and a copy of its authority", "FILE", live=True),
+    Option("federation_key", Kind.FILE, "", "the key of federation_cert (DER)", "FILE", live=True),
+    Option("federation_ca", Kind.FILE, "", "the authority (DER) that issued federation_cert; it is believed about every"
+           " domain that has none of its own in [federation_cas]", "FILE", live=True),
 )  # fmt: skip
 
 BY_KEY = {option.key: option for option in OPTIONS}
 
 TABLES = {
-    "federation_peers": 'which domain is reached where, as in: "example.net" = "192.0.2.1:7001"; no effect in this'
-    " version",
-    "federation_cas": 'an authority of its own for a domain, as in: "example.net" = "/etc/quicprochat/net.der"; no'
-    " effect in this version",
+    "federation_peers": "the domains to exchange messages with, and where their servers are, as in: \"example.net\" ="
+    " \"192.0.2.1:7001\"; \"\" for one that calls us, or that mDNS finds (live)",
+    "federation_cas": "an authority of its own for a domain (DER), as in: \"example.net\" ="
+    " \"/etc/quicprochat/example.net.der\"; nobody else is believed about that domain (live)",
 }
 """Tables of the configuration file."""
+PEERS_MAX = 1_000
+"""Domains in ``[federation_peers]``: each has a queue and may have connections."""

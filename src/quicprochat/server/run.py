@@ -54,9 +54,9 @@ def server_options(config: Config) -> ServerOptions:
     )  # fmt: skip
 
 
-def _listen(config: Config) -> Address:
-    listen: Address = config["listen"]
-    if config.sources["listen"] == "default" and not os.path.exists("/proc/net/if_inet6") and sys.platform == "linux":
+def _listen(config: Config, key: str = "listen") -> Address:
+    listen: Address = config[key]
+    if config.sources[key] == "default" and not os.path.exists("/proc/net/if_inet6") and sys.platform == "linux":
         return Address("0.0.0.0", listen.port)  # a kernel without IPv6
     return listen
 
@@ -182,7 +182,8 @@ class _Process:
 
     def _tell_changes(self, config: Config) -> None:
         before, self._config = self._config, config
-        changed = ", ".join(f"{key} = {config[key]}" for key in config.changed(before, live=True))
+        changes = [f"{key} = {config[key]}" for key in config.changed(before, live=True)]
+        changed = ", ".join(changes + [f"[{table}]" for table in config.changed_tables(before)])
         log.info("reloaded: %s", changed or "no option has changed; the lists were read again")
         if late := config.changed(self._started, live=False):
             log.warning("a restart is needed for: %s", ", ".join(late))

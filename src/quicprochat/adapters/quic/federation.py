@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy, PolicyBuilder, Store, VerificationError
 
@@ -24,6 +25,10 @@ FEDERATION_ALPN = "quicprochat/federation/1"
 USAGES = frozenset({ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH})
 """Both are needed on both sides: a server calls and is called, and one that could do half would fail only later."""
 
+_ONE_USAGE = (
+    "is not for both ends of a connection: its extended key usage must be serverAuth and clientAuth; qpc-server cert"
+    " issue makes such a one"
+)
 _UNREADABLE = (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, x509.InvalidVersion)
 
 
@@ -53,7 +58,7 @@ def federated(trust: Callable[[], Trust], expected: str = "") -> Check:
 
     def check(leaf: x509.Certificate, _: Sequence[x509.Certificate]) -> bytes:
         now = trust()
-        domain = domain_of(leaf)
+        domain = _shown_domain(leaf)
         if expected and domain != expected:
             raise UntrustedError(
                 f"where {expected} was called, a server answered with a certificate for {domain}; nothing was sent."
@@ -72,7 +77,7 @@ def distrusted(trust: Trust, leaf: x509.Certificate) -> UntrustedError | None:
     known from the handshake.
     """
     try:
-        domain = domain_of(leaf)
+        domain = _shown_domain(leaf)
         began = max(leaf.not_valid_before_utc, trust.authority(domain).not_valid_before_utc)
         _judge(trust, domain, leaf, max(trust.now(), began))
     except UntrustedError as error:
@@ -81,19 +86,29 @@ def distrusted(trust: Trust, leaf: x509.Certificate) -> UntrustedError | None:
 
 
 def domain_of(leaf: x509.Certificate) -> str:
-    """Return the one domain that a certificate names. Raises: UntrustedError when it is not exactly that."""
+    """Return the one domain that a certificate names.
+
+    Raises: UntrustedError, a sentence to be put behind whose certificate it is.
+    """
     try:
         names = list(leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
     except x509.ExtensionNotFound:
         names = []
     except _UNREADABLE as error:
-        raise UntrustedError("the other server's certificate cannot be read; it needs a new one") from error
+        raise UntrustedError("has parts that cannot be read; a new one is needed") from error
     if len(names) != 1 or not isinstance(names[0], x509.DNSName) or not is_domain(names[0].value.lower()):
         raise UntrustedError(
-            f"the other server's certificate has {len(names)} names and must have one, the domain it speaks for: no"
-            " wildcard, no address; qpc-server cert issue makes such a one"
+            "must name one domain and nothing else: no second name, no wildcard, no address; qpc-server cert issue"
+            " makes such a one"
         )
     return names[0].value.lower()
+
+
+def _shown_domain(leaf: x509.Certificate) -> str:
+    try:
+        return domain_of(leaf)
+    except UntrustedError as error:
+        raise UntrustedError(f"the other server's certificate {error}") from error
 
 
 def _judge(trust: Trust, domain: str, leaf: x509.Certificate, now: datetime.datetime) -> None:
@@ -107,14 +122,18 @@ def _judge(trust: Trust, domain: str, leaf: x509.Certificate, now: datetime.date
     authority = trust.authority(domain)
     if _vouched(leaf, authority, now):
         return
-    moment = max(leaf.not_valid_before_utc, authority.not_valid_before_utc)
-    if _vouched(leaf, authority, moment):
+    if _vouched(leaf, authority, _common_moment(leaf, authority)):
         raise UntrustedError(_untimely(domain, leaf, authority, now), clock=True)
     raise UntrustedError(_unfit(trust, domain, leaf))
 
 
+def _common_moment(leaf: x509.Certificate, authority: x509.Certificate) -> datetime.datetime:
+    """Return a time at which both are valid, if there is one."""
+    return max(leaf.not_valid_before_utc, authority.not_valid_before_utc)
+
+
 def _vouched(leaf: x509.Certificate, authority: x509.Certificate, at: datetime.datetime) -> bool:
-    """Say whether the authority itself issued this certificate, for a server, to be used at this time."""
+    """Say whether this authority itself issued this certificate, for a server, to be used at this time."""
     verifier = (
         PolicyBuilder()
         .store(Store([authority]))
@@ -141,6 +160,7 @@ def _both_usages(_: Policy, __: x509.Certificate, usages: x509.ExtendedKeyUsage)
 
 
 def _untimely(domain: str, leaf: x509.Certificate, authority: x509.Certificate, now: datetime.datetime) -> str:
+    """Return the sentence that names the clock; "" when both certificates are valid."""
     clock = f"this machine's clock says {now:%Y-%m-%d}"
     for what, one in (("certificate", leaf), ("authority's certificate", authority)):
         begin, end = one.not_valid_before_utc, one.not_valid_after_utc
@@ -149,20 +169,13 @@ def _untimely(domain: str, leaf: x509.Certificate, authority: x509.Certificate, 
         if now > end:
             todo = "it needs a new one" if plausible(int(now.timestamp() * 1000)) else "set the clock right"
             return f"{clock}: the {what} of {domain} was valid until {end:%Y-%m-%d}; {todo}"
-    return f"{clock}, which no certificate allows"
+    return ""
 
 
 def _unfit(trust: Trust, domain: str, leaf: x509.Certificate) -> str:
     """Return the sentence for a certificate that is good at no time."""
-    try:
-        usages = set(leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
-    except x509.ExtensionNotFound:
-        usages = set()
-    if not usages >= USAGES:
-        return (
-            f"the certificate of {domain} is not for both ends of a connection: its extended key usage must be"
-            " serverAuth and clientAuth; qpc-server cert issue makes such a one"
-        )
+    if not _has_both_usages(leaf):
+        return f"the certificate of {domain} {_ONE_USAGE}"
     if domain in trust.cas:
         return (
             f"the certificate of {domain} is not from the authority that [federation_cas] names for it; ask its"
@@ -172,3 +185,41 @@ def _unfit(trust: Trust, domain: str, leaf: x509.Certificate) -> str:
         f"the certificate of {domain} is not from the authority in federation_ca; if it has one of its own, name it in"
         " [federation_cas]"
     )
+
+
+def _has_both_usages(leaf: x509.Certificate) -> bool:
+    try:
+        return set(leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) >= USAGES
+    except x509.ExtensionNotFound:
+        return False
+
+
+def check_authority(authority: x509.Certificate) -> None:
+    """Raises: UntrustedError, a sentence to be put behind a file's name, unless this may sign servers' certificates."""
+    try:
+        rights = authority.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        usage = authority.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+    except x509.ExtensionNotFound:
+        rights = usage = False
+    except _UNREADABLE:
+        raise UntrustedError("cannot be read as an authority's certificate") from None
+    if not rights or not usage:
+        raise UntrustedError("is not an authority's certificate: it may sign no others; qpc-server ca init makes one")
+    if not isinstance(authority.public_key(), ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
+        raise UntrustedError("has a key of a kind that no authority may have here; qpc-server ca init makes a good one")
+
+
+def check_own(domain: str, leaf: x509.Certificate, authority: x509.Certificate, now: datetime.datetime) -> str:
+    """Look at our own certificate as another server will; return what is wrong with its time, "" when nothing is.
+
+    A clock can still be set right while the server runs, so that is no error. Raises: UntrustedError, a sentence to be
+    put behind a file's name.
+    """
+    found = domain_of(leaf)
+    if found != domain:
+        raise UntrustedError(f"is a certificate for {found}, and federation_domain is {domain}")
+    if not _vouched(leaf, authority, _common_moment(leaf, authority)):
+        if not _has_both_usages(leaf):
+            raise UntrustedError(_ONE_USAGE)
+        raise UntrustedError("is not from the authority in federation_ca")
+    return _untimely(domain, leaf, authority, now)
