@@ -25,6 +25,7 @@ from quicprochat.core.gate import Limits, Reason, Verdict
 from quicprochat.core.receipt import Receipt, Status
 from quicprochat.server.federation import FederationOptions, FederationRules
 from quicprochat.server.home_server import HomeServer, ServerOptions
+from quicprochat.server.trust import Loaded
 
 NORTH, SOUTH, EAST = "north.mesh.local", "south.mesh.local", "east.mesh.local"
 STORED, DUPLICATE = (Verdict.STORED, Reason.NONE), (Verdict.DUPLICATE, Reason.NONE)
@@ -47,10 +48,8 @@ class Villages:
         """What the operator of a domain has decided; without ``peers`` it exchanges messages with all others."""
         if peers is None:
             peers = {other: f"127.0.0.1:{port}" for other, port in self.ports.items() if other != domain}
-        return FederationOptions(
-            domain, Address("127.0.0.1", self.ports[domain]), authorities.leaf(domain, AUTHORITY),
-            trusting(domain, *peers), peers, self.rules,
-        )  # fmt: skip
+        loaded = Loaded(authorities.leaf(domain, AUTHORITY), trusting(domain, *peers))
+        return FederationOptions(domain, Address("127.0.0.1", self.ports[domain]), loaded, peers, self.rules)
 
     def options(self, domain: str, federation: FederationOptions | None = None) -> ServerOptions:
         return ServerOptions(
@@ -163,7 +162,7 @@ class Person:
         """Wait until so many envelopes wait here; return them."""
 
         async def wait() -> list[MeshEnvelope]:
-            while len(found := await self.fetch()) < count:
+            while len(found := await self.fetch()) < count:  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0.01)
             return found
 

@@ -101,15 +101,23 @@ OPTIONS = (
     Option("federation_key", Kind.FILE, "", "the key of federation_cert (DER)", "FILE", live=True),
     Option("federation_ca", Kind.FILE, "", "the authority (DER) that issued federation_cert; it is believed about every"
            " domain that has none of its own in [federation_cas]", "FILE", live=True),
+    Option("federation_outbox", Kind.SIZE, 512 << 20, "bytes of messages that may wait for one other domain", "SIZE",
+           live=True),
+    Option("federation_messages_per_user", Kind.COUNT, 10_000, "messages of one user that may wait for one other"
+           " domain", "N", live=True),
+    Option("federation_share", Kind.SHARE, 0.25, "part of storage that what comes from one other domain may fill",
+           "0..1", live=True),
+    Option("federation_rate", Kind.COUNT, 20_000, "messages a second that are taken from one other domain; more wait"
+           " there", "N", live=True),
 )  # fmt: skip
 
 BY_KEY = {option.key: option for option in OPTIONS}
 
 TABLES = {
-    "federation_peers": "the domains to exchange messages with, and where their servers are, as in: \"example.net\" ="
-    " \"192.0.2.1:7001\"; \"\" for one that calls us, or that mDNS finds (live)",
-    "federation_cas": "an authority of its own for a domain (DER), as in: \"example.net\" ="
-    " \"/etc/quicprochat/example.net.der\"; nobody else is believed about that domain (live)",
+    "federation_peers": 'the domains to exchange messages with, and where their servers are, as in: "example.net" ='
+    ' "192.0.2.1:7001"; "" for one that calls us, or that mDNS finds (live)',
+    "federation_cas": 'an authority of its own for a domain (DER), as in: "example.net" ='
+    ' "/etc/quicprochat/example.net.der"; nobody else is believed about that domain (live)',
 }
 """Tables of the configuration file."""
 PEERS_MAX = 1_000

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from quicprochat.adapters import rpc
-from quicprochat.adapters.system import monotonic_us
+from quicprochat.adapters.system import monotonic_us, utc_now
 from quicprochat.adapters.systemd import Notifier
 from quicprochat.console.errors import OK
 from quicprochat.console.text import SafeFormatter
@@ -22,10 +22,12 @@ from quicprochat.core.gate import Limits
 from quicprochat.server.announce import Announcer
 from quicprochat.server.config import Config, read_keys
 from quicprochat.server.control import Control
+from quicprochat.server.federation.rules import FederationOptions, FederationRules
 from quicprochat.server.home_server import HomeServer, ServerOptions
 from quicprochat.server.members import Registration, Rules
 from quicprochat.server.metrics import Metrics
 from quicprochat.server.operate import Operator, figures
+from quicprochat.server.trust import load_trust
 
 log = logging.getLogger("quicprochat.server")
 
@@ -50,7 +52,24 @@ def server_options(config: Config) -> ServerOptions:
     )
     return ServerOptions(
         config.home, _listen(config), config["federation_domain"], limits, config["connections"],
-        config["disk_reserve"], rules,
+        config["disk_reserve"], rules, _federation(config),
+    )  # fmt: skip
+
+
+def _federation(config: Config) -> FederationOptions | None:
+    if not config["federation_enabled"]:
+        return None
+    loaded = load_trust(config, utc_now)
+    if loaded.remark:
+        log.warning("%s", loaded.remark)
+    rules = FederationRules(
+        outbox_bytes=config["federation_outbox"],
+        user_messages=config["federation_messages_per_user"],
+        share=config["federation_share"],
+        rate=config["federation_rate"],
+    )
+    return FederationOptions(
+        config["federation_domain"], _listen(config, "federation_listen"), loaded, config.peers, rules
     )  # fmt: skip
 
 

@@ -7,8 +7,6 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from cryptography import x509
-
 from quicprochat.adapters import quic, rpc
 from quicprochat.core.errors import UnavailableError
 from quicprochat.core.gate import Reason, Verdict
@@ -92,9 +90,9 @@ class FederationClient:
         link = self._links.get(domain)
         return link is not None and not link.over
 
-    def certificates(self) -> dict[str, x509.Certificate]:
-        """Return what the servers that we are connected to have shown."""
-        return {domain: link.connection.certificate for domain, link in self._links.items() if not link.over}
+    def connections(self) -> list[quic.Connection]:
+        """Return the connections that are open."""
+        return [link.connection for link in self._links.values()]
 
     async def leave(self, domain: str, reason: str) -> None:
         """End the connection to a domain."""

@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
+from cryptography import x509
+
 from quicprochat.adapters import quic, rpc
 from quicprochat.core.bucket import TokenBucket
 from quicprochat.core.crypto import Crypto
@@ -36,13 +38,13 @@ from quicprochat.server.federation.rules import (
 )
 from quicprochat.server.meter import Meter
 from quicprochat.server.queue import Outcome, Queue
+from quicprochat.server.trust import RefusalLog, end_distrusted
 
 log = logging.getLogger("quicprochat.server.federation")
 
 TOO_MUCH = 0x12
 STOPPED = 0x13
 TOO_MANY_CONNECTIONS = 0x14
-DISTRUSTED = 0x16
 SWEEP_BATCH = 256
 SWEEP_S = 3_600.0
 TRUST_S = 60.0
@@ -118,6 +120,7 @@ class Exchange:
         self._connections: defaultdict[str, dict[quic.Connection, None]] = defaultdict(dict)  # oldest first
         self._rates: dict[str, TokenBucket] = {}
         self._serving: set[asyncio.Task[None]] = set()
+        self._tell_refusal = RefusalLog(lambda: driver.now().at)
         self._watching: list[asyncio.Task[None]] = []
         self._records: Answers[tuple[bytes, int]] = Answers(lambda: driver.now().at)
         self._names: Answers[PeerKey] = Answers(lambda: driver.now().at)
@@ -130,8 +133,8 @@ class Exchange:
         listen = self.options.listen
         # The check asks for what is trusted at that moment, so it need not be made anew.
         self.listener = await quic.listen(
-            (listen.ip, listen.port), self.options.credentials,
-            {quic.FEDERATION_ALPN: quic.federated(lambda: self.options.trust)}, self._accepted,
+            (listen.ip, listen.port), self.options.loaded.credentials,
+            {quic.FEDERATION_ALPN: quic.federated(lambda: self.options.loaded.trust)}, self._accepted,
             limit=CONNECTIONS_PER_DOMAIN * (len(self.options.peers) + 16), distrusted=self._refused,
         )  # fmt: skip
         self._employ()
@@ -152,23 +155,22 @@ class Exchange:
     async def reload(self, options: FederationOptions) -> None:
         """Follow a changed list of peers, changed addresses, authorities, credentials and rules, at once."""
         before = self.options
-        self.options = replace(options, domain=before.domain, listen=before.listen)
-        self.listener.renew(options.credentials)
+        self.options = options = replace(options, domain=before.domain, listen=before.listen)
+        self.listener.renew(options.loaded.credentials)
         self._rates.clear()
-        for domain in before.peers.keys() - options.peers.keys():
-            self._found.pop(domain, None)
         self._dismiss()
         self._employ()
-        for domain, address in options.peers.items():
-            if before.peers.get(domain) != address and domain in before.peers:
+        for domain, address in before.peers.items():
+            listed = domain in options.peers
+            if listed and options.peers[domain] != address:
                 await self.client.leave(domain, "its address has changed")
-            if before.peers.get(domain) != address or before.trust.authority(domain) != options.trust.authority(domain):
                 self.contact(domain)
-        for domain in before.peers:
-            if domain not in options.peers or before.trust.authority(domain) != options.trust.authority(domain):
+            if not listed or _authority(before, domain) != _authority(options, domain):
+                self._found.pop(domain, None)
                 self._records.forget(domain)
                 self._names.forget(domain)
-        await self._expel_distrusted()
+                self.contact(domain)
+        self._expel_distrusted()
 
     # --- what the rest of the server asks
 
@@ -289,13 +291,12 @@ class Exchange:
         places = [place for place in (listed, found) if place]
         if not places:
             raise UnavailableError(f"where {domain} is reached is not known; give its address in [federation_peers]")
-        check = quic.federated(lambda: self.options.trust, domain)
+        check = quic.federated(lambda: self.options.loaded.trust, domain)
         for n, place in enumerate(places):
             host, _, port = place.rpartition(":")
             try:
-                return await quic.connect(
-                    (host.strip("[]"), int(port)), quic.FEDERATION_ALPN, self.options.credentials, check, CONNECT_S
-                )  # fmt: skip
+                address, credentials = (host.strip("[]"), int(port)), self.options.loaded.credentials
+                return await quic.connect(address, quic.FEDERATION_ALPN, credentials, check, CONNECT_S)
             except QuicprochatError:
                 if n + 1 == len(places):
                     raise
@@ -331,28 +332,18 @@ class Exchange:
 
     def _refused(self, error: quic.UntrustedError) -> None:
         self._meter.count("refused.federation_certificate")
-        self.refusal = str(error)
-        log.debug("a server was refused: %s", error)
-
-    refusal = ""
-    """Why the last server that called us was refused."""
+        self._tell_refusal(error)
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(TRUST_S)
-            await self._expel_distrusted()
+            self._expel_distrusted()
 
-    async def _expel_distrusted(self) -> None:
+    def _expel_distrusted(self) -> None:
         """End the connections, both ways, of those whom we would not let in now."""
-        trust = self.options.trust
-        for connections in tuple(self._connections.values()):
-            for connection in tuple(connections):
-                if (error := quic.distrusted(trust, connection.certificate)) is not None:
-                    log.info("a connection was ended: %s", error)
-                    connection.end(DISTRUSTED, "this domain is not trusted any more")
-        for domain, certificate in self.client.certificates().items():
-            if quic.distrusted(trust, certificate) is not None:
-                await self.client.leave(domain, "this domain is not trusted any more")
+        trust = self.options.loaded.trust
+        end_distrusted(trust, [one for mine in self._connections.values() for one in mine])
+        end_distrusted(trust, self.client.connections())
 
     async def _greet(self) -> None:
         """Tell every domain that we are here (again): what waits for us there is then sent at once."""
@@ -405,3 +396,7 @@ class Exchange:
                 while await self._driver.call(lambda _: self.outbox.sweep(SWEEP_BATCH)):
                     pass
                 await asyncio.sleep(SWEEP_S)
+
+
+def _authority(options: FederationOptions, domain: str) -> x509.Certificate:
+    return options.loaded.trust.authority(domain)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from quicprochat.adapters import quic
 from quicprochat.core.address import Address
 from quicprochat.core.time import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
+from quicprochat.server.trust import Loaded
 
 VERSION = 1
 ENVELOPES_MAX = 256
@@ -81,10 +81,8 @@ class FederationOptions:
     domain: str
     """The one we speak for."""
     listen: Address
-    credentials: quic.Credentials
-    """What proves to others that we do."""
-    trust: quic.Trust
-    """What proves who others are."""
+    loaded: Loaded
+    """What proves to others that we do, and what we take for a proof."""
     peers: Mapping[str, str] = field(default_factory=dict)
     """Each domain, and the ``host:port`` of its server; empty where it is not known."""
     rules: FederationRules = field(default_factory=FederationRules)
