@@ -21,7 +21,7 @@ _YES = frozenset({"1", "true", "yes", "on"})
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """``words`` as they are typed; ``args`` are what must follow them.
+    """``words`` as they are typed; ``args`` are what must follow them, ``may_follow`` one more that need not.
 
     ``needs`` and ``takes`` are options that must and may be given: keys of :data:`OWN`, or of an option of the server.
     """
@@ -30,6 +30,7 @@ class Command:
     summary: str
     args: tuple[str, ...] = ()
     details: str = ""
+    may_follow: str = ""
     needs: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
 
@@ -37,7 +38,8 @@ class Command:
     def usage(self) -> str:
         """The command as one types it."""
         may = (f"[{_written(key)}]" for key in self.takes)
-        return " ".join(("qpc-server", *self.words, *self.args, *map(_written, self.needs), *may))
+        more = (f"[{self.may_follow}]",) if self.may_follow else ()
+        return " ".join(("qpc-server", *self.words, *self.args, *more, *map(_written, self.needs), *may))
 
 
 OWN = {"days": "N", "ca": "DIR", "out": "DIR"}
@@ -68,6 +70,11 @@ COMMANDS = (
             " what the copy does not know of."),
     Command(("config", "check"), "read the configuration, and show every option and where its value is from",
             details="The files that it names are read too: lists of keys, and the certificates of federation."),
+    Command(("federation", "status"), "show how other domains are reached, and what waits for each"),
+    Command(("federation", "poke"), "try other domains, or one, again now", may_follow="DOMAIN",
+            details="Ends the pause after failures, and offers everything that waits again, also what was set aside"
+            " because the domain refused it."),
+    Command(("federation", "outbox"), "list what waits for other domains, and what they have answered"),
     Command(("ca", "init"), "make an authority that certifies the servers of domains", ("DIR",),
             details="Writes ca.der, which every server gets, and ca-key.der, which no server needs: whoever has it can"
             " speak for every domain of servers that believe this authority. It lasts ten years; nothing is written"
@@ -145,7 +152,7 @@ def parse(arguments: Sequence[str]) -> Request:
     words, as_json = found.pop("words"), found.pop("json")
     command = _find(words)
     args = tuple(words[len(command.words) :])
-    if len(args) != len(command.args) or not all(args):
+    if len(args) not in (len(command.args), len(command.args) + bool(command.may_follow)) or not all(args):
         raise LocalError(f"write: {command.usage}")
     flags = {key: value for key, value in found.items() if value is not None}
     for key in OWN.keys() & flags.keys():
@@ -219,9 +226,12 @@ def _dispatch(request: Request, *, as_json: bool) -> int:
                 args = {"key": request.args[0]}
             elif words == ("backup",):
                 args = {"file": os.path.abspath(request.args[0])}
+            elif words == ("federation", "poke") and request.args:
+                args = {"domain": request.args[0]}
             elif "days" in request.flags:
                 args = {"days": request.flags["days"]}
-            return _print(answer(words, list(ask(home, words[-1], args)), as_json=as_json))
+            name = " ".join(words) if words[:1] == ("federation",) else words[-1]
+            return _print(answer(words, list(ask(home, name, args)), as_json=as_json))
 
 
 def _certify(request: Request, *, as_json: bool) -> int:

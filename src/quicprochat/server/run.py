@@ -22,6 +22,7 @@ from quicprochat.core.gate import Limits
 from quicprochat.server.announce import Announcer
 from quicprochat.server.config import Config, read_keys
 from quicprochat.server.control import Control
+from quicprochat.server.federation.neighbours import Neighbours
 from quicprochat.server.federation.rules import FederationOptions, FederationRules
 from quicprochat.server.home_server import HomeServer, ServerOptions
 from quicprochat.server.members import Registration, Rules
@@ -171,7 +172,10 @@ class _Process:
 
     def _announcer(self, server: HomeServer) -> Announcer:
         config = self._started
-        return Announcer(server.address, config["announce_as"], config["federation_domain"], server.fingerprint)
+        return Announcer(
+            server.address, config["announce_as"], config["federation_domain"], server.fingerprint,
+            neighbours=Neighbours(server.exchange) if server.exchange is not None else None,
+        )  # fmt: skip
 
     async def _watchdog(self, server: HomeServer) -> None:
         """Say that we live, as long as the loop turns and the store answers."""

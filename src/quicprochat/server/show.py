@@ -19,17 +19,24 @@ Json = dict[str, Any]
 
 
 def answer(words: tuple[str, ...], items: Sequence[Json], *, as_json: bool) -> str:
-    """Return a command's answer: for ``users`` a list, else the one object there is."""
+    """Return a command's answer: for those that list something a list, else the one object there is."""
     if words == ("users",):
         if as_json:
             return json.dumps(list(items)) + "\n"
         return "".join(_user(item) + "\n" for item in items) or "nobody has been here yet\n"
+    if words in (("federation", "poke"), ("federation", "outbox")):
+        if as_json:
+            return json.dumps(list(items)) + "\n"
+        shown = _peer if words[-1] == "poke" else _row
+        return "".join(shown(item) + "\n" for item in items) or "nothing waits for other domains\n"
     (item,) = items
     if as_json:
         return json.dumps(item) + "\n"
     match words:
         case ("status",):
             return _status(item) + "\n"
+        case ("federation", "status"):
+            return _federation(item) + "\n"
         case ("users", "remove"):
             return f"{item['public_key'][:16]}… is forgotten, and {plural(item['messages'], 'message')} that waited\n"
         case ("invite",):
@@ -71,7 +78,53 @@ def _status(now: Json) -> str:
         ("disk", f"{bytes_shown(now['disk_free'])} free" + (": too little, no new messages are taken"
          if now["disk_low"] else "")),
         ("epoch", now["epoch"]),
+        *_federation_in_short(now["federation"]),
     )  # fmt: skip
+
+
+def _federation_in_short(now: Json | None) -> list[tuple[str, str]]:
+    if now is None:
+        return []
+    waits = sum(peer["messages"] for peer in now["peers"])
+    down = [peer["domain"] for peer in now["peers"] if peer["failures"]]
+    return [
+        ("federation", f"{plural(len(now['peers']), 'domain')}, {plural(waits, 'message')} waiting for them"
+         + (f"; not reached: {', '.join(down)}" if down else "")),
+        ("certificate", f"{plural(now['certificate_days_left'], 'day')} left"),
+    ]  # fmt: skip
+
+
+def _federation(now: Json) -> str:
+    head = fields(
+        ("domain", now["domain"]),
+        ("address", now["address"]),
+        ("certificate", f"until {(now['certificate_expires_at'] or '?')[:10]},"
+         f" {plural(now['certificate_days_left'], 'day')} left"),
+        ("fingerprint", now["certificate_fingerprint"]),
+    )  # fmt: skip
+    return "\n".join((head, *(("", *map(_peer, now["peers"])) if now["peers"] else ())))
+
+
+def _peer(peer: Json) -> str:
+    if peer["connected"] or peer["connections_in"]:
+        how = "connected"
+    elif peer["trouble"]:
+        again = "" if peer["retry_in_s"] is None else f"; next attempt in {duration(peer['retry_in_s'])}"
+        how = f"{display_line(peer['trouble'], 200)}{again}"
+    else:
+        how = "no connection is needed"
+    where = peer["address"] or peer["announced_at"] or "(address not known)"
+    counts = f"sent {peer['sent']['stored']}, received {peer['received']['stored']}"
+    return f"{peer['domain']} at {where}: {plural(peer['messages'], 'message')} waiting, {counts}; {how}"
+
+
+def _row(row: Json) -> str:
+    answer = f"{row['answer']} ({row['reason']})" if row["reason"] else row["answer"] or "not answered yet"
+    when = "set aside" if row["due_in_s"] is None else f"next in {duration(row['due_in_s'])}"
+    return (
+        f"{row['id'][:16]}  {row['destination']:<24}  {row['kind']:<8}  from {row['user'][:16]}  {answer}, {when},"
+        f" expires in {duration(row['expires_in_s'])}"
+    )
 
 
 def _authority(made: Json) -> str:

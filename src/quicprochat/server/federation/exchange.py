@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
@@ -14,12 +14,14 @@ from typing import Protocol
 from cryptography import x509
 
 from quicprochat.adapters import quic, rpc
+from quicprochat.core.address import Address
 from quicprochat.core.bucket import TokenBucket
 from quicprochat.core.crypto import Crypto
 from quicprochat.core.errors import LocalError, QuicprochatError, StoreError, UnavailableError, WireError
-from quicprochat.core.federation import FederationStore
+from quicprochat.core.federation import FederationStore, Outgoing
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.record import open_record
+from quicprochat.core.time import Instant
 from quicprochat.p2p.driver import Driver
 from quicprochat.server.federation.client import FederationClient
 from quicprochat.server.federation.courier import Courier
@@ -37,6 +39,7 @@ from quicprochat.server.federation.rules import (
     FederationOptions,
 )
 from quicprochat.server.meter import Meter
+from quicprochat.server.options import FEDERATION_PORT
 from quicprochat.server.queue import Outcome, Queue
 from quicprochat.server.trust import RefusalLog, end_distrusted
 
@@ -104,7 +107,7 @@ class Exchange:
         self.epoch = epoch
         self._house = house
         self._driver = driver
-        self._store = store
+        self.store = store
         self._meter = meter
         self._crypto = crypto
         self._found: dict[str, str] = {}  # addresses that were announced on the local network
@@ -202,20 +205,37 @@ class Exchange:
         if not self.is_peer(domain):
             raise LocalError(f"{domain[:60]!r} is not in [federation_peers]", code="not_found")
         now = self._driver.now().at
-        await self._driver.call(lambda _: self._store.wake_outgoing(domain, now, set_aside=True))
+        await self._driver.call(lambda _: self.store.wake_outgoing(domain, now, set_aside=True))
         self.contact(domain)
-        return self._store.outgoing_domains().get(domain, 0)
+        return self.store.outgoing_domains().get(domain, 0)
 
     def announced(self, domain: str, ip: str) -> None:
         """A server of a domain was heard of on the local network: a hint where it is, which its certificate must
         confirm, and never a new peer."""
         if not self.is_peer(domain) or domain == self.domain:
             return
-        port = self.options.peers[domain].rpartition(":")[2] or str(self.options.listen.port)
+        port = self.options.peers[domain].rpartition(":")[2] or str(FEDERATION_PORT)
         where = f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
         if self._found.get(domain) != where:
             self._found[domain] = where
             self.contact(domain)
+
+    def found(self, domain: str) -> str:
+        """Return where a domain's server was announced on the local network, empty where it was not."""
+        return self._found.get(domain, "")
+
+    @property
+    def address(self) -> Address:
+        """Where it listens."""
+        return Address(*self.listener.address)
+
+    def now(self) -> Instant:
+        """Return this moment on the life clock."""
+        return self._driver.now().at
+
+    async def rows(self, after: int, domain: str, limit: int) -> Sequence[Outgoing]:
+        """Return rows of a domain's outbox behind a serial."""
+        return await self._driver.read(lambda _: self.store.outgoing_rows(domain, after, limit))
 
     def connections(self, domain: str) -> int:
         """Return how many connections a domain has opened to us."""
