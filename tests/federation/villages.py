@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,10 +21,13 @@ from tests.unit import authorities
 from quicprochat.adapters import quic, rpc
 from quicprochat.core.address import Address
 from quicprochat.core.envelope import Header, Kind, MeshEnvelope, make
+from quicprochat.core.errors import LocalError, QuicprochatError
 from quicprochat.core.gate import Limits, Reason, Verdict
 from quicprochat.core.receipt import Receipt, Status
-from quicprochat.server.federation import FederationOptions, FederationRules
+from quicprochat.server.federation import FederationClient, FederationOptions, FederationRules
+from quicprochat.server.federation.peer import Entrance
 from quicprochat.server.home_server import HomeServer, ServerOptions
+from quicprochat.server.queue import Outcome
 from quicprochat.server.trust import Loaded
 
 NORTH, SOUTH, EAST = "north.mesh.local", "south.mesh.local", "east.mesh.local"
@@ -89,11 +92,11 @@ def trusting(domain: str, *domains: str, cas: Mapping[str, Any] | None = None) -
 
 
 @asynccontextmanager
-async def villages(place: Path, *domains: str, **rules: Any) -> AsyncIterator[Villages]:
-    """All of them up; whatever is up in the end is closed."""
+async def villages(place: Path, *domains: str, up: int | None = None, **rules: Any) -> AsyncIterator[Villages]:
+    """The first ``up`` of them up, or all; whatever is up in the end is closed."""
     found = Villages(place, *domains, **rules)
     try:
-        for domain in domains:
+        for domain in domains[:up]:
             await found.start(domain)
         yield found
     finally:
@@ -190,3 +193,75 @@ def scene(
         run(whole, seconds)
 
     return play
+
+
+@asynccontextmanager
+async def stranger(them: Villages, origin: str, to: str, credentials: Any = None) -> AsyncIterator[FederationClient]:
+    """Somebody with a certificate for a domain, who calls another's server and says what he likes."""
+    shown = credentials or authorities.leaf(origin, AUTHORITY)
+    check = quic.federated(lambda: trusting(origin, to), to)
+
+    async def dial(domain: str) -> quic.Connection:
+        return await quic.connect(("127.0.0.1", them.ports[to]), quic.FEDERATION_ALPN, shown, check, 10)
+
+    client = FederationClient(origin, dial)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+class Desk:
+    """What a made-up server of a domain does with what it gets."""
+
+    epoch = bytes(16)
+
+    def __init__(self, domain: str) -> None:
+        self.domain = domain
+        self.batches: list[list[bytes]] = []
+        self.waiting = asyncio.Event()
+
+    async def deposit(self, origin: str, envelopes: list[bytes]) -> list[Outcome]:
+        self.batches.append(envelopes)
+        return await self.answer(envelopes)
+
+    async def answer(self, envelopes: list[bytes]) -> list[Outcome]:
+        return [Outcome(Verdict.STORED) for _ in envelopes]
+
+    async def own_record(self, key: Any) -> tuple[bytes, int]:
+        return b"", 0
+
+    async def own_name(self, name: str) -> Any:
+        raise LocalError("nobody", code="not_found")
+
+    @property
+    def got(self) -> list[bytes]:
+        return [one for batch in self.batches for one in batch]
+
+
+@asynccontextmanager
+async def pretending(them: Villages, desk: Desk) -> AsyncIterator[list[quic.Connection]]:
+    """A server for a domain that is none of ours; yields the connections it accepted."""
+    accepted: list[quic.Connection] = []
+    tasks: list[asyncio.Task[None]] = []
+
+    async def serve(connection: quic.Connection) -> None:
+        served = rpc.Served(64, lambda reason: connection.end(1, reason))
+        with suppress(QuicprochatError):
+            await served.run(await connection.stream(10), Entrance(desk, connection.peer.decode(), served))
+        connection.end(0, "goodbye")
+
+    def take(connection: quic.Connection) -> None:
+        accepted.append(connection)
+        tasks.append(asyncio.create_task(serve(connection)))
+
+    others = [domain for domain in them.ports if domain != desk.domain]
+    listener = await quic.listen(
+        ("127.0.0.1", them.ports[desk.domain]), authorities.leaf(desk.domain, AUTHORITY),
+        {quic.FEDERATION_ALPN: quic.federated(lambda: trusting(desk.domain, *others))}, take, limit=100,
+    )  # fmt: skip
+    try:
+        yield accepted
+    finally:
+        await listener.close()
+        await asyncio.gather(*tasks)

@@ -82,7 +82,7 @@ class FederationClient:
             return PeerKey(bytes(answer.key))
 
         return await self._ask(
-            destination, LOOK_UP_S, read, lambda peer: peer.findName(destination=destination, name=name)
+            destination, LOOK_UP_S, read, lambda peer: peer.findName(destination, name)
         )
 
     def connected(self, domain: str) -> bool:
