@@ -332,7 +332,9 @@ class Exchange:
         mine = self._connections[origin]
         mine[connection] = None
         if len(mine) > CONNECTIONS_PER_DOMAIN:
-            next(iter(mine)).end(TOO_MANY_CONNECTIONS, "this domain has connected too often")
+            oldest = next(iter(mine))
+            del mine[oldest]  # it takes a while to end, and the next one too many must not end it again
+            oldest.end(TOO_MANY_CONNECTIONS, "this domain has connected too often")
         log.debug("%s has connected", origin)
         self.contact(origin)
         served = rpc.Served(IN_FLIGHT_MAX, lambda reason: self._too_much(connection, reason))
@@ -342,9 +344,9 @@ class Exchange:
             log.debug("%s is gone: %s", origin, error)
         finally:
             connection.end(STOPPED, "goodbye")
-            del mine[connection]
-            if not mine:
-                self._connections.pop(origin, None)
+            mine.pop(connection, None)
+            if not mine and self._connections.get(origin) is mine:
+                del self._connections[origin]
 
     def _too_much(self, connection: quic.Connection, reason: str) -> None:
         self._meter.count("refused.federation_calls")
