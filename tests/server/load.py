@@ -41,10 +41,13 @@ class Ledger:
 
 
 class Load:
-    """Authors and a reader; :meth:`online` while the server lives."""
+    """Authors and a reader; :meth:`online` while the server lives. ``theirs`` is the reader's server, if it is another,
+    and ``domain`` what the authors call it."""
 
-    def __init__(self, server: Attacked) -> None:
+    def __init__(self, server: Attacked, theirs: Attacked | None = None, domain: str = "") -> None:
         self.server = server
+        self.theirs = theirs or server
+        self._domain = domain
         self.told = Ledger()
         self._reader = Caller.of(seed := os.urandom(32))
         self._seed = seed
@@ -55,7 +58,7 @@ class Load:
     @asynccontextmanager
     async def online(self, *, sending: bool = True) -> AsyncIterator[None]:
         """Let all of them at it. What breaks because the server is gone is no fault of theirs."""
-        async with calling(self.server, self._seed):
+        async with calling(self.theirs, self._seed):
             pass  # the reader is known from now on
         works = [self._read()] + [self._write(seed) for seed in self._authors if sending]
         tasks = [asyncio.create_task(self._quietly(work)) for work in works]
@@ -84,13 +87,13 @@ class Load:
                 if not again:
                     size = self._dice.randint(1, BATCH_MAX) if n % 3 else 1
                     again += [author.envelope(self._reader.key, os.urandom(300)) for _ in range(size)]
-                answers = await author.put(*[one.wire() for one in again])
+                answers = await author.put(*[one.wire() for one in again], domain=self._domain)
                 assert {verdict for verdict, _ in answers} <= {Verdict.STORED, Verdict.DUPLICATE}, answers
                 self.told.stored |= {one.id for one in again}
                 again.clear()
 
     async def _read(self) -> None:
-        async with calling(self.server, self._seed) as reader:
+        async with calling(self.theirs, self._seed) as reader:
             while True:
                 found = [one.id for one in await reader.fetch(limit=100)]
                 self.told.taken.update(found)
@@ -102,9 +105,15 @@ class Load:
                 self.told.confirmed |= set(found)
 
     async def drained(self) -> None:
-        """Let the reader fetch until nothing is left."""
-        async with calling(self.server, self._seed) as reader, asyncio.timeout(30):
-            while found := [one.id for one in await reader.fetch(limit=100)]:
+        """Let the reader fetch until nothing is left, and nothing is on its way."""
+        async with calling(self.theirs, self._seed) as reader, asyncio.timeout(30):
+            while True:
+                found = [one.id for one in await reader.fetch(limit=100)]
+                if not found:
+                    if self.theirs is self.server or not self.told.stored - self.told.taken.keys():
+                        return
+                    await asyncio.sleep(0.05)
+                    continue
                 self.told.taken.update(found)
                 self.told.again |= self.told.confirmed & set(found)
                 await reader.acknowledge(*found)

@@ -368,6 +368,9 @@ _DROP = {
     "prekey": ("DELETE FROM prekey WHERE id = ?",),
     "channel": ("DELETE FROM channel WHERE id = ?",),
     "user": ("DELETE FROM user WHERE key = ?",),
+    "outbox": ("DELETE FROM outbox WHERE n = ?",),
+    "report": ("DELETE FROM report WHERE n = ?",),
+    "correspondent": ("DELETE FROM correspondent WHERE author = ?",),
 }
 
 
