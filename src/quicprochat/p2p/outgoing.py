@@ -125,12 +125,13 @@ class Outgoing:
         """
         async with asyncio.timeout(timeout_s):
             while True:
-                sent = self._recent.get(uid) or await self.sent(uid)
-                if sent.state not in OPEN_STATES or until is State.RELAYED is sent.state:
-                    return sent
+                # Watched before it is asked for: it may change while the answer is on its way.
                 changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 self._watching[uid].append(changed)
                 try:
+                    sent = self._recent.get(uid) or await self.sent(uid)
+                    if sent.state not in OPEN_STATES or until is State.RELAYED is sent.state:
+                        return sent
                     await changed
                 finally:
                     self._watching[uid].remove(changed)
