@@ -15,14 +15,27 @@ from pathlib import Path
 
 import apsw
 import pytest
-from tests.conformance.rows import WALL, Step, envelope, held, key, message, post, receipt, sent, subscription, uid
+from tests.conformance.rows import (
+    WALL,
+    Step,
+    envelope,
+    held,
+    key,
+    lives,
+    message,
+    post,
+    receipt,
+    sent,
+    subscription,
+    uid,
+)
 
 from quicprochat.adapters.sqlite import SqliteStore, database, schema
 from quicprochat.adapters.sqlite.ballast import Ballast
 from quicprochat.core.errors import StoreError, StoreFullError
 from quicprochat.core.receipt import State
 from quicprochat.core.seal import Protection
-from quicprochat.core.store import Fate, Held, Scope, StoredPrekey, TraceEvent
+from quicprochat.core.store import Fate, Held, Scope, StoredPrekey, StoredRecord, TraceEvent
 from quicprochat.core.time import Instant
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -325,6 +338,26 @@ def test_a_store_of_version_3_keeps_its_lines_and_learns_when_they_were_sent(
     assert store.journal(after=0, limit=10) == [*lines, replace(new, cursor=3)]
     store._db.execute("UPDATE line SET sent_at = sent_at + 1 WHERE cursor = 3")
     assert store.journal(after=0, limit=10) == lines, "a moment that nobody wrote was believed"
+    store.close()
+
+
+def test_a_store_of_version_4_keeps_its_records_and_learns_where_peers_live(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = StoredRecord(key("ann"), 1, 2, b"record", 3, Instant(4))
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "CURRENT", schema.Schema(schema.CURRENT.steps[:4], 4))
+        store = SqliteStore.open(path)
+        with Step(store):
+            store.put_record(record)
+        store.close()
+    store = SqliteStore.open(path)
+    assert schema.backup_of(path, 4).exists()
+    assert (store.record(key("ann")), store.home(key("ann"))) == (record, None)
+    with Step(store):
+        store.put_home(lives("ann"))
+    store = reopened(store, path)
+    assert store.home(key("ann")) == lives("ann")
     store.close()
 
 

@@ -386,9 +386,13 @@ _DROP = {
     ),
     "line": ("DELETE FROM line WHERE cursor = ?",),
     "record": ("DELETE FROM record WHERE key = ?",),
+    "home": ("DELETE FROM home WHERE key = ?",),
     "prekey": ("DELETE FROM prekey WHERE id = ?",),
     "channel": ("DELETE FROM channel WHERE id = ?",),
     "user": ("DELETE FROM user WHERE key = ?",),
+    "outbox": ("DELETE FROM outbox WHERE n = ?",),
+    "report": ("DELETE FROM report WHERE n = ?",),
+    "correspondent": ("DELETE FROM correspondent WHERE author = ?",),
 }
 
 
