@@ -30,7 +30,7 @@ from tests.unit.authorities import (
     authority,
     leaf,
 )
-from tests.unit.quic_pairs import LOOPBACK, SOON_S, Taker, bare, credentials, run, soon, until
+from tests.unit.quic_pairs import LOOPBACK, SOON_S, Forger, Taker, bare, credentials, run, soon, until
 
 from quicprochat.adapters import quic
 from quicprochat.adapters.quic import FEDERATION_ALPN, Trust, UntrustedError
@@ -475,6 +475,7 @@ def test_renewed_certificate_is_shown_from_the_next_connection() -> None:
         async with serving() as here:
             check = quic.federated(lambda: as_client("b.net"), "b.net")
             before = await quic.connect(here.listener.address, FEDERATION_ALPN, THERE, check, SOON_S)
+            await until(lambda: len(here.listener.connections) == 1)
             renewed = leaf("b.net", CA, key=ed25519.Ed25519PrivateKey.generate())
             here.listener.renew(renewed)
             after = await quic.connect(here.listener.address, FEDERATION_ALPN, THERE, check, SOON_S)
@@ -483,6 +484,24 @@ def test_renewed_certificate_is_shown_from_the_next_connection() -> None:
             assert not before.over
             await before.leave()
             await after.leave()
+
+    run(scenario)
+
+
+def test_handshake_under_way_begins_anew_when_something_changes() -> None:
+    """Its certificate may have been judged by what was trusted before."""
+
+    async def scenario() -> None:
+        async with serving() as here:
+            forger = Forger(here.listener.address)
+            forger.initial()
+            await until(lambda: len(here.listener._shaking) == 1)
+            here.listener.renew(HERE)
+            assert len(here.listener._shaking) == 0
+            forger.close()
+            async with calling(here.listener, THERE):
+                await until(lambda: here.calls == [b"call"])
+            assert len(here.accepted) == 1
 
     run(scenario)
 
