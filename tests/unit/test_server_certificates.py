@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import json
+import random
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from tests.unit.authorities import DAY, NOW, authority, leaf
 from tests.unit.issued import DER, DOMAIN, certificate, write_key
 
 from quicprochat.adapters import quic, system
+from quicprochat.adapters.quic import UntrustedError
 from quicprochat.core.errors import LocalError, UnavailableError
 from quicprochat.server.certificates import DAYS, describe, init_authority, issue
 from quicprochat.server.cli import main, parse
@@ -197,6 +200,29 @@ def test_what_is_wrong_is_shown(node: Path, tmp_path: Path) -> None:
     shown = describe(other, NOW)
     assert shown["domain"] is None
     assert "must name one domain" in shown["problem"]
+
+
+def test_spoilt_certificates_are_a_sentence_and_never_trusted(ca: Path, node: Path, tmp_path: Path) -> None:
+    """Bits turned, bytes replaced, removed and added, in a certificate that was good."""
+    chance = random.Random(5)
+    trust = quic.Trust("x.net", frozenset({DOMAIN}), certificate(ca / "ca.der"), {}, lambda: NOW)
+    good, judged = (node / "cert.der").read_bytes(), 0
+    for _ in range(600):
+        spoilt = bytearray(good)
+        for _ in range(chance.randint(1, 3)):
+            at = chance.randrange(len(spoilt))
+            spoilt[at : at + chance.randint(0, 2)] = chance.randbytes(chance.randint(0, 2))
+        if spoilt == good:
+            continue
+        (node / "cert.der").write_bytes(spoilt)
+        with suppress(LocalError):
+            describe(node / "cert.der", NOW)
+        with suppress(ValueError, x509.InvalidVersion):  # aioquic ends the handshake there
+            one = x509.load_der_x509_certificate(bytes(spoilt))
+            with pytest.raises((UntrustedError, ValueError)):
+                quic.federated(lambda: trust)(one, ())
+            judged += 1
+    assert judged > 50
 
 
 # --- the command line
