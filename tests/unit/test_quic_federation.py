@@ -3,129 +3,49 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
-import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
-from aioquic import tls
 from aioquic.asyncio.server import QuicServer
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import QuicConnection
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtensionOID
 from tests.unit.authorities import (
     ADDRESS,
-    BOTH,
     CLIENT_AUTH,
     DAY,
     NOW,
     SERVER_AUTH,
     Issuer,
-    authority,
     leaf,
 )
-from tests.unit.quic_pairs import LOOPBACK, SOON_S, Forger, Taker, bare, credentials, run, soon, until
+from tests.unit.quic_pairs import LOOPBACK, SOON_S, Taker, credentials, run, soon, until
+from tests.unit.servers import (
+    ACCESS_DENIED,
+    CA,
+    CERTIFICATE_REQUIRED,
+    DECRYPT_ERROR,
+    EXPIRED,
+    HERE,
+    NO_ALPN,
+    OLD,
+    PEER,
+    PINNED,
+    SAME_NAME,
+    SUBORDINATE,
+    THERE,
+    TRUST,
+    as_client,
+    calling,
+    serving,
+)
 
 from quicprochat.adapters import quic
 from quicprochat.adapters.quic import FEDERATION_ALPN, Trust, UntrustedError
 from quicprochat.core.errors import QuicprochatError, UnavailableError
-
-CERTIFICATE_REQUIRED, ACCESS_DENIED, DECRYPT_ERROR, NO_ALPN, EXPIRED = 0x174, 0x131, 0x133, 0x178, 0x12D
-
-LOOPBACK_RTT_S = 0.01
-"""What aioquic assumes is ten times as long, and a closed connection stays for nine times that."""
-
-CA = authority()
-SAME_NAME = authority()
-PINNED = authority("authority of pinned.net")
-OLD = authority("old authority", start=-300, days=-10)
-SUBORDINATE = authority("subordinate", under=CA)
-PEER = leaf("x.net", CA)
-
-TRUST = Trust(
-    domain="b.net",
-    domains=frozenset({"a.net", "pinned.net", "old.net"}),
-    ca=CA.certificate,
-    cas={"pinned.net": PINNED.certificate, "old.net": OLD.certificate},
-    now=lambda: NOW,
-)
-HERE = leaf("b.net", CA)
-THERE = leaf("a.net", CA)
-
-
-def as_client(domain: str) -> Trust:
-    """The same trust, of a server that calls ``domain``."""
-    return replace(TRUST, domain="c.net", domains=TRUST.domains | {domain})
-
-
-@dataclass
-class Serving:
-    """A server on its port, and what it was brought to do."""
-
-    listener: quic.Listener
-    accepted: list[quic.Connection] = field(default_factory=list)
-    calls: list[bytes] = field(default_factory=list)
-    why: list[str] = field(default_factory=list)
-
-
-@asynccontextmanager
-async def serving(
-    trust: Callable[[], Trust] = lambda: TRUST, shown: quic.Credentials = HERE, check: quic.Check | None = None
-) -> AsyncIterator[Serving]:
-    """Serve whoever is accepted: each first word on a stream is a call."""
-    tasks: list[asyncio.Task[None]] = []
-
-    async def serve(connection: quic.Connection) -> None:
-        try:
-            stream = await connection.stream(SOON_S)
-        except UnavailableError:
-            return
-        taker = Taker()
-        stream.set_protocol(taker)
-        stream.resume_reading()
-        await until(lambda: bool(taker.got) or connection.over)
-        if taker.got:
-            made.calls.append(bytes(taker.got))
-
-    def accept(connection: quic.Connection) -> None:
-        made.accepted.append(connection)
-        tasks.append(asyncio.create_task(serve(connection)))
-
-    def refuse(error: UntrustedError) -> None:
-        made.why.append(str(error))
-
-    checks = {FEDERATION_ALPN: check or quic.federated(trust)}
-    listener = await quic.listen(LOOPBACK, shown, checks, accept, limit=10, distrusted=refuse)
-    listener._configuration.initial_rtt = LOOPBACK_RTT_S
-    made = Serving(listener)
-    try:
-        yield made
-    finally:
-        await listener.close()
-        await asyncio.gather(*tasks)
-
-
-@asynccontextmanager
-async def calling(
-    to: quic.Listener, shown: quic.Credentials | None, chain: Sequence[x509.Certificate] = (), **settings: Any
-) -> AsyncIterator[Any]:
-    """A client of aioquic's own that trusts everybody, and says its word without waiting for anything."""
-    settings = {"alpn_protocols": [FEDERATION_ALPN], "initial_rtt": LOOPBACK_RTT_S, **settings}
-    if shown is not None:
-        settings |= {"certificate": shown.certificate, "private_key": shown.key, "certificate_chain": list(chain)}
-    made = QuicConnection(configuration=QuicConfiguration(is_client=True, verify_mode=ssl.CERT_NONE, **settings))
-    async with bare(to, made) as client:
-        client.connect(to.address)
-        made.send_stream_data(0, b"call")
-        client.transmit()
-        yield client
-
 
 # --- the good ones, without which no refusal says anything
 
@@ -338,173 +258,3 @@ def test_server_of_another_protocol_is_not_called(alpns: list[str] | None) -> No
             transport.close()
 
     run(scenario)
-
-
-# --- nothing is resumed
-
-
-@pytest.mark.parametrize("certified", [True, False])
-def test_ticket_is_worth_nothing_whatever_port_it_is_from(certified: bool) -> None:
-    async def scenario() -> None:
-        tickets: list[tls.SessionTicket] = []
-        day = datetime.timedelta(days=1)
-        ticket = tls.SessionTicket(
-            age_add=0, cipher_suite=tls.CipherSuite.AES_256_GCM_SHA384, not_valid_before=tls.utcnow() - day,
-            not_valid_after=tls.utcnow() + day, resumption_secret=bytes(48), server_name="", ticket=bytes(64),
-            max_early_data_size=0xFFFFFFFF,
-        )  # fmt: skip
-        shown = THERE if certified else None
-        async with serving() as here, calling(here.listener, shown, session_ticket=ticket, server_name="") as client:
-            client._quic._session_ticket_handler = tickets.append
-            if certified:
-                await until(lambda: here.calls == [b"call"])
-                assert client.resumed is False
-                assert [one.peer for one in here.accepted] == [b"a.net"]
-            else:
-                assert (await soon(client.ended))[0] == CERTIFICATE_REQUIRED
-                assert (here.accepted, here.calls) == ([], [])
-        assert tickets == []
-
-    run(scenario)
-
-
-def test_neither_port_gives_a_ticket() -> None:
-    async def scenario() -> None:
-        tickets: list[tls.SessionTicket] = []
-        client_port = await quic.listen(LOOPBACK, credentials(), {"capnp": quic.key_holder}, lambda _: None, limit=5)
-        async with serving() as here:
-            for listener, shown, alpn in (
-                (here.listener, THERE, FEDERATION_ALPN),
-                (client_port, credentials(), "capnp"),
-            ):
-                configuration = QuicConfiguration(
-                    is_client=True, verify_mode=ssl.CERT_NONE, alpn_protocols=[alpn],
-                    certificate=shown.certificate, private_key=shown.key,
-                )  # fmt: skip
-                made = QuicConnection(configuration=configuration, session_ticket_handler=tickets.append)
-                async with bare(listener, made) as client:
-                    client.connect(listener.address)
-                    await until(lambda listener=listener: len(listener.connections) == 1)  # type: ignore[misc]
-                    await soon(client.ping())
-        await client_port.close()
-        assert tickets == []
-
-    run(scenario)
-
-
-# --- clocks
-
-IN_1970 = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-
-
-def test_clock_in_1970_is_named_by_whoever_has_it() -> None:
-    async def scenario() -> None:
-        async with serving() as here:
-            check = quic.federated(lambda: replace(as_client("b.net"), now=lambda: IN_1970), "b.net")
-            with pytest.raises(UntrustedError, match=r"this machine's clock says 1970-01-01: .* set the clock right"):
-                await quic.connect(here.listener.address, FEDERATION_ALPN, THERE, check, SOON_S)
-        async with serving(lambda: replace(TRUST, now=lambda: IN_1970)) as here:
-            check = quic.federated(lambda: as_client("b.net"), "b.net")
-            there = await quic.connect(here.listener.address, FEDERATION_ALPN, THERE, check, SOON_S)
-            assert "compare the clocks" in await soon(there.ended())
-            assert (here.accepted, here.calls) == ([], [])
-            assert "clock says 1970-01-01" in here.why[0]
-
-    run(scenario)
-
-
-def test_clock_years_ahead_is_named_too() -> None:
-    ahead = replace(TRUST, now=lambda: NOW.replace(year=2190))
-    with pytest.raises(UntrustedError, match=r"this machine's clock says 2190-07-01: .* set the clock right"):
-        quic.federated(lambda: ahead)(THERE.certificate, ())
-
-
-def test_nobody_hears_of_clocks_whom_no_authority_knows() -> None:
-    """Else anybody could ask which domains are peers, and what time it is here."""
-
-    async def scenario() -> None:
-        shown = leaf("a.net", SAME_NAME, start=-20, days=-2)
-        async with serving() as here, calling(here.listener, shown) as client:
-            assert (await soon(client.ended))[0] == ACCESS_DENIED
-
-    run(scenario)
-
-
-# --- afterwards
-
-
-@pytest.mark.parametrize(
-    ("change", "why"),
-    [
-        ({}, None),
-        ({"ca": PINNED.certificate}, "not from the authority in federation_ca"),
-        ({"cas": {"a.net": PINNED.certificate}}, r"that \[federation_cas\] names"),
-        ({"cas": {"a.net": CA.certificate}, "ca": PINNED.certificate}, None),
-        ({"domains": frozenset({"pinned.net"})}, r"a.net is not in \[federation_peers\]"),
-        ({"domain": "a.net"}, "own domain"),
-        ({"now": lambda: NOW + 100 * DAY}, "clock says 2026-10-09: .* was valid until"),
-        ({"now": lambda: IN_1970}, None),
-    ],
-    ids=["nothing", "authority", "pinned", "pinned to the same", "list", "own domain", "expired", "clock went back"],
-)
-def test_connected_server_is_judged_again(change: dict[str, Any], why: str | None) -> None:
-    error = quic.distrusted(replace(TRUST, **change), THERE.certificate)
-    if why is None:
-        assert error is None
-    else:
-        with pytest.raises(UntrustedError, match=why):
-            raise error or AssertionError("it is still trusted")
-
-
-def test_new_trust_counts_from_the_next_connection() -> None:
-    async def scenario() -> None:
-        trust = [TRUST]
-        async with serving(lambda: trust[0]) as here:
-            async with calling(here.listener, THERE):
-                await until(lambda: len(here.calls) == 1)
-            trust[0] = replace(TRUST, domains=frozenset())
-            async with calling(here.listener, THERE) as client:
-                assert (await soon(client.ended))[0] == ACCESS_DENIED
-            assert len(here.calls) == 1
-
-    run(scenario)
-
-
-def test_renewed_certificate_is_shown_from_the_next_connection() -> None:
-    async def scenario() -> None:
-        async with serving() as here:
-            check = quic.federated(lambda: as_client("b.net"), "b.net")
-            before = await quic.connect(here.listener.address, FEDERATION_ALPN, THERE, check, SOON_S)
-            await until(lambda: len(here.listener.connections) == 1)
-            renewed = leaf("b.net", CA, key=ed25519.Ed25519PrivateKey.generate())
-            here.listener.renew(renewed)
-            after = await quic.connect(here.listener.address, FEDERATION_ALPN, THERE, check, SOON_S)
-            assert (before.certificate, after.certificate) == (HERE.certificate, renewed.certificate)
-            await until(lambda: len(here.listener.connections) == 2)
-            assert not before.over
-            await before.leave()
-            await after.leave()
-
-    run(scenario)
-
-
-def test_handshake_under_way_begins_anew_when_something_changes() -> None:
-    """Its certificate may have been judged by what was trusted before."""
-
-    async def scenario() -> None:
-        async with serving() as here:
-            forger = Forger(here.listener.address)
-            forger.initial()
-            await until(lambda: len(here.listener._shaking) == 1)
-            here.listener.renew(HERE)
-            assert len(here.listener._shaking) == 0
-            forger.close()
-            async with calling(here.listener, THERE):
-                await until(lambda: here.calls == [b"call"])
-            assert len(here.accepted) == 1
-
-    run(scenario)
-
-
-def test_both_usages_are_what_we_say() -> None:
-    assert frozenset(BOTH) == quic.USAGES

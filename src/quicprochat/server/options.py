@@ -106,10 +106,10 @@ OPTIONS = (
 BY_KEY = {option.key: option for option in OPTIONS}
 
 TABLES = {
-    "federation_peers": "the domains to exchange messages with, and where their servers are, as in: \"example.net\" ="
-    " \"192.0.2.1:7001\"; \"\" for one that calls us, or that mDNS finds (live)",
-    "federation_cas": "an authority of its own for a domain (DER), as in: \"example.net\" ="
-    " \"/etc/quicprochat/example.net.der\"; nobody else is believed about that domain (live)",
+    "federation_peers": 'the domains to exchange messages with, and where their servers are, as in: "example.net" ='
+    ' "192.0.2.1:7001"; "" for one that calls us, or that mDNS finds (live)',
+    "federation_cas": 'an authority of its own for a domain (DER), as in: "example.net" ='
+    ' "/etc/quicprochat/example.net.der"; nobody else is believed about that domain (live)',
 }
 """Tables of the configuration file."""
 PEERS_MAX = 1_000
