@@ -6,7 +6,8 @@ before the clock runs.
 
     python -m bench.home_server [--count 20000] [--runs 3] [--peer CMD] [--filled N] [--sessions N]
 
-``--peer`` runs another system's benchmark (any command that prints one line of JSON) before and after ours.
+``--peer`` runs another system's benchmark (any command that prints one line of JSON with ``bench``, ``window`` and
+``result``) before and after ours, and prints a table of both to standard error. Most peers neither sync nor verify.
 ``--filled`` measures one server with N envelopes waiting and one with none; ``--sessions`` the memory of N idle
 sessions.
 """
@@ -31,6 +32,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench import home_table
 from bench.home_parts import Correspondence, fill, hollow_session, rss_kb, session
 
 from quicprochat.adapters import quic, rpc
@@ -277,7 +279,9 @@ def main() -> None:
     a = parser.parse_args()
 
     def peer() -> Any:
-        done = subprocess.run(shlex.split(a.peer), capture_output=True, text=True, check=True)
+        done = subprocess.run(shlex.split(a.peer), stdout=subprocess.PIPE, text=True)
+        if done.returncode or not done.stdout:
+            raise SystemExit(f"{a.peer!r} ended with {done.returncode} and printed nothing to compare with")
         return json.loads(done.stdout.splitlines()[-1])
 
     def within(work: Callable[[argparse.Namespace], Coroutine[Any, Any, Any]]) -> Any:
@@ -301,6 +305,10 @@ def main() -> None:
         out["runs"] = runs
         out["result"] = {key: round(statistics.median(run[key] for run in runs), 3) for key in runs[0]}
     print(json.dumps(out, indent=2))
+    if "peer_after" in out:
+        peers = (out["peer_before"], out["peer_after"])
+        calls = (BATCHES_IN_FLIGHT, CALLS_IN_FLIGHT)
+        print(home_table.text(home_table.rows(out["result"], calls, BATCH, peers)), file=sys.stderr)
 
 
 if __name__ == "__main__":

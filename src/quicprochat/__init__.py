@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from quicprochat.core.store import Line, LineKind, MeshStore, Sent
     from quicprochat.p2p import Options, P2pNode
     from quicprochat.p2p.views import PeerView
+    from quicprochat.server.federation.client import FederationClient
+    from quicprochat.server.federation.routing import resolve_destination
 
 __version__ = "0.1.0"
 
@@ -34,6 +36,7 @@ _HOMES = {
     "Address": "quicprochat.core.address",
     "BroadcastChannel": "quicprochat.core.channel",
     "Contact": "quicprochat.core.identity",
+    "FederationClient": "quicprochat.server.federation.client",
     "Line": "quicprochat.core.store",
     "LineKind": "quicprochat.core.store",
     "LocalError": "quicprochat.core.errors",
@@ -53,12 +56,14 @@ _HOMES = {
     "Ticket": "quicprochat.core.identity",
     "Uid": "quicprochat.core.ids",
     "UnavailableError": "quicprochat.core.errors",
+    "resolve_destination": "quicprochat.server.federation.routing",
 }
 
 __all__ = [
     "Address",
     "BroadcastChannel",
     "Contact",
+    "FederationClient",
     "Line",
     "LineKind",
     "LocalError",
@@ -79,6 +84,7 @@ __all__ = [
     "Uid",
     "UnavailableError",
     "__version__",
+    "resolve_destination",
 ]
 
 

@@ -9,7 +9,7 @@ from quicprochat.core.envelope import Header, Kind, MeshEnvelope, make
 from quicprochat.core.ids import ChannelId, EnvelopeId, Label, PeerKey, Uid
 from quicprochat.core.receipt import State
 from quicprochat.core.seal import Protection
-from quicprochat.core.store import Held, Line, LineKind, MeshStore, Sent, Usage
+from quicprochat.core.store import Held, Home, HomeSource, Line, LineKind, MeshStore, Sent, Usage
 from quicprochat.core.time import Instant, WallTime
 
 WALL = WallTime(1_800_000_000_000)
@@ -86,6 +86,13 @@ def subscription(name: str, *, heads: int = 2, kind: Access = Access.PRIVATE, le
     secret = b"" if left else hashlib.sha256(b"secret " + name.encode()).digest()
     ids = tuple(EnvelopeId(hashlib.sha256(f"head {n} {name}".encode()).digest()) for n in range(heads))
     return Subscription(BroadcastChannel(channel_id(name), kind, secret, 7, name), ids, left)
+
+
+def lives(
+    peer: str, domain: str = "b.example", *, source: HomeSource = HomeSource.RECORD, version: tuple[int, int] = (1, 2),
+    at: int = 5,
+) -> Home:  # fmt: skip
+    return Home(key(peer), domain, source, *version, Instant(at))
 
 
 def post(name: str, *, channel: str = "news", author: str = "ann", text: str = "hello") -> Line:

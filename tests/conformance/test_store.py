@@ -16,6 +16,7 @@ from tests.conformance.rows import (
     held,
     held_post,
     key,
+    lives,
     message,
     post,
     receipt,
@@ -34,8 +35,10 @@ from quicprochat.core.memory import MemoryStore
 from quicprochat.core.receipt import State
 from quicprochat.core.seal import Protection
 from quicprochat.core.store import (
+    HOMES_MAX,
     SIGHTINGS_MAX,
     Fate,
+    HomeSource,
     LineKind,
     MeshStore,
     Scope,
@@ -115,6 +118,8 @@ def test_a_new_store_is_empty(store: MeshStore) -> None:
     assert store.unread() == 0
     assert list(store.records(10)) == []
     assert list(store.sightings(10)) == []
+    assert list(store.homes(10)) == []
+    assert store.home(key("ann")) is None
     assert list(store.prekeys()) == []
     assert list(store.channels()) == []
     assert store.channel(channel_id("news")) is None
@@ -175,6 +180,7 @@ def write_everything(store: MeshStore) -> None:
     store.note(receipt("a"))
     store.put_record(StoredRecord(key("ann"), 1, 2, b"record", 3, at(4)))
     store.see(Sighting(key("ann"), WALL, at(7), "192.0.2.1:7000"))
+    store.put_home(lives("ann"))
     store.put_prekey(StoredPrekey(b"12345678", b"s" * 32, at(9)))
     store.put_channel(subscription("news"))
     store.put_channel(subscription("old", left=True))
@@ -204,6 +210,8 @@ def change_everything(store: MeshStore) -> None:
     store.put_record(StoredRecord(key("ann"), 2, 0, b"newer", 0, at(40)))
     store.put_record(StoredRecord(key("bob"), 2, 0, b"other", 0, at(40)))
     store.see(Sighting(key("ann"), WALL, at(70), ""))
+    store.put_home(lives("ann", "c.example"))
+    store.put_home(lives("bob"))
     store.drop_prekeys(at(100))
     store.put_prekey(StoredPrekey(b"87654321", b"t" * 32, at(90)))
     store.put_channel(subscription("news", heads=0, left=True))
@@ -239,6 +247,7 @@ def everything(store: MeshStore) -> dict[str, object]:
         "unread": store.unread(),
         "records": list(store.records(10)),
         "sightings": list(store.sightings(10)),
+        "homes": [*store.homes(10), store.home(key("ann"))],
         "prekeys": list(store.prekeys()),
         "channels": list(store.channels()),
         "unread posts": store.unread_posts(channel_id("news")),
@@ -798,6 +807,41 @@ def test_a_peer_seen_just_now_is_not_the_one_that_goes(home: Home) -> None:
         tx.see(Sighting(key("new"), WALL, at(6), ""), contacts)
     kept = {s.key for s in home.store.sightings(SIGHTINGS_MAX + 1)}
     assert kept == contacts - {min(contacts)} | {key("new")}
+
+
+def test_where_a_peer_lives_comes_back_as_it_was_and_is_replaced(home: Home) -> None:
+    first = lives("ann", "a.example", source=HomeSource.PERSON, version=(U64_MAX, U64_MAX), at=-5)
+    with Step(home.store) as store:
+        store.put_home(first)
+        store.put_home(lives("bob", at=9))
+    for store in home.now_and_again():
+        assert store.home(key("ann")) == first
+        assert store.home(key("cat")) is None
+        assert list(store.homes(10)) == [lives("bob", at=9), first]
+        assert list(store.homes(1)) == [lives("bob", at=9)]
+    with Step(home.store) as store:
+        store.put_home(lives("ann", "new.example"))
+    for store in home.now_and_again():
+        assert store.home(key("ann")) == lives("ann", "new.example")
+
+
+@pytest.mark.parametrize("friends", [0, 2])
+def test_of_too_many_homes_the_one_said_longest_ago_goes_and_what_our_person_said_stays(
+    home: Home, friends: int
+) -> None:
+    contacts = frozenset(key(f"peer {n}") for n in range(friends))
+    typed = lives("typed", source=HomeSource.PERSON, at=-1)
+    with Step(home.store) as store:
+        store.put_home(typed)
+        for n in range(HOMES_MAX - 1):
+            store.put_home(lives(f"peer {n}", at=n), contacts)
+    with Step(home.store) as store:
+        store.put_home(lives("one more", at=-9), contacts)
+    for store in home.now_and_again():
+        kept = {found.key for found in store.homes(2 * HOMES_MAX)}
+        assert len(kept) == HOMES_MAX
+        assert key(f"peer {friends}") not in kept
+        assert contacts | {typed.key, key("one more")} < kept
 
 
 def test_old_prekeys_are_dropped(home: Home) -> None:

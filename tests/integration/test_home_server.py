@@ -12,7 +12,7 @@ import pytest
 
 from quicprochat.adapters import rpc
 from quicprochat.core.address import Address
-from quicprochat.core.errors import LocalError, QuicprochatError, UnavailableError
+from quicprochat.core.errors import LocalError, QuicprochatError
 from quicprochat.core.receipt import State
 from quicprochat.p2p import Options, P2pNode
 from quicprochat.server.home_server import HomeServer, ServerOptions
@@ -147,8 +147,9 @@ def test_name_at_a_domain_is_its_servers_word_and_stays_what_it_was(tmp_path: Pa
                 assert await a.resolve(f"{b.key.hex()}@village.example") == b.key
                 with pytest.raises(QuicprochatError, match="nobody has this name"):
                     await a.resolve("carol@village.example")
-                with pytest.raises(UnavailableError, match=r"town\.example"):
-                    await a.resolve("bob@town.example")
+                with pytest.raises(LocalError, match=r"town\.example") as refused:
+                    await a.resolve("bob@town.example")  # not whoever is called bob here
+                assert refused.value.code == "policy"
                 sent = await a.send("bob@village.example", "hi")
                 await a.wait(sent.uid, State.DELIVERED, PATIENCE_S)
                 bob = b.key
@@ -166,6 +167,31 @@ def test_name_at_a_domain_is_its_servers_word_and_stays_what_it_was(tmp_path: Pa
             with pytest.raises(LocalError) as refused:
                 await a.send("bob@village.example", "hi")
             assert refused.value.code == "untrusted"
+
+    run(work())
+
+
+def test_server_that_was_left_for_another_is_visited_until_nothing_waits_there(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(tmp_path / "old") as old, serving(tmp_path / "new", domain="new.example") as new:
+            async with person(tmp_path / "b", old) as b:
+                await connected(b)
+                key = b.key
+            async with person(tmp_path / "a", old) as a:
+                await connected(a)
+                sent = await a.send(key, "to the old house")
+                await a.wait(sent.uid, State.RELAYED, PATIENCE_S)
+            # Chosen while there is no network, so that the old server is not visited as the one we live at.
+            async with P2pNode(Options(tmp_path / "b"), network=False) as b:
+                await b.use_server(str(new.address))
+            async with P2pNode(Options(tmp_path / "b")) as b:
+                assert (await next_line(b)).text == "to the old house"
+                assert b.server().domain == "new.example"
+                async with asyncio.timeout(PATIENCE_S):
+                    while await old.service.within(lambda tx: tx.waiting(key, 0, 1)):  # noqa: ASYNC110
+                        await asyncio.sleep(0.02)
+                card, _ = await old.service.find_record(key)
+                assert b"new.example" in card  # who asks there learns where to write now
 
     run(work())
 

@@ -118,10 +118,10 @@ def test_a_wrong_configuration_is_a_sentence_and_exit_code_2(server: Server) -> 
     assert "connections             5 " in server.run("config", "check").out
 
 
-def test_federation_is_not_there_and_it_says_so(server: Server) -> None:
+def test_federation_without_a_domain_says_what_is_missing(server: Server) -> None:
     done = server.run(env={"QPC_FEDERATION_LISTEN": "127.0.0.1:7001"})
     assert done.code == 2
-    assert "this version does not federate" in done.talk
+    assert "federation needs the domain that this server speaks for" in done.talk
 
 
 def test_without_a_server_a_command_says_what_to_do(server: Server) -> None:

@@ -19,6 +19,7 @@ from tests.conformance.rows import (
     held,
     held_post,
     key,
+    lives,
     message,
     post,
     receipt,
@@ -33,7 +34,18 @@ from quicprochat.core.ids import EnvelopeId
 from quicprochat.core.memory import MemoryStore
 from quicprochat.core.receipt import State
 from quicprochat.core.seal import Protection
-from quicprochat.core.store import Fate, Held, Line, MeshStore, Scope, Sighting, StoredPrekey, StoredRecord, TraceEvent
+from quicprochat.core.store import (
+    Fate,
+    Held,
+    HomeSource,
+    Line,
+    MeshStore,
+    Scope,
+    Sighting,
+    StoredPrekey,
+    StoredRecord,
+    TraceEvent,
+)
 from quicprochat.core.time import Instant, WallTime
 
 PEERS = ("ann", "bob", "cat")
@@ -261,6 +273,12 @@ class Stores(RuleBasedStateMachine):
             store.see(Sighting(key(peer), WallTime(at), at, address))
 
     @writing
+    @rule(peer=peers, domain=words, source=st.sampled_from(HomeSource), epoch=numbers, seq=numbers, at=moments)
+    def put_home(self, peer: str, domain: str, source: HomeSource, epoch: int, seq: int, at: Instant) -> None:
+        for store in self.both:
+            store.put_home(lives(peer, domain, source=source, version=(epoch, seq), at=at))
+
+    @writing
     @rule(id=st.integers(0, 5), at=moments)
     def put_prekey(self, id: int, at: Instant) -> None:
         for store in self.both:
@@ -322,7 +340,7 @@ class Stores(RuleBasedStateMachine):
 
     @rule(limit=limits)
     def listings(self, limit: int) -> None:
-        for name in ("records", "sightings"):
+        for name in ("records", "sightings", "homes"):
             found = [list(getattr(store, name)(limit)) for store in self.both]
             assert found[0] == found[1]
 
@@ -360,6 +378,7 @@ class Stores(RuleBasedStateMachine):
             "delivered": [store.delivered(key(peer), uid(name)) for peer in PEERS for name in UIDS],
             "unread": store.unread(),
             "records": [store.record(key(peer)) for peer in PEERS],
+            "homes": [store.home(key(peer)) for peer in PEERS],
             "prekeys": list(store.prekeys()),
             "channels": list(store.channels()),
             "unread posts": [store.unread_posts(channel_id(name)) for name in ("news", "club")],

@@ -182,8 +182,9 @@ class Caller:
         """Make an envelope; servers never look into its payload."""
         return make(Header(Kind.MESSAGE, self.key, to, os.urandom(16), **header), payload, self.signer)
 
-    async def put(self, *wires: bytes) -> list[tuple[Verdict, Reason]]:
-        answer = await soon(rpc.Remote.ask(self.session.batchEnqueue(envelopes=list(wires)), "sending"))
+    async def put(self, *wires: bytes, domain: str = "") -> list[tuple[Verdict, Reason]]:
+        call = self.session.batchEnqueue(envelopes=list(wires), domain=domain)
+        answer = await soon(rpc.Remote.ask(call, "sending"))
         return [(Verdict(one.verdict), Reason(one.reason)) for one in answer.outcomes]
 
     async def fetch(self, after: int = 0, limit: int = 256) -> list[MeshEnvelope]:

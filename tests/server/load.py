@@ -54,11 +54,16 @@ class Inbox(rpc.home.Receiver.Server):  # type: ignore[misc]
 
 
 class Load:
-    """Authors and a reader, who fetches or is ``pushed`` to; :meth:`online` while the server lives."""
+    """Authors and a reader, who fetches or is ``pushed`` to; :meth:`online` while the server lives. ``theirs`` is the
+    reader's server, if it is another, and ``domain`` what the authors call it."""
 
-    def __init__(self, server: Attacked, *, pushed: bool = False) -> None:
+    def __init__(
+        self, server: Attacked, theirs: Attacked | None = None, domain: str = "", *, pushed: bool = False
+    ) -> None:
         self.server = server
+        self.theirs = theirs or server
         self.pushed = pushed
+        self._domain = domain
         self.told = Ledger()
         self._reader = Caller.of(seed := os.urandom(32))
         self._seed = seed
@@ -69,7 +74,7 @@ class Load:
     @asynccontextmanager
     async def online(self, *, sending: bool = True) -> AsyncIterator[None]:
         """Let all of them at it. What breaks because the server is gone is no fault of theirs."""
-        async with calling(self.server, self._seed):
+        async with calling(self.theirs, self._seed):
             pass  # the reader is known from now on
         works = [self._read()] + [self._write(seed) for seed in self._authors if sending]
         tasks = [asyncio.create_task(self._quietly(work)) for work in works]
@@ -98,13 +103,13 @@ class Load:
                 if not again:
                     size = self._dice.randint(1, BATCH_MAX) if n % 3 else 1
                     again += [author.envelope(self._reader.key, os.urandom(300)) for _ in range(size)]
-                answers = await author.put(*[one.wire() for one in again])
+                answers = await author.put(*[one.wire() for one in again], domain=self._domain)
                 assert {verdict for verdict, _ in answers} <= {Verdict.STORED, Verdict.DUPLICATE}, answers
                 self.told.stored |= {one.id for one in again}
                 again.clear()
 
     async def _read(self) -> None:
-        async with calling(self.server, self._seed) as reader:
+        async with calling(self.theirs, self._seed) as reader:
             if self.pushed:
                 await rpc.Remote.ask(reader.session.subscribe(receiver=Inbox(self.told.taken)), "subscribing")
                 await reader.connection.ended()
@@ -124,9 +129,15 @@ class Load:
         await until(lambda: len(self.told.stored) > enough)
 
     async def drained(self) -> None:
-        """Let the reader fetch until nothing is left."""
-        async with calling(self.server, self._seed) as reader, asyncio.timeout(30):
-            while found := [one.id for one in await reader.fetch(limit=100)]:
+        """Let the reader fetch until nothing is left, and nothing is on its way."""
+        async with calling(self.theirs, self._seed) as reader, asyncio.timeout(30):
+            while True:
+                found = [one.id for one in await reader.fetch(limit=100)]
+                if not found:
+                    if self.theirs is self.server or not self.told.stored - self.told.taken.keys():
+                        return
+                    await asyncio.sleep(0.05)
+                    continue
                 self.told.taken.update(found)
                 self.told.again |= self.told.confirmed & set(found)
                 await reader.acknowledge(*found)

@@ -1,5 +1,6 @@
 """A home server in a process of its own, to be attacked. Its argument is JSON: ``home``, ``connections``, ``limits``,
-and ``kill``, a moment and the how manieth, at which it kills itself.
+and ``kill``, a moment and the how manieth, at which it kills itself; ``federation``: its ``domain``, its ``port`` for
+others, the ``peers``, and the directory of its ``certificates``.
 
 Commands come as lines on standard input: ``look`` answers with memory and counts, ``collect`` runs the garbage
 collector first, ``status`` and ``users`` are the operator's; ``clock`` and JSON set the clocks of the ``machine`` that
@@ -19,6 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from tests.durability.mortal import Executioner, MortalDisk
+from tests.unit.authorities import NOW
 
 from quicprochat.adapters import quic, rpc
 from quicprochat.adapters.sqlite import ServerStore
@@ -27,8 +29,10 @@ from quicprochat.core.errors import QuicprochatError
 from quicprochat.core.gate import Limits
 from quicprochat.p2p.driver import Driver
 from quicprochat.server import home_server
+from quicprochat.server.federation import FederationOptions
 from quicprochat.server.home_server import HomeServer, ServerOptions
 from quicprochat.server.operate import Operator
+from quicprochat.server.trust import Loaded, read_authority, read_certificate, read_key
 
 
 def memory_kb() -> int:
@@ -88,13 +92,23 @@ async def serve(server: HomeServer, machine: Any) -> None:
         await failed
 
 
+def federation(settings: dict[str, Any]) -> FederationOptions:
+    domain, peers, place = settings["domain"], settings["peers"], Path(settings["certificates"])
+    credentials = quic.Credentials(read_certificate(place / "cert.der"), read_key(place / "key.der"))
+    trust = quic.Trust(domain, frozenset(peers), read_authority(place / "ca.der"), {}, lambda: NOW)
+    listen = Address("127.0.0.1", settings["port"])
+    return FederationOptions(domain, listen, Loaded(credentials, trust), peers)
+
+
 async def main(settings: dict[str, Any]) -> int:
     options = ServerOptions(
         Path(settings["home"]),
         Address("127.0.0.1", settings.get("port", 0)),
+        settings.get("federation", {}).get("domain", ""),
         limits=Limits(**settings.get("limits", {"carried_bytes": 4 << 30, "share": 0.05})),
         connections=settings.get("connections", 10_000),
         disk_reserve_bytes=settings.get("disk_reserve_bytes", 1 << 20),
+        federation=federation(settings["federation"]) if "federation" in settings else None,
     )
     machine = None
     if "machine" in settings:

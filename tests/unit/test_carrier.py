@@ -4,12 +4,28 @@ from __future__ import annotations
 
 from tests.unit.people import WINDOW, Person, at
 
-from quicprochat.core.envelope import MeshEnvelope
-from quicprochat.core.events import Effect, LinkDown, LinkId, LinkUp, ResultsArrived, SendEnvelope
+from quicprochat.core.envelope import Header, Kind, MeshEnvelope, make
+from quicprochat.core.events import (
+    Effect,
+    HomeNamed,
+    LinkDown,
+    LinkId,
+    LinkUp,
+    Report,
+    ReportsArrived,
+    ResultsArrived,
+    SendEnvelope,
+    StateChanged,
+    Withdrawn,
+    Written,
+)
 from quicprochat.core.gate import Reason, Verdict
 from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.link import Result
+from quicprochat.core.outbox import REPORTS_MAX
 from quicprochat.core.receipt import State
+from quicprochat.core.seal import Letter, seal
+from quicprochat.core.store import Sent
 from quicprochat.sim.crypto import SimCrypto
 
 SERVER = PeerKey(b"s" * 32)
@@ -94,3 +110,204 @@ def test_receipt_goes_the_same_way_and_is_let_go_of_when_the_server_has_it() -> 
     assert MeshEnvelope.decode(receipt.wire).id == held.id
     answer(bob, held.id, Verdict.STORED)
     assert bob.store.own(0, 10) == []
+
+
+# --- recipients at other domains
+
+
+def domains(effects: tuple[Effect, ...]) -> list[str]:
+    return [send.domain for send in handed(effects)]
+
+
+def test_server_is_told_where_the_recipient_lives() -> None:
+    ada, bob = two()
+    server_up(ada)
+    ada.step(HomeNamed(bob.key, "node2.mesh.local"))
+    assert domains(ada.step(ada.written(bob.key))) == ["node2.mesh.local"]
+    ada.step(LinkDown(TO_SERVER))
+    ada.start(at(20_000))
+    assert domains(server_up(ada)) == ["node2.mesh.local"]
+
+
+def test_a_receipt_finds_its_authors_domain() -> None:
+    ada, bob = two()
+    server_up(ada)
+    header = Header(Kind.MESSAGE, bob.key, ada.key, bob.entropy(16))
+    letter = Letter(bob.key, bob.uid(), "hi", "node2.mesh.local")
+    message = make(header, seal(header, None, letter, bob.crypto, bob.signer), bob.signer)
+    (receipt,) = handed(ada.step(ada.arrived(TO_SERVER, message)))
+    assert MeshEnvelope.decode(receipt.wire).kind == Kind.RECEIPT
+    assert receipt.domain == "node2.mesh.local"
+
+
+def test_what_waits_is_offered_again_when_the_home_becomes_known_and_only_that() -> None:
+    ada, bob = two()
+    server_up(ada)
+    first, other = ada.written(bob.key, "one"), ada.written(Person(ada.crypto, "eve").key, "two")
+    assert domains(ada.step(first, other)) == ["", ""]
+    answer(ada, first.envelope.id, Verdict.STORED)
+    answer(ada, other.envelope.id, Verdict.STORED)
+    (again,) = handed(ada.step(HomeNamed(bob.key, "node2.mesh.local")))
+    assert (MeshEnvelope.decode(again.wire).id, again.domain) == (first.envelope.id, "node2.mesh.local")
+    answer(ada, first.envelope.id, Verdict.DUPLICATE)
+    assert handed(ada.step(HomeNamed(bob.key, "node2.mesh.local"))) == []
+    ada.step(LinkDown(TO_SERVER))
+    assert handed(server_up(ada)) == []  # taken under the domain that counts
+
+
+def test_an_answer_for_the_old_home_does_not_count_for_the_new_one() -> None:
+    ada, bob = two()
+    server_up(ada)
+    written = ada.written(bob.key)
+    ada.step(written)
+    assert handed(ada.step(HomeNamed(bob.key, "node2.mesh.local"))) == []  # it is under way: one answer at a time
+    (again,) = handed(answer(ada, written.envelope.id, Verdict.REFUSED, Reason.POLICY))
+    assert again.domain == "node2.mesh.local"
+
+
+def test_a_receipt_under_way_to_the_old_home_goes_to_the_new_one_too() -> None:
+    ada, bob = two()
+    server_up(ada)
+    (receipt,) = handed(ada.step(ada.arrived(TO_SERVER, bob.envelope(ada.key))))
+    id = MeshEnvelope.decode(receipt.wire).id
+    ada.step(HomeNamed(bob.key, "node2.mesh.local"))
+    (again,) = handed(answer(ada, id, Verdict.STORED))
+    assert (MeshEnvelope.decode(again.wire).id, again.domain) == (id, "node2.mesh.local")
+    assert handed(answer(ada, id, Verdict.STORED)) == []
+    assert ada.store.held(id) is None
+
+
+def test_moving_while_the_window_is_full_waits_for_room() -> None:
+    ada, bob = two()
+    ada.step(LinkUp(TO_SERVER, SERVER, 2, None, EPOCH, carrier=True))
+    mail = [ada.written(bob.key, str(n)) for n in range(5)]
+    ada.step(*mail)
+    for written in mail:
+        answer(ada, written.envelope.id, Verdict.STORED)
+    offered = [MeshEnvelope.decode(send.wire).id for send in handed(ada.step(HomeNamed(bob.key, "b.example")))]
+    assert len(offered) == 2
+    for _ in range(5):
+        for id in offered[-2:]:
+            offered += [MeshEnvelope.decode(send.wire).id for send in handed(answer(ada, id, Verdict.STORED))]
+    assert sorted(set(offered)) == sorted(written.envelope.id for written in mail)
+
+
+def test_what_the_server_put_off_is_asked_again_at_once_at_a_new_home() -> None:
+    ada, bob = two()
+    server_up(ada)
+    written = ada.written(bob.key)
+    ada.step(written)
+    answer(ada, written.envelope.id, Verdict.DEFERRED, Reason.UNKNOWN)
+    assert domains(ada.step(HomeNamed(bob.key, "b.example"))) == ["b.example"]
+
+
+def test_who_is_linked_gets_it_directly_wherever_he_lives() -> None:
+    ada, bob = two()
+    server_up(ada)
+    ada.meet(TO_PEER, bob)
+    out = ada.step(HomeNamed(bob.key, "b.example"), ada.written(bob.key, "hi", bob.prekey))
+    assert handed(out) == []
+    (direct,) = handed(out, TO_PEER)
+    assert direct.domain == ""
+
+
+# --- what the server tells of other domains
+
+
+def report(person: Person, *reports: Report, link: LinkId = TO_SERVER) -> tuple[Effect, ...]:
+    return person.step(ReportsArrived(link, reports))
+
+
+def on_its_way() -> tuple[Person, Written]:
+    ada, bob = two()
+    server_up(ada)
+    written = ada.written(bob.key)
+    ada.step(HomeNamed(bob.key, "b.example"), written)
+    return ada, written
+
+
+def sent_of(person: Person, written: Written) -> Sent:
+    sent = person.store.sent(written.uid)
+    assert sent is not None
+    return sent
+
+
+def test_the_trace_names_each_domain_in_order() -> None:
+    ada, written = on_its_way()
+    id = written.envelope.id
+    answer(ada, id, Verdict.STORED)
+    report(ada, Report(id, "b.example", Verdict.DEFERRED, Reason.UNKNOWN))
+    report(ada, Report(id, "b.example", Verdict.DEFERRED, Reason.UNKNOWN))
+    report(ada, Report(id, "B.example", Verdict.STORED))
+    assert ada.trace(written.uid) == [
+        ("relayed", SERVER.hex()), ("deferred:unknown", "b.example"), ("stored", "b.example")
+    ]  # fmt: skip
+    assert ada.state(written.uid) is State.RELAYED
+
+
+def test_the_first_that_has_a_copy_makes_it_relayed_whoever_it_is() -> None:
+    ada, written = on_its_way()
+    report(ada, Report(written.envelope.id, "b.example", Verdict.STORED))
+    answer(ada, written.envelope.id, Verdict.STORED)
+    assert ada.trace(written.uid) == [("relayed", "b.example")]
+
+
+def test_a_later_refusal_takes_nothing_back_but_is_the_reason_until_somebody_takes_it() -> None:
+    ada, written = on_its_way()
+    id = written.envelope.id
+    answer(ada, id, Verdict.STORED)
+    out = report(ada, Report(id, "b.example", Verdict.REFUSED, Reason.POLICY))
+    assert [(e.state, e.reason) for e in out if isinstance(e, StateChanged)] == [
+        (State.RELAYED, "refused:policy:b.example")
+    ]
+    assert [sent.reason for sent in ada.store.open_sent(10)] == ["refused:policy:b.example"]
+    assert ada.store.held(id) is not None  # still ours, and offered on
+    report(ada, Report(id, "c.example", Verdict.DUPLICATE))
+    assert (sent_of(ada, written).state, sent_of(ada, written).reason) == (State.RELAYED, "")
+
+
+def test_what_our_own_server_refuses_for_good_is_the_reason_while_nobody_has_it() -> None:
+    ada, written = on_its_way()
+    answer(ada, written.envelope.id, Verdict.REFUSED, Reason.POLICY)
+    assert (sent_of(ada, written).state, sent_of(ada, written).reason) == (
+        State.QUEUED, f"refused:policy:{SERVER.hex()}"
+    )  # fmt: skip
+
+
+def test_no_report_makes_a_message_delivered_or_failed_or_changes_one_that_ended() -> None:
+    ada, written = on_its_way()
+    for verdict in Verdict:
+        for reason in Reason:
+            report(ada, Report(written.envelope.id, "b.example", verdict, reason))
+    assert ada.state(written.uid) is State.RELAYED
+    ada.step(Withdrawn(written.uid))
+    report(ada, Report(written.envelope.id, "c.example", Verdict.REFUSED, Reason.FULL))
+    assert (sent_of(ada, written).state, sent_of(ada, written).reason) == (State.CANCELLED, "")
+
+
+def test_reports_about_what_is_not_ours_or_from_who_is_no_server_are_passed_over() -> None:
+    ada, written = on_its_way()
+    eve = Person(ada.crypto, "eve")
+    theirs = eve.envelope(ada.key).id
+    report(ada, Report(theirs, "b.example", Verdict.STORED))
+    assert ada.store.counters()["reports_ignored"] == 1
+    ada.meet(TO_PEER, eve)
+    report(ada, Report(written.envelope.id, "b.example", Verdict.STORED), link=TO_PEER)
+    assert ada.trace(written.uid) == []
+    assert ada.state(written.uid) is State.QUEUED
+
+
+def test_what_is_no_domain_cannot_stand_for_a_carrier() -> None:
+    ada, written = on_its_way()
+    for domain in ("direct", "here", "", "a b", "\x1b[2J", "ab" * 32):
+        report(ada, Report(written.envelope.id, domain, Verdict.STORED))
+    assert ada.trace(written.uid) == []
+
+
+def test_a_server_that_makes_up_domains_leaves_room_in_the_trace() -> None:
+    ada, written = on_its_way()
+    made_up = [Report(written.envelope.id, f"d{n}.example", Verdict.DEFERRED, Reason.FULL) for n in range(500)]
+    report(ada, *made_up)
+    assert len(ada.trace(written.uid)) == REPORTS_MAX
+    answer(ada, written.envelope.id, Verdict.STORED)
+    assert ada.trace(written.uid)[-1] == ("relayed", SERVER.hex())

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.talking import ADA, BOB, EVE, STATUS, Talk, message, post, receipt, talking
+from tests.unit.talking import ADA, BOB, EVE, STATUS, Talk, message, peer, post, receipt, talking
 
 from quicprochat.client import output
 from quicprochat.client.catalogue import COMMANDS, NOT_YET, Command, NotYet, Word
@@ -688,6 +688,19 @@ def test_tab_completes(tmp_path: Path, typed: str, wanted: str) -> None:
         await talk.until(lambda: talk.loop.screen.input.text == typed)
         talk.emulator.type("\t")
         await talk.until(lambda: talk.loop.screen.input.text == wanted, wanted)
+
+    run(work, tmp_path)
+
+
+def test_a_name_at_a_domain_is_that_domains_word_and_is_said_to_be(tmp_path: Path) -> None:
+    async def work(talk: Talk) -> None:
+        vouched = {"vouched_by": "node2.mesh.local", "vouched_for": "11111 22222"}
+        talk.home.people.append({**peer("cc" * 32, "carol@node2.mesh.local", contact=False), **vouched})
+        await talk.enter("/msg carol@node2.mesh.local hello")
+        await talk.shows("vouched for by node2.mesh.local only")
+        await talk.shows("11111 22222")
+        await talk.until(lambda: talk.home.said() == [("cc" * 32, "hello")])
+        await talk.until(lambda: "carol@node2.mesh.local" in talk.loop._known.served)
 
     run(work, tmp_path)
 

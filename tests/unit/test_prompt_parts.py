@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
 from prompt_toolkit.utils import get_cwidth
 from tests.unit.talking import ADA, STATUS, Talk, message, peer, receipt, talking
 
 from quicprochat.client.catalogue import NOT_YET
 from quicprochat.client.grammar import Request
 from quicprochat.client.prompt import fits, history, render
-from quicprochat.client.prompt.completion import HEARD_MAX, Known
+from quicprochat.client.prompt.completion import HEARD_MAX, Known, LineCompleter
 from quicprochat.client.prompt.history import ENTRIES_MAX, FILE_MAX_BYTES, HomeHistory, secret
 from quicprochat.client.prompt.near import TOLD_MAX, Near
 from quicprochat.client.prompt.status import status_line
@@ -241,6 +243,24 @@ def test_what_is_known_for_completion_is_bounded() -> None:
         known.wrote({**message("x", sender=f"{n:064x}", name="x\x1b]0;t\x07"), "request": True, "channel": str(n)})
     assert len(known.keys) == len(known.topics) == HEARD_MAX
     assert not any("\x1b" in note for note in known.keys.values())
+
+
+def test_names_at_domains_are_completed_from_what_meant_somebody_and_from_known_domains() -> None:
+    known = Known()
+    known.learn_peers([
+        {**peer(ADA, "ada"), "domain": "node2.mesh.local"},
+        {**peer("cc" * 32, "eve", contact=False), "domain": "x; /quit\x1b.example"},
+    ])  # fmt: skip
+    known.lives("bob@node1.mesh.local")
+
+    def offered(line: str) -> list[str]:
+        return [c.text for c in LineCompleter(known).get_completions(Document(line), CompleteEvent())]
+
+    assert offered("/send bob") == ["bob@node1.mesh.local "]
+    assert offered("/send bob@") == ["bob@node1.mesh.local ", "bob@node2.mesh.local "]
+    assert offered("/send carol@node2") == ["carol@node2.mesh.local "]
+    assert offered("/send carol@x") == []
+    assert offered("/send ada") == ["ada "]
 
 
 def test_the_terminals_encoding() -> None:

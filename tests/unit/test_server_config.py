@@ -15,7 +15,7 @@ from quicprochat.server import config as module
 from quicprochat.server.cli import COMMANDS, parse
 from quicprochat.server.config import Config, load
 from quicprochat.server.help import example, help_text
-from quicprochat.server.options import BY_KEY, OPTIONS, TABLES, Kind
+from quicprochat.server.options import BY_KEY, OPTIONS, PEERS_MAX, TABLES, Kind
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "docs" / "qpc-server.example.toml"
@@ -138,12 +138,20 @@ def test_changed_keys_are_told_apart(tmp_path: Path) -> None:
         ('announce_as = "example.net"', "write host:port"),
         ('registration = "closed"', "it can be open, invite, list"),
         ('registration = "list"', "registration_list names no file"),
-        ('federation_domain = "a b"', "a domain is written as"),
-        ('federation_domain = "-a.net"', "a domain is written as"),
-        ('federation_domain = "a..net"', "a domain is written as"),
+        ('federation_domain = "a b"', "it is written as in example.net"),
+        ('federation_domain = "-a.net"', "it is written as in example.net"),
+        ('federation_domain = "a..net"', "it is written as in example.net"),
         ('metrics_listen = "0.0.0.0:9700"', "which others can reach"),
         ('metrics_listen = "[::]:9700"', "which others can reach"),
-        ("federation_enabled = true", "this version does not federate"),
+        ('federation_domain = "192.0.2.1"', "it is written as in example.net"),
+        ('federation_domain = "*.example.net"', "it is written as in example.net"),
+        ('federation_domain = "büro.net"', "others as xn--"),
+        ('[federation_peers]\n"x y" = "192.0.2.1:7001"', r"\[federation_peers\] in .* 'x y' is no domain"),
+        ('[federation_peers]\n"x.net" = "192.0.2.1"', "no server of x.net: write host:port, as in 192.0.2.1:7001"),
+        ('[federation_peers]\n"x.net" = ""\n"X.net." = ""', "names x.net twice"),
+        ('federation_domain = "x.net"\n[federation_peers]\n"x.net" = ""', "this server's own domain"),
+        ('[federation_peers]\n"x.net" = ""\n[federation_cas]\n"x.ent" = "a"', "names x.ent, which is not in"),
+        ('[federation_peers]\n"x.net" = ""\n[federation_cas]\n"x.net" = ""', "names no file for x.net"),
         ("federation_peers = 5", "maps domains to texts"),
         ("[federation_peers]\nx = 5", "maps domains to texts"),
         ("connections = ", "is no TOML"),
@@ -178,28 +186,77 @@ def test_metrics_may_leave_the_machine_when_told_so(tmp_path: Path) -> None:
     assert config["metrics_listen"] == Address("0.0.0.0", 9700)
 
 
-# --- federation, which is not there yet
+# --- federation
+
+FILES = 'federation_domain = "x.net"\nfederation_cert = "c"\nfederation_key = "k"\nfederation_ca = "a"\n'
 
 
 @pytest.mark.parametrize(
-    ("text", "environment", "refused"),
+    ("text", "environment", "enabled"),
     [
         ("", {}, False),
         ("federation_enabled = false", {}, False),
-        ('federation_listen = "[::]:7001"\n[federation_peers]\n"x.net" = "192.0.2.1:7001"', {}, False),
+        ("federation_enabled = true", {}, True),
+        ('federation_listen = "[::]:7001"\n[federation_peers]\n"y.net" = "192.0.2.1:7001"', {}, False),
         ("", {"QPC_FEDERATION_LISTEN": "[::]:7001"}, True),
         ("federation_enabled = false", {"QPC_FEDERATION_LISTEN": "[::]:7001"}, False),
         ("federation_enabled = false", {"QPC_FEDERATION_ENABLED": "1"}, True),
         ("", {"QPC_FEDERATION_CERT": "/x"}, False),
     ],
 )
-def test_who_asks_for_federation_is_told(tmp_path: Path, text: str, environment: dict[str, str], refused: bool) -> None:
-    if not refused:
-        assert not read(tmp_path, text, None, **environment)["federation_enabled"]
+def test_what_turns_federation_on(tmp_path: Path, text: str, environment: dict[str, str], enabled: bool) -> None:
+    assert read(tmp_path, FILES + text, None, **environment)["federation_enabled"] is enabled
+
+
+@pytest.mark.parametrize(
+    ("missing", "why"),
+    [
+        ("federation_domain", "needs the domain that this server speaks for: --domain"),
+        ("federation_cert", r"needs federation_cert \(QPC_FEDERATION_CERT\): qpc-server cert issue makes it"),
+        ("federation_key", r"needs federation_key \(QPC_FEDERATION_KEY\)"),
+        ("federation_ca", r"needs federation_ca \(QPC_FEDERATION_CA\)"),
+    ],
+)
+def test_federation_says_what_it_still_needs(tmp_path: Path, missing: str, why: str) -> None:
+    text = "".join(line + "\n" for line in FILES.splitlines() if not line.startswith(missing))
+    with pytest.raises(LocalError, match=why):
+        read(tmp_path, text + "federation_enabled = true")
+    assert not read(tmp_path, text)["federation_enabled"]
+
+
+@pytest.mark.parametrize(
+    ("listen", "federation", "clash"),
+    [
+        ("[::]:7001", "[::]:7001", True),
+        ("192.0.2.1:7001", "[::]:7001", True),
+        ("192.0.2.1:7001", "192.0.2.1:7001", True),
+        ("192.0.2.1:7001", "192.0.2.2:7001", False),
+        ("[::]:7000", "[::]:7001", False),
+        ("127.0.0.1:0", "127.0.0.1:0", False),
+    ],
+)
+def test_clients_and_servers_have_each_their_port(tmp_path: Path, listen: str, federation: str, clash: bool) -> None:
+    environment = {"QPC_LISTEN": listen, "QPC_FEDERATION_LISTEN": federation}
+    if not clash:
+        assert read(tmp_path, FILES, None, **environment)["federation_enabled"]
         return
-    with pytest.raises(LocalError, match="does not federate") as refusal:
-        read(tmp_path, text, None, **environment)
-    assert refusal.value.code == "unsupported"
+    with pytest.raises(LocalError, match="each needs a port of its own"):
+        read(tmp_path, FILES, None, **environment)
+
+
+def test_peers_are_read_in_one_spelling_and_their_authorities_beside_the_file(tmp_path: Path) -> None:
+    text = '[federation_peers]\n"Y.net." = "Mesh.y.NET:7001"\n"z.net" = ""\n[federation_cas]\n"Y.NET" = "y.der"'
+    config = read(tmp_path, FILES + text)
+    assert config.peers == {"y.net": "mesh.y.net:7001", "z.net": ""}
+    assert config.cas == {"y.net": tmp_path / "home" / "y.der"}
+    assert config.changed_tables(read(tmp_path, "#")) == ["federation_peers", "federation_cas"]
+    assert config.changed_tables(config) == []
+
+
+def test_more_peers_than_a_server_can_have_are_refused(tmp_path: Path) -> None:
+    lines = "\n".join(f'"n{number}.net" = ""' for number in range(PEERS_MAX + 1))
+    with pytest.raises(LocalError, match="has 1001 domains; 1000 are allowed"):
+        read(tmp_path, "[federation_peers]\n" + lines)
 
 
 # --- lists

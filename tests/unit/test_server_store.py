@@ -157,7 +157,9 @@ def test_the_servers_tables_have_a_version_of_their_own(path: Path) -> None:
     assert db.execute("SELECT version, readable_from FROM meta").get == (
         schema.CURRENT.version, schema.CURRENT.readable_from,
     )  # fmt: skip
-    assert db.execute("SELECT version, readable_from FROM server_meta").get == (1, 1)
+    assert db.execute("SELECT version, readable_from FROM server_meta").get == (
+        schema.SERVER.version, schema.SERVER.readable_from,
+    )  # fmt: skip
     db.close()
 
 
@@ -177,16 +179,17 @@ def test_an_older_servers_file_is_backed_up_and_upgraded(path: Path, monkeypatch
     store = ServerStore.open(path)
     see(store, ADA)
     store.close()
+    version = schema.SERVER.version
     more = replace(schema.SERVER, steps=(*schema.SERVER.steps, "ALTER TABLE user ADD COLUMN more INTEGER;"))
     monkeypatch.setattr(schema, "SERVER", replace(more, readable_from=1))
     store = ServerStore.open(path)
-    assert store._db.execute("SELECT version FROM server_meta").get == 2
+    assert store._db.execute("SELECT version FROM server_meta").get == version + 1
     assert store.user(ADA) is not None
     store.close()
-    backup = schema.backup_of(path, schema.CURRENT.version, 1)
+    backup = schema.backup_of(path, schema.CURRENT.version, version)
     assert oct(backup.stat().st_mode & 0o777) == "0o600"
     old = apsw.Connection(str(backup))
-    assert old.execute("SELECT version FROM server_meta").get == 1
+    assert old.execute("SELECT version FROM server_meta").get == version
     old.close()
 
 

@@ -23,6 +23,7 @@ from tests.conformance.rows import (
     held,
     held_post,
     key,
+    lives,
     message,
     post,
     sent,
@@ -428,6 +429,24 @@ def test_a_damaged_line_is_never_shown(path: Path, needle: bytes, at: int) -> No
     assert store.counters() == {"damaged": 1, "other": 1}
     assert store.unread() == 1
     assert store.usage(Scope.REQUESTS).count == 1
+    store.close()
+
+
+def test_a_damaged_home_is_not_believed_and_the_next_word_takes_its_place(path: Path) -> None:
+    store = SqliteStore.open(path)
+    with Step(store):
+        store.put_home(lives("ann", "the.damaged.example", at=9))
+        store.put_home(lives("bob", "the.good.example"))
+    store.close()
+    assert flip(path, b"the.damaged.example", at=5) == 1
+    store = SqliteStore.open(path)
+    assert store.home(key("ann")) is None
+    assert store.homes(1) == [lives("bob", "the.good.example")]
+    with Step(store):
+        store.put_home(lives("ann", "new.example"))
+    store = reopened(store, path)
+    assert store.home(key("ann")) == lives("ann", "new.example")
+    assert store.counters() == {"damaged": 1}
     store.close()
 
 

@@ -15,14 +15,27 @@ from pathlib import Path
 
 import apsw
 import pytest
-from tests.conformance.rows import WALL, Step, envelope, held, key, message, post, receipt, sent, subscription, uid
+from tests.conformance.rows import (
+    WALL,
+    Step,
+    envelope,
+    held,
+    key,
+    lives,
+    message,
+    post,
+    receipt,
+    sent,
+    subscription,
+    uid,
+)
 
 from quicprochat.adapters.sqlite import SqliteStore, database, schema
 from quicprochat.adapters.sqlite.ballast import Ballast
 from quicprochat.core.errors import StoreError, StoreFullError
 from quicprochat.core.receipt import State
 from quicprochat.core.seal import Protection
-from quicprochat.core.store import Fate, Held, Scope, StoredPrekey, TraceEvent
+from quicprochat.core.store import Fate, Held, Scope, StoredPrekey, StoredRecord, TraceEvent
 from quicprochat.core.time import Instant
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,7 +72,6 @@ def reopened(store: SqliteStore, path: Path) -> SqliteStore:
 def test_every_setting_holds(store: SqliteStore) -> None:
     expected = {
         "journal_mode": "wal",
-        "locking_mode": "exclusive",
         "synchronous": 2,
         "mmap_size": 0,
         "cell_size_check": 1,
@@ -73,6 +85,7 @@ def test_every_setting_holds(store: SqliteStore) -> None:
         "application_id": schema.APPLICATION_ID,
     }
     assert {name: store._db.pragma(name) for name in expected} == expected
+    assert store._db.open_vfs == "unix-excl"
 
 
 def test_a_setting_that_does_not_hold_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,6 +119,15 @@ def test_a_second_store_on_the_file_is_refused(store: SqliteStore, path: Path) -
         SqliteStore.open(path)
     with Step(store):
         store.set_value("x", b"1")
+
+
+def test_another_process_is_kept_out(store: SqliteStore, path: Path) -> None:
+    with Step(store):
+        store.set_value("x", b"1")
+    look = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('SELECT * FROM value')"
+    done = subprocess.run([sys.executable, "-c", look, str(path)], capture_output=True, text=True, timeout=30)
+    assert "database is locked" in done.stderr
+    assert not path.with_name(path.name + "-shm").exists()
 
 
 def test_the_tables_answer_the_hot_questions_by_index(store: SqliteStore) -> None:
@@ -319,6 +341,26 @@ def test_a_store_of_version_3_keeps_its_lines_and_learns_when_they_were_sent(
     store.close()
 
 
+def test_a_store_of_version_4_keeps_its_records_and_learns_where_peers_live(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = StoredRecord(key("ann"), 1, 2, b"record", 3, Instant(4))
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "CURRENT", schema.Schema(schema.CURRENT.steps[:4], 4))
+        store = SqliteStore.open(path)
+        with Step(store):
+            store.put_record(record)
+        store.close()
+    store = SqliteStore.open(path)
+    assert schema.backup_of(path, 4).exists()
+    assert (store.record(key("ann")), store.home(key("ann"))) == (record, None)
+    with Step(store):
+        store.put_home(lives("ann"))
+    store = reopened(store, path)
+    assert store.home(key("ann")) == lives("ann")
+    store.close()
+
+
 def test_an_upgrade_that_fails_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     SqliteStore.open(path).close()
     with monkeypatch.context() as patch:
@@ -434,6 +476,64 @@ def test_dropping_prekeys_removes_backups_too(path: Path, monkeypatch: pytest.Mo
     with Step(store):
         store.drop_prekeys(Instant(9))
     assert holds(path, secret) == set()
+    store.close()
+
+
+# --- the log
+
+
+def fill_log(store: SqliteStore, pages: int) -> None:
+    """Commit until the log has so many pages."""
+    serial = 0
+    while store._log_pages < pages:
+        with Step(store):
+            store.set_value("big", bytes(200_000 + serial))
+        serial += 1
+
+
+def test_the_log_is_copied_beside_the_commits(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "_checkpoint", lambda: pytest.fail("a commit waited for the log to be copied"))
+    fill_log(store, database.CHECKPOINT_PAGES)
+    assert store._beside is not None
+    store._beside.wait()
+    with Step(store):
+        store.set_value("x", b"1")
+    assert store._log_pages < 10, "the log begins anew once all of it is in the file"
+
+
+def test_a_log_that_nobody_copies_is_bounded(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert store._beside is not None
+    monkeypatch.setattr(store._beside, "start", lambda: None)
+    fill_log(store, database.LOG_PAGES - 60)
+    for number in range(10):
+        with Step(store):
+            store.set_value("big", bytes(100_000 + number))
+    assert store._log_pages < 300
+
+
+def test_after_a_copy_beside_that_failed_nothing_is_written_any_more(path: Path) -> None:
+    class Broken:
+        def wal_checkpoint(self, *_: object) -> None:
+            raise apsw.IOError("fsync")
+
+        def close(self) -> None:
+            pass
+
+    store = SqliteStore.open(path)
+    assert store._beside is not None
+    store._beside._db.close()
+    store._beside._db = Broken()  # type: ignore[assignment]
+    fill_log(store, database.CHECKPOINT_PAGES)
+    store._beside.wait()
+    store.begin()
+    with pytest.raises(StoreError, match="lies on a disk that failed"):
+        store.set_value("x", b"1")
+    store.rollback()
+    store.close()
+    assert log_of(path).stat().st_size > database.CHECKPOINT_PAGES * 4_096, "a second sync could lie"
+    store = SqliteStore.open(path)
+    assert store.value("big") is not None
+    assert store.value("x") is None
     store.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import datetime
 import os
 import random
 import time
@@ -53,6 +54,11 @@ def _since_boot_ms() -> int:
 def monotonic_us() -> int:
     """Return CLOCK_MONOTONIC in microseconds, for those who compare with their own reading of it."""
     return time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1_000
+
+
+def utc_now() -> datetime.datetime:
+    """Return what the wall clock says, for comparing with a certificate; nobody says that it is right."""
+    return datetime.datetime.now(datetime.UTC)
 
 
 class SystemClock:

@@ -31,7 +31,7 @@ from quicprochat.client.shapes import (
 from quicprochat.core.channel import Access
 from quicprochat.core.envelope import TTL_DEFAULT_S
 from quicprochat.core.errors import LocalError, QuicprochatError, UnavailableError
-from quicprochat.core.identity import KEY_PREFIX_MIN
+from quicprochat.core.identity import KEY_PREFIX_MIN, fingerprint, parse_key
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.receipt import State
 from quicprochat.core.store import Line, LineKind
@@ -205,7 +205,7 @@ async def verify(node: P2pNode, args: Args) -> Answer:
     """Show the digits of two keys, or note that they were compared."""
     scanned = args.optional("scanned") or ""
     peer, digits = await node.verify(args.text("peer"), confirmed=args.flag("confirm"), scanned=scanned)
-    yield {**peer_object(peer), "fingerprint": digits}
+    yield {**peer_object(peer), "fingerprint": digits, **_vouched(node, args.text("peer"), peer.key)}
 
 
 async def block(node: P2pNode, args: Args) -> Answer:
@@ -259,9 +259,15 @@ async def send(node: P2pNode, args: Args) -> Answer:
     ttl = args.number("ttl", TTL_DEFAULT_S)
     text = args.text("text")
     sent = await node.send(args.text("peer"), text, ttl_s=ttl, require_fs=args.flag("require_fs"))
-    _, at, domain = args.text("peer").rpartition("@")
-    vouched = domain if at and node.contact(sent.to) is None else ""
-    yield {**sent_object(sent), "vouched_by": vouched}
+    yield {**sent_object(sent), **_vouched(node, args.text("peer"), sent.to)}
+
+
+def _vouched(node: P2pNode, peer: str, key: PeerKey) -> Json:
+    """Return whose word alone it is that a name means this key, and the key's own digits; nothing where it is ours."""
+    name, at, domain = peer.rpartition("@")
+    if not at or parse_key(name) is not None or node.contact(key) is not None:
+        return {}
+    return {"vouched_by": domain, "vouched_for": fingerprint(key)}
 
 
 async def wait(node: P2pNode, args: Args) -> Answer:
@@ -286,7 +292,16 @@ async def cancel(node: P2pNode, args: Args) -> Answer:
 
 async def trace(node: P2pNode, args: Args) -> Answer:
     """Show what happened to a message."""
-    yield trace_object(await node.trace(await node.find_sent(args.text("id"))))
+    server = node.server()
+
+    def name(carrier: str) -> str:
+        if carrier and carrier == server.fingerprint:
+            return f"your home server {server.domain or server.server}"
+        key = parse_key(carrier)
+        contact = node.contact(key) if key is not None else None
+        return contact.name if contact is not None else ""
+
+    yield trace_object(await node.trace(await node.find_sent(args.text("id"))), name)
 
 
 async def inbox(node: P2pNode, args: Args) -> Answer:

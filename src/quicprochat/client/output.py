@@ -9,6 +9,7 @@ from typing import Any
 from unicodedata import east_asian_width
 
 from quicprochat.client.catalogue import OPEN_MEANS
+from quicprochat.client.fate import explained, happened
 from quicprochat.console.text import (
     LOG_MAX_CHARS,
     SHOWN_MAX_CHARS,
@@ -72,6 +73,10 @@ def _marks(item: Json) -> str:
     return ", ".join(state for state in states if item.get(state))
 
 
+def _lives(item: Json) -> str:
+    return f"at {display_line(item['domain'], 64)}  " if item.get("domain") else ""
+
+
 def _identity(item: Json) -> str:
     lines = [
         _fields(
@@ -84,7 +89,7 @@ def _identity(item: Json) -> str:
         )
     ]
     lines += [
-        f"  {_peer_name(peer, 'public_key'):<16}  {peer['public_key'][:16]}  {_marks(peer)}".rstrip()
+        f"  {_peer_name(peer, 'public_key'):<16}  {peer['public_key'][:16]}  {_lives(peer)}{_marks(peer)}".rstrip()
         for peer in item["peers"]
     ]
     lines += [f"ALARM: {display_line(alarm['text'])}" for alarm in item.get("alarms", ())]
@@ -143,13 +148,14 @@ def _blocked(item: Json) -> str:
 
 
 def _sent(item: Json) -> str:
-    reason = f" ({item['reason']})" if item["reason"] else ""
+    reason = f" ({explained(item['reason'])})" if item["reason"] else ""
     return f"{item['id']}  {item['state']}{reason}  {item['protection']}"
 
 
 def _waiting(item: Json) -> str:
     said = display_line(item["text"], 60)
-    return f"{item['id']}  {_time(item['created_at'])}  {item['state']:<7}  to {_peer_name(item, 'to')}: {said}"
+    why = f"  [{explained(item['reason'])}]" if item.get("reason") else ""
+    return f"{item['id']}  {_time(item['created_at'])}  {item['state']:<7}  to {_peer_name(item, 'to')}: {said}{why}"
 
 
 def line(item: Json) -> str:
@@ -230,9 +236,7 @@ def _route(item: Json) -> str:
 
 def _trace(item: Json) -> str:
     lines = [_sent(item)]
-    for event in item["events"]:
-        carrier = f"  {display_line(event['carrier'], 64)}" if event["carrier"] else ""
-        lines.append(f"  {_time(event['at'])}  {display_line(event['state'], 40)}{carrier}")
+    lines += [f"  {_time(event['at'])}  {happened(event)}" for event in item["events"]]
     lines += [f"  envelope {id}" for id in item["envelopes"]]
     return "\n".join(lines)
 

@@ -158,8 +158,9 @@ class Performer:
         args = dict(request.args)
         until, timeout = args.pop("wait", None), args.pop("timeout", WAIT_S)
         sent = await self._session.ask("send", args)
-        if vouched := sent.pop("vouched_by", ""):
-            say(f"vouched for by {vouched} only; to be sure who that is: qpc mesh verify {sent['to'][:16]}")
+        if words := vouching(sent, sent["to"]):
+            say(words)
+        sent = {key: value for key, value in sent.items() if not key.startswith("vouched_")}
         try:
             if until is not None:
                 if not self._hopeless:
@@ -272,6 +273,17 @@ class Performer:
 
 def _of(domain: str) -> str:
     return f" of {display_line(domain, 64)}" if domain else ""
+
+
+def vouching(item: Json, key: str) -> str:
+    """Return what to say of a name that is only a domain's word, "" where it is more than that."""
+    if not item.get("vouched_by"):
+        return ""
+    by = display_line(item["vouched_by"], 64)
+    return (
+        f"vouched for by {by} only, as the key with the digits {item['vouched_for']}; "
+        f"to be sure who that is: qpc mesh verify {key[:16]}"
+    )
 
 
 def _typed_name(peer: Json) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from quicprochat.console.text import rfc3339 as rfc3339
@@ -10,6 +10,7 @@ from quicprochat.core.channel import Access, BroadcastChannel
 from quicprochat.core.events import Alarm
 from quicprochat.core.identity import Contact
 from quicprochat.core.ids import PeerKey
+from quicprochat.core.outbox import HERE
 from quicprochat.core.receipt import State
 from quicprochat.core.store import Line, LineKind, Sent
 from quicprochat.p2p.views import (
@@ -118,6 +119,7 @@ def outbox_object(sent: Sent, contact: Contact | None) -> Json:
         "to": sent.to.hex(),
         "name": contact.name if contact is not None else "",
         "state": sent.state.value,
+        "reason": sent.reason,
         "protection": sent.protection.value,
         "created_at": rfc3339(sent.created_wall),
         "text": sent.text,
@@ -246,11 +248,17 @@ def route_object(route: RouteView, contact: Contact | None) -> Json:
     }
 
 
-def trace_object(trace: TraceView) -> Json:
-    """Return the answer of ``trace``: the message's story begins here, in our own outbox."""
+def trace_object(trace: TraceView, names: Callable[[str], str] = lambda _: "") -> Json:
+    """Return the answer of ``trace``: the message's story begins here, in our own outbox.
+
+    ``names`` says what we call a carrier, "" where we have no name for it.
+    """
     sent = trace.sent
-    made = {"at": rfc3339(sent.created_wall), "state": State.QUEUED.value, "carrier": "here"}
-    events = [{"at": rfc3339(event.at), "state": event.state, "carrier": event.carrier} for event in trace.events]
+    made = {"at": rfc3339(sent.created_wall), "state": State.QUEUED.value, "carrier": HERE, "who": ""}
+    events = [
+        {"at": rfc3339(event.at), "state": event.state, "carrier": event.carrier, "who": names(event.carrier)}
+        for event in trace.events
+    ]
     return {
         **sent_object(sent),
         "text": sent.text,

@@ -80,7 +80,11 @@ class Lane:
         if held.id not in self.flying:
             self.flying[held.id] = len(held.wire)
             self.flying_bytes += len(held.wire)
-        out.append(SendEnvelope(self.link, held.to_send(now)))
+        out.append(self.offer(held, now))
+
+    def offer(self, held: Held, now: Instant) -> SendEnvelope:
+        """Return what hands an envelope over at this moment."""
+        return SendEnvelope(self.link, held.to_send(now))
 
     def answered(self, id: EnvelopeId, now: Instant) -> None:
         """The neighbour, or a receipt, has answered for an envelope."""
@@ -173,4 +177,4 @@ class Lane:
             if held is None:
                 self.flying_bytes -= self.flying.pop(id)
             else:
-                out.append(SendEnvelope(self.link, held.to_send(now)))
+                out.append(self.offer(held, now))

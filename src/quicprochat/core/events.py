@@ -8,7 +8,7 @@ from typing import NewType
 from quicprochat.core.address import Address
 from quicprochat.core.channel import BroadcastChannel, Subscription
 from quicprochat.core.envelope import MeshEnvelope
-from quicprochat.core.gate import Checked, Reason
+from quicprochat.core.gate import Checked, Reason, Verdict
 from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey, Uid
 from quicprochat.core.link import Goodbye, Result
 from quicprochat.core.receipt import State
@@ -67,6 +67,32 @@ class ResultsArrived:
 
     link: LinkId
     results: tuple[Result, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What another domain's server answered to an envelope, by the word of the home server that handed it over."""
+
+    id: EnvelopeId
+    domain: str
+    verdict: Verdict
+    reason: Reason = Reason.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class ReportsArrived:
+    """Our home server told what became of envelopes farther on."""
+
+    link: LinkId
+    reports: tuple[Report, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HomeNamed:
+    """Our person said at which domain a peer lives."""
+
+    key: PeerKey
+    domain: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +196,7 @@ class Tick:
 Event = (
     LinkUp | LinkDown | EnvelopeArrived | EnvelopeRejected | ResultsArrived | RecordArrived | Written | Resealed
     | ResealFailed | Withdrawn | PolicyChanged | SelfChanged | Tick | InterestArrived | Subscribed | Unsubscribed
-    | PostWritten
+    | PostWritten | ReportsArrived | HomeNamed
 )  # fmt: skip
 
 
@@ -179,10 +205,11 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class SendEnvelope:
-    """Hand an envelope to a neighbour."""
+    """Hand an envelope to a neighbour; to a home server with the domain where its recipient lives, "" if unknown."""
 
     link: LinkId
     wire: bytes
+    domain: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,8 +342,9 @@ Effect = (
 
 __all__ = [
     "Accepted", "Alarm", "ChannelsChanged", "CloseLink", "Effect", "EnvelopeArrived", "EnvelopeId", "EnvelopeRejected",
-    "Event", "InterestArrived", "Journaled", "LinkDown", "LinkId", "LinkUp", "PolicyChanged", "PostAccepted",
-    "PostTaken", "PostWritten", "PrekeysChanged", "RecordArrived", "RecordMade", "Reseal", "ResealFailed", "Resealed",
-    "ResultsArrived", "SelfChanged", "SendEnvelope", "SendInterest", "SendRecord", "SendResults", "StateChanged",
-    "Subscribed", "Tick", "Unsubscribed", "Withdrawn", "Written",
+    "Event", "HomeNamed", "InterestArrived", "Journaled", "LinkDown", "LinkId", "LinkUp", "PolicyChanged",
+    "PostAccepted", "PostTaken", "PostWritten", "PrekeysChanged", "RecordArrived", "RecordMade", "Report",
+    "ReportsArrived", "Reseal", "ResealFailed", "Resealed", "ResultsArrived", "SelfChanged", "SendEnvelope",
+    "SendInterest", "SendRecord", "SendResults", "StateChanged", "Subscribed", "Tick", "Unsubscribed", "Withdrawn",
+    "Written",
 ]  # fmt: skip

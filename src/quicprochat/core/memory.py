@@ -22,9 +22,12 @@ from quicprochat.core.quota import Quotas
 from quicprochat.core.receipt import OPEN_STATES, State
 from quicprochat.core.seal import Protection
 from quicprochat.core.store import (
+    HOMES_MAX,
     SIGHTINGS_MAX,
     Fate,
     Held,
+    Home,
+    HomeSource,
     Line,
     LineKind,
     Scope,
@@ -62,6 +65,7 @@ class MemoryStore:
         self._cursor = 0
         self._records: dict[PeerKey, StoredRecord] = {}
         self._sightings: dict[PeerKey, Sighting] = {}
+        self._homes: dict[PeerKey, Home] = {}
         self._prekeys: dict[bytes, StoredPrekey] = {}
         self._channels: dict[ChannelId, Subscription] = {}
 
@@ -344,6 +348,22 @@ class MemoryStore:
 
     def sightings(self, limit: int) -> Sequence[Sighting]:
         return sorted(self._sightings.values(), key=lambda s: (-s.at, s.key))[:limit]
+
+    def put_home(self, home: Home, contacts: AbstractSet[PeerKey] = frozenset()) -> None:
+        self._set(self._homes, home.key, home)
+        excess = len(self._homes) - HOMES_MAX
+        if excess <= 0:
+            return
+        others = (h for h in self._homes.values() if h.key != home.key)
+        order = sorted(others, key=lambda h: (h.key in contacts, h.source is HomeSource.PERSON, h.at, h.key))
+        for old in order[:excess]:
+            self._del(self._homes, old.key)
+
+    def home(self, key: PeerKey) -> Home | None:
+        return self._homes.get(key)
+
+    def homes(self, limit: int) -> Sequence[Home]:
+        return sorted(self._homes.values(), key=lambda h: (-h.at, h.key))[:limit]
 
     # --- channels
 

@@ -26,6 +26,7 @@ from quicprochat.core.events import (
     EnvelopeArrived,
     EnvelopeRejected,
     Event,
+    HomeNamed,
     InterestArrived,
     Journaled,
     LinkDown,
@@ -34,6 +35,7 @@ from quicprochat.core.events import (
     PolicyChanged,
     PostWritten,
     RecordArrived,
+    ReportsArrived,
     Resealed,
     ResealFailed,
     ResultsArrived,
@@ -48,6 +50,7 @@ from quicprochat.core.events import (
     Written,
 )
 from quicprochat.core.gate import Policy, Reason, Verdict, admit, submit
+from quicprochat.core.homes import Homes
 from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.link import RESULTS_MAX, Goodbye, Result
 from quicprochat.core.outbox import Outbox
@@ -95,6 +98,7 @@ class Node:
         self._card = OwnCard(signer, crypto)
         self._wanted = PeerRecord(signer.key, 0, 0)
         self._outbox = Outbox()
+        self._homes = Homes()
         self._posts = Posts(signer, crypto, entropy)
         self._links: dict[LinkId, _Neighbour] = {}
         self._by_peer: dict[PeerKey, _Neighbour] = {}
@@ -158,6 +162,7 @@ class Node:
         self._upgrade_on(tx, now, out)
         self._timers(tx, now, out)
         self._flush_receipts(tx, now, out)
+        self._follow_moved()
         for neighbour in self._links.values():
             if neighbour.lane.backlog and not self._outbox.upgrading(neighbour.peer):
                 neighbour.lane.fill(tx, self._outbox, now.at, out)
@@ -175,8 +180,12 @@ class Node:
                 self._written(event, tx, now, out)
             case ResultsArrived():
                 self._answered(event, tx, now, out)
+            case ReportsArrived():
+                self._reported(event, tx, now, out)
             case RecordArrived():
                 self._record(event, tx, now, out)
+            case HomeNamed():
+                self._homes.named(tx, event.key, event.domain, now.at, self._policy.contacts)
             case LinkUp():
                 self._link_up(event, tx, now, out)
             case LinkDown():
@@ -259,6 +268,13 @@ class Node:
             if isinstance(neighbour.lane, CarrierLane):
                 neighbour.lane.backlog = True
 
+    def _follow_moved(self) -> None:
+        """What waits for peers whose home is another one now is offered to servers for that one."""
+        moved = self._homes.take_moved()
+        for neighbour in self._links.values() if moved else ():
+            if isinstance(neighbour.lane, CarrierLane):
+                neighbour.lane.moved(moved)
+
     def _link_down(self, event: LinkDown, tx: MeshStore, now: Now) -> None:
         self._spread.link_down(event.link)
         neighbour = self._links.pop(event.link, None)
@@ -308,6 +324,9 @@ class Node:
             onward.lane.backlog = True
         if admission.line is not None:
             out.append(Journaled(admission.line))
+            if envelope.kind == Kind.MESSAGE:
+                home, age = admission.line.domain, envelope.age_ms
+                self._homes.lettered(tx, envelope.src, home, age, now.at, self._policy.contacts)
         if admission.status is not None:
             repeated = admission.verdict is Verdict.DUPLICATE or admission.status is Status.UNOPENABLE
             if repeated:
@@ -374,26 +393,34 @@ class Node:
         for result in event.results:
             if result.id not in lane.flying:
                 continue
-            lane.answered(result.id, now.at)
-            if self._posts.answered(neighbour.peer, result, now.at, out):
-                continue
             held = tx.held(result.id)
-            if held is None:
+            final = result.verdict is not Verdict.DEFERRED
+            if final and held is not None and isinstance(lane, CarrierLane):
+                final = lane.took(result.id)
+            lane.answered(result.id, now.at)
+            if self._posts.answered(neighbour.peer, result, now.at, out) or held is None:
                 continue
             if result.verdict is Verdict.DEFERRED:
                 lane.deferred(now.at)
-            elif isinstance(lane, CarrierLane):
-                lane.took(result.id)
-                if held.own and held.kind == Kind.RECEIPT:
+            elif isinstance(lane, CarrierLane) and held.own and held.kind == Kind.RECEIPT:
+                if final:
                     tx.release(result.id)  # made again when the message comes again
-                    continue
+                continue
             if held.own:
-                sent = self._outbox.result(tx, result, held, neighbour.peer, now, out)
+                server = isinstance(lane, CarrierLane)
+                sent = self._outbox.result(tx, result, held, neighbour.peer, now, out, server=server)
                 if sent is not None:
                     self._outbox.seal_again(tx, sent, self._prekey_of(sent.to, tx, now), now, out)
             elif held.dst == neighbour.peer and result.verdict is not Verdict.DEFERRED:
                 tx.release(result.id)
                 tx.remember(result.id, Fate.GONE, after_release(now.at))
+
+    def _reported(self, event: ReportsArrived, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        neighbour = self._links.get(event.link)
+        if neighbour is None or not isinstance(neighbour.lane, CarrierLane):
+            return
+        for report in event.reports:
+            self._outbox.reported(tx, report, now, out)
 
     def _prekey_of(self, peer: PeerKey, tx: MeshStore, now: Now) -> Prekey | None:
         stored = tx.record(peer)
@@ -435,6 +462,7 @@ class Node:
             self._records.pop(record.key, None)
             self._records[record.key] = record.version  # last, as the newest to come
             self._spread.news(record.key, event.link, now.at)
+            self._homes.recorded(tx, record, event.age_ms, now.at, self._policy.contacts)
         if record.prekeys:
             self._outbox.upgrade(tx, record.key, record.prekeys[0], now, out)
 

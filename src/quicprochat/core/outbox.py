@@ -6,8 +6,11 @@ the recipient, or our own decision, becomes a state.
 
 from __future__ import annotations
 
-from quicprochat.core.events import Effect, Journaled, Reseal, StateChanged
+from collections.abc import Sequence
+
+from quicprochat.core.events import Effect, Journaled, Report, Reseal, StateChanged
 from quicprochat.core.gate import Reason, Verdict
+from quicprochat.core.homes import domain_name
 from quicprochat.core.ids import EnvelopeId, PeerKey, Uid
 from quicprochat.core.link import Result
 from quicprochat.core.receipt import MAY_BECOME, OPEN_STATES, Receipt, State, Status
@@ -22,9 +25,16 @@ TRACE_MAX = 64
 """Rows in one message's trace: a neighbour that answers ever anew must not fill the disk."""
 STATES_MAX = 3
 """Rows that stay free for changes of state: relayed, an end, and a late delivery."""
+REPORTS_MAX = 16
+"""Rows in one message's trace for what a home server says of other domains: it may name as many as it likes."""
 
-DIRECT = "direct"
-"""The carrier of what went over a link to the recipient itself."""
+DIRECT, HERE = "direct", "here"
+"""The carriers of what went over a link to the recipient itself, and of what we did. Others are a key, or a domain."""
+NO_DOMAINS = frozenset({DIRECT, HERE})
+STORED = "stored"
+"""In the trace: this domain's server has it, when somebody else had it already."""
+REFUSED = "refused"
+"""In the trace, and first in the reason of an open state: ``refused:<reason>:<by whom>``, refused for good."""
 
 DEFINITIVE = frozenset({Reason.UNSUPPORTED, Reason.HOPS})
 """Refusals by the recipient that no waiting will change."""
@@ -92,9 +102,20 @@ class Outbox:
             self.become(tx, sent, State.FAILED, "unopenable", carrier, now, out)
 
     def result(
-        self, tx: MeshStore, result: Result, held: Held, peer: PeerKey, now: Now, out: list[Effect]
+        self,
+        tx: MeshStore,
+        result: Result,
+        held: Held,
+        peer: PeerKey,
+        now: Now,
+        out: list[Effect],
+        *,
+        server: bool = False,
     ) -> Sent | None:
-        """Apply a neighbour's answer about one of our own envelopes; return the message if it must be sealed again."""
+        """Apply a neighbour's answer about one of our own envelopes; return the message if it must be sealed again.
+
+        ``server``: the neighbour is our home server; what it refuses for good it won't be asked again.
+        """
         sent = tx.sent_of(held.id)
         if sent is None or sent.state not in OPEN_STATES:
             return None
@@ -104,14 +125,46 @@ class Outbox:
             if not at_recipient:
                 self.become(tx, sent, State.RELAYED, "", carrier, now, out)
             return None
-        word = "refused" if result.verdict is Verdict.REFUSED else "deferred"
-        self._report(tx, sent, f"{word}:{result.reason.name.lower()}", carrier, now)
+        self._report(tx, sent, _word(result.verdict, result.reason), carrier, now)
         if result.verdict is Verdict.REFUSED and at_recipient and result.reason in DEFINITIVE:
             self.become(tx, sent, State.FAILED, result.reason.name.lower(), carrier, now, out)
         if result.verdict is Verdict.REFUSED and result.reason is Reason.CLOCK and sent.seals < SEALS_MAX:
             self.claim_time = False
             return sent
+        if result.verdict is Verdict.REFUSED and server and sent.state is State.QUEUED:
+            self._explain(tx, sent, f"{_word(result.verdict, result.reason)}:{carrier}", out)
         return None
+
+    def reported(self, tx: MeshStore, report: Report, now: Now, out: list[Effect]) -> None:
+        """Our home server says what another domain's server made of an envelope.
+
+        Of ours only, and never more than a word: delivered is what the recipient signs for. The first server that has
+        a copy makes the message relayed; a refusal farther on doesn't take that back, but is given as the reason.
+        """
+        sent, domain = tx.sent_of(report.id), domain_name(report.domain)
+        if sent is None or not domain or domain in NO_DOMAINS:
+            tx.count("reports_ignored")
+            return
+        if _reports(tx.trace(sent.uid)) >= REPORTS_MAX:
+            return
+        current = sent.state in OPEN_STATES and sent.envelope_id == report.id
+        if report.verdict in (Verdict.STORED, Verdict.DUPLICATE):
+            if self.become(tx, sent, State.RELAYED, "", domain, now, out):
+                return
+            self._report(tx, sent, STORED, domain, now)
+            if current and sent.reason.startswith(f"{REFUSED}:"):
+                self._explain(tx, sent, "", out)
+            return
+        word = _word(report.verdict, report.reason)
+        self._report(tx, sent, word, domain, now)
+        if current and report.verdict is Verdict.REFUSED:
+            self._explain(tx, sent, f"{word}:{domain}", out)
+
+    def _explain(self, tx: MeshStore, sent: Sent, reason: str, out: list[Effect]) -> None:
+        """Say why a message is still in the state that it is in."""
+        if reason != sent.reason:
+            tx.set_state(sent.uid, sent.state, reason)
+            out.append(StateChanged(sent.uid, sent.to, sent.state, reason))
 
     def _report(self, tx: MeshStore, sent: Sent, word: str, carrier: str, now: Now) -> None:
         """Note in the trace what somebody said of a message; the first time only, since the same is said many times."""
@@ -180,6 +233,15 @@ class Outbox:
     def seal_answered(self, uid: Uid) -> None:
         """The edge has sealed again, or could not."""
         self._resealing.pop(uid, None)
+
+
+def _word(verdict: Verdict, reason: Reason) -> str:
+    return f"{REFUSED if verdict is Verdict.REFUSED else 'deferred'}:{reason.name.lower()}"
+
+
+def _reports(trace: Sequence[TraceEvent]) -> int:
+    """Return how many rows are what a home server said of other domains."""
+    return sum(1 for event in trace if domain_name(event.carrier) and event.carrier not in NO_DOMAINS)
 
 
 def _with_cursor(line: Line, cursor: int) -> Line:

@@ -24,6 +24,8 @@ from quicprochat.core.time import Instant, WallTime
 
 SIGHTINGS_MAX = 4_096
 """Peers of which it is noted when they were linked: as many as records, since anybody in reach may link by himself."""
+HOMES_MAX = 4_096
+"""Peers whose home domain is known: every stranger's message names one."""
 
 
 class Fate(IntEnum):
@@ -202,6 +204,37 @@ class Sighting:
     wall: WallTime
     at: Instant
     address: str
+
+
+class HomeSource(IntEnum):
+    """Who said where a peer lives."""
+
+    LETTER = 1
+    """The peer, inside the seal of a message."""
+    RECORD = 2
+    """The peer, in its signed record."""
+    PERSON = 3
+    """Our own person, who typed it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where a peer lives: a domain in the form of ``homes.domain_name``, who said so, and when (life clock).
+
+    ``epoch`` and ``seq`` number the newest record of the peer that was known then, both 0 for none.
+    """
+
+    key: PeerKey
+    domain: str
+    source: HomeSource
+    epoch: int
+    seq: int
+    at: Instant
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """What a record must exceed to say something new."""
+        return (self.epoch, self.seq)
 
 
 @dataclass(frozen=True, slots=True)
@@ -442,6 +475,21 @@ class MeshStore(Protocol):
 
     def sightings(self, limit: int) -> Sequence[Sighting]:
         """Return peers that were linked, the most recent first."""
+        ...
+
+    def put_home(self, home: Home, contacts: AbstractSet[PeerKey] = frozenset()) -> None:
+        """Keep where a peer lives in place of what was known; beyond HOMES_MAX one goes that was said longest ago.
+
+        What our person said goes after the others, and contacts' homes go last.
+        """
+        ...
+
+    def home(self, key: PeerKey) -> Home | None:
+        """Return where a peer lives."""
+        ...
+
+    def homes(self, limit: int) -> Sequence[Home]:
+        """Return where peers live, what was said last first."""
         ...
 
     # --- channels

@@ -10,26 +10,34 @@ from typing import TYPE_CHECKING
 from quicprochat.core.address import check_server, split_server
 from quicprochat.core.errors import LocalError, QuicprochatError, UnavailableError
 from quicprochat.core.events import LinkId
+from quicprochat.core.homes import domain_name
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.store import MeshStore
 from quicprochat.core.time import Instant
 from quicprochat.p2p.driver import Driver
+from quicprochat.p2p.farewell import Farewells
 from quicprochat.p2p.links import Links
 from quicprochat.p2p.views import RouteView, ServerStanding
 
 if TYPE_CHECKING:
-    from quicprochat.p2p.home_link import HomeLink
+    from quicprochat.p2p.home_link import HomeLink, Visit
+    from quicprochat.p2p.last_visit import LastVisit
 
 log = logging.getLogger("quicprochat.server")
 
 SERVER_KEY = "server"
 PIN_PREFIX = "server.pin."
+DOMAIN_KEY = "server.domain"
+"""Where we live: our server's domain, as it said when we were last connected."""
 LOOKUPS_MAX = 256
 """Contacts that are looked up when a connection begins; others when something is written to them."""
 
 
 class Account:
-    """Owns the one :class:`HomeLink`. ``wanted`` says whom to look up; ``news`` is called when the standing changes."""
+    """Owns the one :class:`HomeLink`. ``wanted`` says whom to look up; ``news`` is called when the standing changes.
+
+    ``moved_home`` is called when :attr:`domain` has changed.
+    """
 
     def __init__(
         self,
@@ -39,6 +47,7 @@ class Account:
         own_record: Callable[[], tuple[bytes, int]],
         wanted: Callable[[], Iterable[PeerKey]],
         news: Callable[[], None],
+        moved_home: Callable[[], None],
         jitter: Callable[[], float],
     ) -> None:
         self._seed = seed
@@ -47,18 +56,27 @@ class Account:
         self._own_record = own_record
         self._wanted = wanted
         self._news = news
+        self._moved_home = moved_home
         self._jitter = jitter
         self._server = ""
         self._announced: bytes | None = None
+        self._left = ""
+        """The server that we go from, while another one is picked."""
+        self.domain = ""
+        """Where we live; kept while our server is away, and until another one that we chose has let us in."""
         self._changed = asyncio.Event()
         self._moved = asyncio.Event()
         self._link: HomeLink | None = None
-        self._reachable: dict[PeerKey, Instant] = {}
+        self._reachable: dict[PeerKey, tuple[Instant, int]] = {}
+        """Since when, and over how many hops."""
         self._looking: asyncio.Task[None] | None = None
+        self._farewells = Farewells(driver, self._make_last_visit)
+        self._leaving: asyncio.Task[None] | None = None
 
     def load(self, tx: MeshStore, wanted: str) -> None:
         """Take up the server of this run: ``wanted``, or the one that was noted."""
         self._server = check_server(wanted) if wanted else (tx.value(SERVER_KEY) or b"").decode()
+        self.domain = domain_name((tx.value(DOMAIN_KEY) or b"").decode()) if self._server else ""
 
     # --- what others ask
 
@@ -73,8 +91,8 @@ class Account:
         return self._link is not None and self._link.connected
 
     def link(self, id: LinkId) -> HomeLink | None:
-        """Return the link to the server if that is its number."""
-        return self._link if self._link is not None and self._link.id == id else None
+        """Return the link to our server, or to one that we left, if that is its number."""
+        return self._link if self._link is not None and self._link.id == id else self._farewells.link(id)
 
     async def settled(self) -> ServerStanding:
         """Wait until the server was reached, or could not be; return how we stand then."""
@@ -98,21 +116,38 @@ class Account:
         now, server = self._driver.now().at, PeerKey(link.fingerprint)
         others = sorted(self._reachable.keys() - set(linked))
         metric = max(1, round(2 * link.rtt_ms))
-        return [RouteView(key, server, metric, 2, (now - self._reachable[key]) / 1_000, "server") for key in others]
+        views = []
+        for key in others:
+            since, hops = self._reachable[key]
+            views.append(RouteView(key, server, metric, hops, (now - since) / 1_000, "server"))
+        return views
 
-    async def find(self, key: PeerKey) -> bool:
-        """Let the node learn a peer's record from the server, if that has one; say whether it does."""
+    async def find(self, key: PeerKey, domain: str = "") -> bool:
+        """Let the node learn a peer's record from the server of its domain, or from ours; say whether one has it.
+
+        ``domain`` is where a person says that the peer lives, "" for what is known of that.
+        """
+        home = domain if domain != self.domain else ""
+        for place in dict.fromkeys((home or await self._home_of(key), "")):
+            try:
+                if await self._ask(key, place):
+                    return True
+            except (QuicprochatError, TimeoutError) as error:
+                log.debug("no record of %s: %s", key.hex()[:8], error)
+        return False
+
+    async def _home_of(self, key: PeerKey) -> str:
+        home = await self._driver.read(lambda tx: tx.home(key))
+        return home.domain if home is not None and home.domain != self.domain else ""
+
+    async def _ask(self, key: PeerKey, domain: str) -> bool:
+        """Raises: QuicprochatError, TimeoutError."""
         link = self._link
-        if link is None or not link.connected:
+        if link is None or not link.connected or not await link.find_record(key, domain):
             return False
-        try:
-            found = await link.find_record(key)
-        except (QuicprochatError, TimeoutError) as error:
-            log.debug("no record of %s: %s", key.hex()[:8], error)
-            return False
-        if found:
-            self._reachable.setdefault(key, self._driver.now().at)
-        return found
+        hops = 3 if domain not in ("", link.domain) else 2
+        self._reachable.setdefault(key, (self._driver.now().at, hops))
+        return True
 
     # --- what a person decides
 
@@ -124,13 +159,15 @@ class Account:
         server = check_server(server) if server else ""
 
         def note(tx: MeshStore) -> None:
-            tx.set_value(SERVER_KEY, server.encode())
+            self._choose(tx, self._server, server)
             if trust is not None:
                 tx.set_value(PIN_PREFIX + server, trust)
 
         await self._driver.call(note)
         if server != self._server or trust is not None or self._announced is not None:
             self._turn_to(server)
+            if not server:
+                self._live_at("")
         elif self._link is not None:
             self._link.hurry()
 
@@ -144,7 +181,7 @@ class Account:
         Nothing is remembered of it otherwise, and the server from before is home again: an announcement is anybody's
         word, also on the address of a server that is somebody else's. Raises: UntrustedError, UnavailableError.
         """
-        before = self._server
+        self._left = before = self._server
         self._turn_to(server, fingerprint)
         link: HomeLink | None = None
         try:
@@ -160,16 +197,27 @@ class Account:
         if link.fingerprint is None:
             raise link.trouble or UnavailableError(f"{server} could not be reached; nothing is remembered of it")
 
+    def _choose(self, tx: MeshStore, old: str, new: str) -> None:
+        """Make the choice durable; the server that we leave is visited for a while, if we ever were there."""
+        tx.set_value(SERVER_KEY, new.encode())
+        known = old if tx.value(PIN_PREFIX + old) is not None else ""
+        self._farewells.note(tx, known, new, self._driver.now().at)
+        if not new:
+            tx.set_value(DOMAIN_KEY, b"")
+
     def _turn_to(self, server: str, announced: bytes | None = None) -> None:
         self._server, self._announced, self._link = server, announced, None
         self._changed.set()
 
-    async def find_name(self, name: str) -> PeerKey:
-        """Return whose name this is at the server. Raises: LocalError with the server's code; UnavailableError."""
+    async def find_name(self, name: str, domain: str) -> PeerKey:
+        """Return whose name this is at a domain, by way of our server.
+
+        Raises: QuicprochatError with the server's ``code``; UnavailableError, without one.
+        """
         if self._link is None:
             raise UnavailableError("there is no connection to the home server; see: qpc server")
         try:
-            return await self._link.find_name(name)
+            return await self._link.find_name(name, domain)
         except TimeoutError:
             raise UnavailableError("the home server did not answer in time") from None
 
@@ -220,45 +268,79 @@ class Account:
             if running.done():
                 running.result()
         finally:
-            tasks = [task for task in (running, changed, self._looking) if task is not None]
+            tasks = [task for task in (running, changed, self._looking, self._leaving) if task is not None]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._looking = self._link = None
+            self._looking = self._leaving = self._link = None
             self._reachable.clear()
             self._tell()
 
     async def _make(self) -> HomeLink:
-        from quicprochat.adapters import quic
-        from quicprochat.p2p.home_link import HomeLink, Visit
+        from quicprochat.p2p.home_link import HomeLink
 
-        server, announced = self._server, self._announced
+        visit = await self._plan(self._server)
+        return HomeLink(visit, self._links, self._own_record, self._standing_changed, self._jitter)
+
+    async def _make_last_visit(self, server: str) -> LastVisit:
+        from quicprochat.p2p.last_visit import LastVisit
+
+        return LastVisit(await self._plan(server), self._links, self._own_record, lambda: None, self._jitter)
+
+    async def _plan(self, server: str) -> Visit:
+        from quicprochat.adapters import quic
+        from quicprochat.p2p.home_link import Visit
+
+        announced, left = self._announced if server == self._server else None, self._left
         pin = await self.pin(server)
 
         async def keep_pin(fingerprint: bytes) -> None:
             def note(tx: MeshStore) -> None:
                 tx.set_value(PIN_PREFIX + server, fingerprint)
                 if announced is not None:
-                    tx.set_value(SERVER_KEY, server.encode())
+                    self._choose(tx, left, server)
 
             log.warning("first visit to %s: its fingerprint is %s", server, fingerprint.hex())
             await self._driver.call(note)
 
         credentials = quic.Credentials(*quic.self_signed(self._seed, "quicprochat", 1))
-        visit = Visit(*split_server(server), credentials, pin, keep_pin, announced)
-        return HomeLink(visit, self._links, self._own_record, self._standing_changed, self._jitter)
+        return Visit(*split_server(server), credentials, pin, keep_pin, announced)
 
     def _standing_changed(self) -> None:
-        if self.connected and (self._looking is None or self._looking.done()):
-            self._looking = asyncio.create_task(self._look_up())
+        if self.connected and self._link is not None:
+            self._live_at(self._link.domain)
+            if self._looking is not None:
+                self._looking.cancel()
+            self._looking = asyncio.create_task(self._settle_in())
+            if self._leaving is None or self._leaving.done():
+                self._leaving = asyncio.create_task(self._farewells.run())
         self._tell()
+
+    def _live_at(self, domain: str) -> None:
+        """Our home is at this domain from now on; everybody hears of it by our record and our messages."""
+        if domain != self.domain:
+            self.domain = domain
+            self._moved_home()
 
     def _tell(self) -> None:
         self._moved.set()
         self._moved = asyncio.Event()
         self._news()
 
-    async def _look_up(self) -> None:
-        for key in list(self._wanted())[:LOOKUPS_MAX]:
-            await self.find(key)
+    async def _settle_in(self) -> None:
+        """Note where we live, and look contacts up: those of other domains last, and of what is away nobody more."""
+        domain = self.domain.encode()
+        try:
+            await self._driver.call(lambda tx: tx.set_value(DOMAIN_KEY, domain))
+            homes = [(await self._home_of(key), key) for key in list(self._wanted())[:LOOKUPS_MAX]]
+        except QuicprochatError:
+            return  # the driver's end says why
+        away: set[str] = set()
+        for home, key in sorted(homes, key=lambda pair: bool(pair[0])):
+            try:
+                if home not in away:
+                    await self._ask(key, home)
+            except (QuicprochatError, TimeoutError) as error:
+                log.debug("no record of %s: %s", key.hex()[:8], error)
+                away.add(home)
         self._news()

@@ -145,10 +145,10 @@ def looks_whole(text: str) -> bool:
     return text.lower().startswith(TICKET_PREFIX) or "@" in text or parse_key(text) is not None
 
 
-def is_served_name(text: str) -> bool:
-    """Say whether a text is ``name@domain``, which only a home server can explain."""
-    name, at, _ = text.partition("@")
-    return bool(at) and parse_key(name) is None
+def lives_at_domain(text: str) -> bool:
+    """Say whether a text is ``name@domain``, which only a home server can explain, or ``key@domain``."""
+    name, at, place = text.partition("@")
+    return bool(at) and (parse_key(name) is None or ":" not in place)
 
 
 def _parse_peer(text: str) -> Ticket:

@@ -20,13 +20,12 @@ NONCE_BYTES = 16
 class Edge:
     """Composes and seals what the owner writes; keeps the keys that open what arrives."""
 
-    def __init__(
-        self, signer: Signer, identity_key: PrivateKey, crypto: Crypto, entropy: Entropy, home_domain: str = ""
-    ) -> None:
+    def __init__(self, signer: Signer, identity_key: PrivateKey, crypto: Crypto, entropy: Entropy) -> None:
         self._signer = signer
         self._crypto = crypto
         self._entropy = entropy
-        self._domain = home_domain
+        self.domain = ""
+        """Our home domain: stands inside the seal, so that receipts find their way back."""
         self._identity_key = identity_key
         self.keys: dict[bytes, PrivateKey] = {BOOTSTRAP_ID: identity_key}
         self.channels: Secrets = {}
@@ -64,7 +63,7 @@ class Edge:
     def _seal(self, uid: Uid, to: PeerKey, text: str, prekey: Prekey | None, ttl_s: int, now: Now) -> MeshEnvelope:
         created = now.wall if now.trusted else 0
         header = Header(Kind.MESSAGE, self._signer.key, to, self._entropy(NONCE_BYTES), created, ttl_s)
-        letter = Letter(self._signer.key, uid, text, self._domain)
+        letter = Letter(self._signer.key, uid, text, self.domain)
         return make(header, seal(header, prekey, letter, self._crypto, self._signer), self._signer)
 
 

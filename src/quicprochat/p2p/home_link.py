@@ -20,10 +20,13 @@ from quicprochat.core.events import (
     LinkId,
     LinkUp,
     RecordArrived,
+    Report,
+    ReportsArrived,
     ResultsArrived,
 )
 from quicprochat.core.gate import Checked, Reason, Reject, Verdict
-from quicprochat.core.ids import KEY_BYTES, EnvelopeId, PeerKey
+from quicprochat.core.homes import domain_name
+from quicprochat.core.ids import ID_BYTES, KEY_BYTES, EnvelopeId, PeerKey
 from quicprochat.core.link import Goodbye, Result
 from quicprochat.core.record import PeerRecord
 from quicprochat.core.seal import DOMAIN_MAX_BYTES
@@ -37,6 +40,8 @@ CONNECT_S = 5.0
 ASK_S = 10.0
 LOOK_UP_S = 3.0
 """How long a look-up may hold up a message that is being sent."""
+FAR_LOOK_UP_S = 8.0
+"""A name of another domain is asked for on behalf of a person who waits, perhaps over a radio link."""
 KEEP_ALIVE_S = 10.0
 ANSWER_S = 4.0
 """Packets lost on the way are sent again meanwhile, three times or more."""
@@ -47,6 +52,8 @@ UNTRUSTED_RETRY_S = 600.0
 """A server with another key than before is looked at again only so often: a person has to decide."""
 DELIVERED_MAX = 256
 """Envelopes a server may push in one call."""
+REPORTED_MAX = 256
+"""Reports a server may make in one call."""
 
 
 class Standing(Enum):
@@ -143,7 +150,7 @@ class HomeLink:
         self._admitted = asyncio.Event()
         self._connection: quic.Connection | None = None
         self._session: Any = None
-        self._out: list[bytes] = []
+        self._out: dict[str, list[bytes]] = {}
         self._records: list[tuple[bytes, int]] = []
         self._wake = asyncio.Event()
         self._results: dict[EnvelopeId, Verdict] = {}
@@ -159,9 +166,9 @@ class HomeLink:
 
     # --- what the node sends
 
-    def send_envelope(self, wire: bytes) -> None:
-        """Offer an envelope; the answer comes back as a result."""
-        self._out.append(wire)
+    def send_envelope(self, wire: bytes, domain: str = "") -> None:
+        """Offer an envelope for a recipient at a domain, "" where that is not known; the answer comes as a result."""
+        self._out.setdefault("" if domain == self.domain else domain, []).append(wire)
         self._wake.set()
 
     def send_results(self, results: Sequence[Result]) -> None:
@@ -181,15 +188,16 @@ class HomeLink:
 
     # --- asking
 
-    async def find_record(self, key: PeerKey) -> bool:
-        """Ask the server for a peer's newest record; the node learns it. Say whether there is one.
+    async def find_record(self, key: PeerKey, domain: str = "") -> bool:
+        """Ask the server, and through it that of another domain, for a peer's newest record; the node learns it.
 
-        Raises: UnavailableError.
+        Say whether there is one. Raises: rpc.Problem, UnavailableError, TimeoutError.
         """
         if self._session is None:
             return False
+        far = "" if domain == self.domain else domain
         async with asyncio.timeout(LOOK_UP_S):
-            answer = await rpc.Remote.ask(self._session.findRecord(key), "looking up a key")
+            answer = await rpc.Remote.ask(self._session.findRecord(key, far), "looking up a key")
         with rpc.reading("looking up a key"):
             data, age_ms = bytes(answer.record), int(answer.ageMs)
         if not data:
@@ -200,12 +208,16 @@ class HomeLink:
         await self._owner.settle([RecordArrived(self.id, record, age_ms)])
         return True
 
-    async def find_name(self, name: str) -> PeerKey:
-        """Ask the server whose name this is. Raises: rpc.Problem, UnavailableError, TimeoutError."""
+    async def find_name(self, name: str, domain: str = "") -> PeerKey:
+        """Ask the server, and through it that of another domain, whose name this is.
+
+        Raises: rpc.Problem, UnavailableError, TimeoutError.
+        """
         if self._session is None:
             raise UnavailableError("there is no connection to the home server; see: qpc server")
-        async with asyncio.timeout(LOOK_UP_S):
-            answer = await rpc.Remote.ask(self._session.findName(name), "looking up a name")
+        far = "" if domain == self.domain else domain
+        async with asyncio.timeout(FAR_LOOK_UP_S if far else LOOK_UP_S):
+            answer = await rpc.Remote.ask(self._session.findName(name, far), "looking up a name")
         with rpc.reading("looking up a name"):
             key = bytes(answer.key)
         if len(key) != KEY_BYTES:
@@ -287,7 +299,8 @@ class HomeLink:
             session, info = answer.session, answer.info
             self.domain, epoch = str(info.domain), bytes(info.epoch)
             admitted, registration = bool(info.admitted), str(info.registration)
-        if len(epoch) != EPOCH_BYTES or len(self.domain.encode()) > DOMAIN_MAX_BYTES:
+        said, self.domain = self.domain, domain_name(self.domain)
+        if len(epoch) != EPOCH_BYTES or (said and not self.domain):
             self.domain = ""
             raise RemoteError("the home server says things of itself that cannot be", peer=connection.peer)
         if self.fingerprint is None:
@@ -320,12 +333,12 @@ class HomeLink:
     async def _work(self, connection: quic.Connection, session: Any, epoch: bytes) -> None:
         """Hand over and take in until the connection ends. Raises: QuicprochatError that says why it did."""
         self.id = self._owner.next_link_id()
-        self._out, self._records, self._results = [], [self._own_record()], {}
+        self._out, self._records, self._results = {}, [self._own_record()], {}
         self._wake.set()
         server, window = PeerKey(connection.peer), BATCH * BATCHES_IN_FLIGHT
         await self._owner.settle([LinkUp(self.id, server, window, None, epoch, carrier=True)])
         try:
-            await rpc.Remote.ask(session.subscribe(Receiver(self._take_in)), "subscribing")
+            await rpc.Remote.ask(session.subscribe(Receiver(self._take_in, self._hear)), "subscribing")
             self._stand(Standing.CONNECTED)
             async with asyncio.TaskGroup() as group:
                 tasks = [
@@ -360,13 +373,21 @@ class HomeLink:
                 record, age = self._records.pop(0)
                 await rpc.Remote.ask(session.publish(record, age), "publishing our record")
             while self._out:
-                batch, self._out = self._out[:BATCH], self._out[BATCH:]
                 await room.acquire()
-                group.create_task(self._offer(session, batch, room))
+                domain, batch = self._next_batch()
+                group.create_task(self._offer(session, domain, batch, room))
 
-    async def _offer(self, session: Any, batch: list[bytes], room: asyncio.Semaphore) -> None:
+    def _next_batch(self) -> tuple[str, list[bytes]]:
+        """Take what goes in one call: for one domain, whose rest waits behind the other domains."""
+        domain = next(iter(self._out))
+        waiting = self._out.pop(domain)
+        if rest := waiting[BATCH:]:
+            self._out[domain] = rest
+        return domain, waiting[:BATCH]
+
+    async def _offer(self, session: Any, domain: str, batch: list[bytes], room: asyncio.Semaphore) -> None:
         try:
-            answer = await rpc.Remote.ask(session.batchEnqueue(batch), "handing over")
+            answer = await rpc.Remote.ask(session.batchEnqueue(batch, domain), "handing over")
         finally:
             room.release()
         with rpc.reading("handing over"):
@@ -385,6 +406,10 @@ class HomeLink:
         await self._owner.settle(events)
         return [one.envelope.id for one in checked if isinstance(one, Checked) and self._settled(one)]
 
+    async def _hear(self, reports: tuple[Report, ...]) -> None:
+        """Give what the server told of other domains to the node; done once it is durable."""
+        await self._owner.settle([ReportsArrived(self.id, reports)])
+
     def _settled(self, one: Checked) -> bool:
         # A receipt gets no result of its own: what it told is durable now.
         verdict = self._results.pop(one.envelope.id, None)
@@ -394,8 +419,13 @@ class HomeLink:
 class Receiver(rpc.Capability, rpc.home.Receiver.Server):  # type: ignore[misc]
     """What the server pushes to."""
 
-    def __init__(self, take_in: Callable[[list[bytes]], Awaitable[list[EnvelopeId]]]) -> None:
+    def __init__(
+        self,
+        take_in: Callable[[list[bytes]], Awaitable[list[EnvelopeId]]],
+        hear: Callable[[tuple[Report, ...]], Awaitable[None]],
+    ) -> None:
         self._take_in = take_in
+        self._hear = hear
 
     async def handle_deliver(self, params: Any, results: Any) -> None:
         """Take envelopes in; the answer leaves once they are durable."""
@@ -406,6 +436,21 @@ class Receiver(rpc.Capability, rpc.home.Receiver.Server):  # type: ignore[misc]
         results.ids = await self._take_in([bytes(told.envelope) for told in params.deliveries])
 
     deliver_context = rpc.method(handle_deliver)
+
+    async def handle_report(self, params: Any, results: Any) -> None:
+        """Hear what became of our envelopes farther on; the answer leaves once that is durable."""
+        if len(params.reports) > REPORTED_MAX:
+            raise RemoteError("too many reports in one call")
+        if any(len(told.id) != ID_BYTES or len(told.domain) > DOMAIN_MAX_BYTES for told in params.reports):
+            raise RemoteError("a report that cannot be")
+        await self._hear(tuple(_report(told) for told in params.reports))
+
+    report_context = rpc.method(handle_report)
+
+
+def _report(told: Any) -> Report:
+    outcome = told.outcome
+    return Report(EnvelopeId(bytes(told.id)), str(told.domain), _verdict(outcome.verdict), _reason(outcome.reason))
 
 
 def _verdict(number: int) -> Verdict:

@@ -149,7 +149,14 @@ class P2pNode:
         self._feed = Feed(self._driver, self._store.newest_line())
         self._links = Links(self._book, self._edge, self._crypto, self._driver, self._hello, jitter, self._feed.tell)
         self._account = Account(
-            identity.seed, self._driver, self._links, self._own_record, self._whom_to_look_up, self._feed.tell, jitter
+            identity.seed,
+            self._driver,
+            self._links,
+            self._own_record,
+            self._whom_to_look_up,
+            self._feed.tell,
+            self._moved_home,
+            jitter,
         )
         claims = Claims(self._book, self._links.instant, self._alarm)
         self._links.named = claims.heard
@@ -226,6 +233,7 @@ class P2pNode:
             store.set_value(EPOCH_KEY, epoch)
         self._epoch = epoch
         self._account.load(store, self._options.server)
+        self._edge.domain = self._account.domain
         addresses = self.addresses()
         if self._options.bind is None and addresses:
             store.set_value(PORT_KEY, str(addresses[0].port).encode("ascii"))
@@ -292,9 +300,11 @@ class P2pNode:
 
     def _release(self, effect: Effect) -> None:
         match effect:
+            case SendEnvelope() if (home := self._account.link(effect.link)) is not None:
+                home.send_envelope(effect.wire, effect.domain)
             case SendEnvelope():
-                if (link := self._link(effect.link)) is not None:
-                    link.send_envelope(effect.wire)
+                if (neighbour := self._links.link(effect.link)) is not None:
+                    neighbour.send_envelope(effect.wire)
             case SendResults():
                 if (link := self._link(effect.link)) is not None:
                     link.send_results(effect.results)
@@ -356,7 +366,11 @@ class P2pNode:
         return [key for key, contact in self._book.identity.contacts.items() if contact.name and not contact.blocked]
 
     def _self_changed(self) -> SelfChanged:
-        return SelfChanged(self._book.identity.name, "", self._relay(), self.addresses())
+        return SelfChanged(self._book.identity.name, self._account.domain, self._relay(), self.addresses())
+
+    def _moved_home(self) -> None:
+        self._edge.domain = self._account.domain
+        self._driver.post(self._self_changed())
 
     def _relay(self) -> str:
         return self._reach.relay if self._reach is not None else ""
@@ -492,10 +506,11 @@ class P2pNode:
     async def send(self, to: str | PeerKey, text: str, *, ttl_s: int = TTL_DEFAULT_S, require_fs: bool = False) -> Sent:
         """Put a message into the outbox; when this returns it survives a power cut.
 
+        ``to`` may be ``name@domain`` or ``key@domain``: then the peer is thought to live there from now on.
         Raises: LocalError (unknown peer, too long, outbox or disk full, no forward-secret key), StoreError.
         """
-        key = await self.resolve(to) if isinstance(to, str) else to
-        return await self._outgoing.send(key, text, ttl_s=ttl_s, require_fs=require_fs)
+        key, domain = await self._people.locate(to) if isinstance(to, str) else (to, "")
+        return await self._outgoing.send(key, text, ttl_s=ttl_s, require_fs=require_fs, domain=domain)
 
     async def sent(self, uid: Uid) -> Sent:
         """Return a sent message as it is now. Raises: LocalError with code ``not_found``."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from quicprochat.core.envelope import TTL_MAX_S
 from quicprochat.core.errors import LocalError
-from quicprochat.core.events import Accepted, Reseal, ResealFailed, StateChanged, Withdrawn
+from quicprochat.core.events import Accepted, HomeNamed, Reseal, ResealFailed, StateChanged, Withdrawn
 from quicprochat.core.gate import Reason
 from quicprochat.core.ids import UID_BYTES, PeerKey, Uid
 from quicprochat.core.node import Node
@@ -46,7 +46,7 @@ class Outgoing:
         driver: Driver,
         links: Links,
         edge: Edge,
-        find: Callable[[PeerKey], Awaitable[bool]],
+        find: Callable[[PeerKey, str], Awaitable[bool]],
         node: Node,
     ) -> None:
         self._book = book
@@ -59,8 +59,11 @@ class Outgoing:
         self._watching: defaultdict[Uid, list[asyncio.Future[None]]] = defaultdict(list)
         self._recent: dict[Uid, Sent] = {}
 
-    async def send(self, key: PeerKey, text: str, *, ttl_s: int, require_fs: bool) -> Sent:
-        """Put a message into the outbox; when this returns it survives a power cut. Raises: LocalError, StoreError."""
+    async def send(self, key: PeerKey, text: str, *, ttl_s: int, require_fs: bool, domain: str = "") -> Sent:
+        """Put a message into the outbox; when this returns it survives a power cut.
+
+        ``domain`` is where our person says that the peer lives. Raises: LocalError, StoreError.
+        """
         if not text.strip():
             raise LocalError("there is no text to send")
         if key == self._book.identity.key:
@@ -69,12 +72,12 @@ class Outgoing:
             raise LocalError(f"a message lives 1 to {TTL_MAX_S} seconds; {ttl_s} is outside")
         if key in self._book.identity.blocked():
             raise LocalError("that peer is blocked; unblock it to write to it", code="policy")
-        card = await self._card(key)
+        card = await self._card(key, domain)
         prekey = card.prekeys[0] if card and card.prekeys else None
         if prekey is None and require_fs:
             raise LocalError(
-                "no forward-secret key of that peer is known yet; it comes with the first link, or send without "
-                "--require-fs",
+                "no forward-secret key of that peer is known yet; it comes with the first link, or from its home "
+                "server; or send without --require-fs",
                 code="policy",
             )
         written = self._edge.write(
@@ -83,7 +86,8 @@ class Outgoing:
         accepting: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
         self._accepting[written.uid] = accepting
         try:
-            await self._driver.settle([written])
+            # In one transaction: a message that is safe is offered at the right place, whatever happens.
+            await self._driver.settle([HomeNamed(key, domain), written] if domain else [written])
         finally:
             self._accepting.pop(written.uid, None)
         answer = accepting.result()
@@ -91,14 +95,14 @@ class Outgoing:
             raise LocalError(_REFUSALS[answer.reason], code="full")
         return answer.sent
 
-    async def _card(self, key: PeerKey) -> PeerRecord | None:
+    async def _card(self, key: PeerKey, domain: str) -> PeerRecord | None:
         """Return a peer's newest record, and see to it that the peer is dialled while we have mail for it."""
         card = self._links.cards.get(key)
         if card is None:
             stored = await self._driver.call(lambda store: store.record(key))
             card = self._links.open_record(stored.data) if stored is not None else None
-        if card is None and await self._find(key):
-            card = self._links.cards.get(key)
+        if (card is None or not card.prekeys) and await self._find(key, domain):
+            card = self._links.cards.get(key, card)
         if key not in self._links.linked() and self._links.want(key) and card is not None:
             self._links.learn(card)
         return card
@@ -121,12 +125,13 @@ class Outgoing:
         """
         async with asyncio.timeout(timeout_s):
             while True:
-                sent = self._recent.get(uid) or await self.sent(uid)
-                if sent.state not in OPEN_STATES or until is State.RELAYED is sent.state:
-                    return sent
+                # Watched before it is asked for: it may change while the answer is on its way.
                 changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 self._watching[uid].append(changed)
                 try:
+                    sent = self._recent.get(uid) or await self.sent(uid)
+                    if sent.state not in OPEN_STATES or until is State.RELAYED is sent.state:
+                        return sent
                     await changed
                 finally:
                     self._watching[uid].remove(changed)

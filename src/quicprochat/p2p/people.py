@@ -7,13 +7,14 @@ from dataclasses import replace
 
 from quicprochat.core.address import Address
 from quicprochat.core.errors import LocalError
+from quicprochat.core.events import HomeNamed
 from quicprochat.core.identity import Contact, pair_fingerprint, scan_agrees
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.node import RECORDS_MAX
 from quicprochat.core.record import PeerRecord, reread_verified
-from quicprochat.core.store import MeshStore, Sighting, StoredRecord
+from quicprochat.core.store import HOMES_MAX, MeshStore, Sighting, StoredRecord
 from quicprochat.core.time import WallTime
-from quicprochat.p2p.book import AddressBook, is_served_name, looks_whole
+from quicprochat.p2p.book import AddressBook, lives_at_domain, looks_whole
 from quicprochat.p2p.candidates import Candidate
 from quicprochat.p2p.claims import Claims
 from quicprochat.p2p.driver import Driver
@@ -50,11 +51,15 @@ class People:
         self._names = names
 
     async def resolve(self, peer: str) -> PeerKey:
-        """Return the peer that a name, a key or the beginning of a key means. Raises: LocalError."""
+        """Return the peer that a name, a key or the beginning of a key means. Raises: LocalError, UnavailableError."""
+        return (await self.locate(peer))[0]
+
+    async def locate(self, peer: str) -> tuple[PeerKey, str]:
+        """Return the peer that a text means, and the domain that is said in it, "" for none. Raises: as above."""
         found = self._book.find(peer)
         if found is None and "@" in peer:
             return await self._names.resolve(peer)
-        return found if found is not None else self._book.resolve(peer, await self._heard(), self._claimed())
+        return found or self._book.resolve(peer, await self._heard(), self._claimed()), ""
 
     def _claimed(self) -> dict[PeerKey, str]:
         """Return what strangers met in this run call themselves."""
@@ -71,9 +76,12 @@ class People:
 
     async def add(self, text: str, name: str | None = None) -> PeerView:
         """Add a contact and dial it. Raises: LocalError."""
-        if not looks_whole(text) or is_served_name(text):
-            text = (await self.resolve(text)).hex()
+        domain = ""
+        if not looks_whole(text) or lives_at_domain(text):
+            key, domain = await self.locate(text)
+            text = key.hex()
         contact = self._book.add(text, name)
+        await self._name_home(contact.key, domain)
         for card in self._links.cards.values():
             self._claims.heard(card.key, card.name)
         await self._driver.call(lambda store: store.accept(contact.key))
@@ -83,7 +91,8 @@ class People:
 
     async def verify(self, peer: str, *, confirmed: bool = False, scanned: str = "") -> tuple[PeerView, str]:
         """Return a peer and the digits both sides compare, and note that they agree. Raises: LocalError."""
-        key = await self.resolve(peer)
+        key, domain = await self.locate(peer)
+        await self._name_home(key, domain)
         if scanned and not scan_agrees(scanned, self._book.identity.key, key):
             raise LocalError(
                 "what was scanned does not belong to you and this peer: it is another person's screen, or somebody "
@@ -95,6 +104,11 @@ class People:
                 raise LocalError("only a contact can be marked as verified; add it first")
             self._book.change(key, lambda c: replace(c, verified=True))
         return await self.peer(key), pair_fingerprint(self._book.identity.key, key)
+
+    async def _name_home(self, key: PeerKey, domain: str) -> None:
+        """Take a person's word, if there is one, for where a peer lives."""
+        if domain:
+            await self._driver.settle([HomeNamed(key, domain)])
 
     async def block(self, peer: str, *, blocked: bool = True) -> PeerView:
         """Refuse a peer from now on, or no longer. Raises: LocalError."""
@@ -114,11 +128,12 @@ class People:
     async def peers(self, also: Iterable[PeerKey] = ()) -> list[PeerView]:
         """Return contacts, and peers that were met, heard of or are announced here; contacts first."""
 
-        def read(store: MeshStore) -> tuple[dict[PeerKey, PeerRecord], dict[PeerKey, Sighting]]:
+        def read(store: MeshStore) -> tuple[dict[PeerKey, PeerRecord], dict[PeerKey, Sighting], dict[PeerKey, str]]:
             records = {r.key: reread_verified(r) for r in store.records(RECORDS_MAX)}
-            return records, {s.key: s for s in store.sightings(RECORDS_MAX)}
+            homes = {h.key: h.domain for h in store.homes(HOMES_MAX)}
+            return records, {s.key: s for s in store.sightings(RECORDS_MAX)}, homes
 
-        records, sightings = await self._driver.call(read)
+        records, sightings, homes = await self._driver.call(read)
         linked = self._links.linked()
         contacts = self._book.identity.contacts
         announced = self._announced()
@@ -134,7 +149,7 @@ class People:
             view = PeerView(
                 key, contact.name or (record.name if record else ""), bool(contact.name), contact.verified,
                 contact.blocked, key in linked, tuple(dict.fromkeys((*contact.addresses, *heard))),
-                record.domain if record else found.domain if found else "",
+                homes.get(key) or (record.domain if record else found.domain if found else ""),
                 wall if key in linked else seen.wall if seen else WallTime(0), found is not None,
                 imitated.name if (imitated := self._claims.imitated(key, record.name if record else "")) else "",
             )  # fmt: skip

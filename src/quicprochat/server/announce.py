@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from quicprochat.adapters.interfaces import interfaces
-from quicprochat.adapters.mdns import Mdns
+from quicprochat.adapters.mdns import Listener, Mdns
 from quicprochat.core.address import Address
 from quicprochat.core.announcement import Announcement, Found, Role
 from quicprochat.core.errors import QuicprochatError
@@ -35,6 +35,10 @@ class Multicast(Protocol):
 
     async def announce(self, name: str, announcement: Announcement, addresses: Sequence[Address]) -> None:
         """Say from now on that we are here."""
+        ...
+
+    async def run(self) -> None:
+        """Ask who else is there, until cancelled."""
         ...
 
     async def close(self) -> None:
@@ -71,7 +75,7 @@ class Announcer:
     """Announces one server for as long as :meth:`run` runs.
 
     ``listen`` is where it listens; ``named`` is the ``host:port`` that clients are told, else its first address;
-    ``relay`` the port of its relay, 0 for none.
+    ``relay`` the port of its relay, 0 for none. ``neighbours`` hears of others, if there is anybody who wants to.
     """
 
     def __init__(
@@ -83,13 +87,15 @@ class Announcer:
         relay: int = 0,
         multicast: Multicast | None = None,
         look: Callable[[], Sequence[Interface]] = interfaces,
+        neighbours: Listener | None = None,
     ) -> None:
         self._listen = listen
         self._named = named
         self._domain = domain
         self._fingerprint = fingerprint
         self._relay = relay
-        self._multicast = multicast or Mdns(_Deaf())
+        self._multicast = multicast or Mdns(neighbours or _Deaf())
+        self._listening = neighbours is not None
         self._look = look
         self._said = ""
 
@@ -105,6 +111,7 @@ class Announcer:
     async def _run(self) -> None:
         known: tuple[Interface, ...] | None = None
         tries = 0
+        asking = asyncio.create_task(self._multicast.run()) if self._listening else None
         try:
             while True:
                 where = reachable_at(self._look(), self._listen)
@@ -114,6 +121,9 @@ class Announcer:
                     tries = 0 if await self._announce(where) else tries - 1
                 await asyncio.sleep(POLL_S)
         finally:
+            if asking is not None:
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
             await self._multicast.close()
 
     async def _announce(self, where: Sequence[Interface]) -> bool:

@@ -14,25 +14,42 @@ from typing import Any, NoReturn
 from quicprochat import __version__
 from quicprochat.console.errors import BUG, INTERRUPTED, OK
 from quicprochat.core.errors import LocalError, QuicprochatError
-from quicprochat.server.options import OPTIONS, Kind
+from quicprochat.server.options import BY_KEY, OPTIONS, Kind
 
 _YES = frozenset({"1", "true", "yes", "on"})
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """``words`` as they are typed; ``args`` are what must follow them."""
+    """``words`` as they are typed; ``args`` are what must follow them, ``may_follow`` one more that need not.
+
+    ``needs`` and ``takes`` are options that must and may be given: keys of :data:`OWN`, or of an option of the server.
+    """
 
     words: tuple[str, ...]
     summary: str
     args: tuple[str, ...] = ()
     details: str = ""
-    days: bool = False
+    may_follow: str = ""
+    needs: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
 
     @property
     def usage(self) -> str:
         """The command as one types it."""
-        return " ".join(("qpc-server", *self.words, *self.args, *(("[--days N]",) if self.days else ())))
+        may = (f"[{_written(key)}]" for key in self.takes)
+        more = (f"[{self.may_follow}]",) if self.may_follow else ()
+        return " ".join(("qpc-server", *self.words, *self.args, *more, *map(_written, self.needs), *may))
+
+
+OWN = {"days": "N", "ca": "DIR", "out": "DIR"}
+"""Options that belong to a command, and what follows them."""
+
+
+def _written(key: str) -> str:
+    if key in OWN:
+        return f"--{key} {OWN[key]}"
+    return f"{BY_KEY[key].flags[-1]} {BY_KEY[key].shown}"
 
 
 COMMANDS = (
@@ -43,7 +60,7 @@ COMMANDS = (
     Command(("users", "remove"), "forget a user, its name, its record and what waits for it", ("KEY",),
             details="Where registration is open the same key can come back; block_list keeps it away. What was sent to"
             " it and is lost here is offered again by its authors for as long as it lives."),
-    Command(("invite",), "make a code that lets one key become a user", days=True,
+    Command(("invite",), "make a code that lets one key become a user", takes=("days",),
             details="It is shown once, kept as a hash, used once, and lives for 7 days, or as many as --days says."),
     Command(("backup",), "copy the database of the running server", ("FILE",),
             details="The copy is complete or not there, readable by its owner alone (the server's key is in it), and"
@@ -51,7 +68,22 @@ COMMANDS = (
     Command(("restore",), "put a copy back, while the server is stopped", ("FILE",),
             details="The database that was there stays beside it as server.db.replaced. Clients notice, and offer again"
             " what the copy does not know of."),
-    Command(("config", "check"), "read the configuration, and show every option and where its value is from"),
+    Command(("config", "check"), "read the configuration, and show every option and where its value is from",
+            details="The files that it names are read too: lists of keys, and the certificates of federation."),
+    Command(("federation", "status"), "show how other domains are reached, and what waits for each"),
+    Command(("federation", "poke"), "try other domains, or one, again now", may_follow="DOMAIN",
+            details="Ends the pause after failures, and offers everything that waits again, also what was set aside"
+            " because the domain refused it."),
+    Command(("federation", "outbox"), "list what waits for other domains, and what they have answered"),
+    Command(("ca", "init"), "make an authority that certifies the servers of domains", ("DIR",),
+            details="Writes ca.der, which every server gets, and ca-key.der, which no server needs: whoever has it can"
+            " speak for every domain of servers that believe this authority. It lasts ten years; nothing is written"
+            " over."),
+    Command(("cert", "issue"), "make a domain's certificate for other servers, or renew it",
+            details="Writes cert.der, key.der and ca.der. A key.der that is there is kept, so the same command renews;"
+            " SIGHUP makes a running server read it. Valid for 397 days unless --days says other.",
+            needs=("ca", "federation_domain", "out"), takes=("days",)),
+    Command(("cert", "show"), "show what a certificate says: domain, authority, days left, fingerprints", ("FILE",)),
 )  # fmt: skip
 
 
@@ -106,7 +138,8 @@ def parse(arguments: Sequence[str]) -> Request:
     parser.add_argument("--home")
     parser.add_argument("--config")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--days")
+    for key in OWN:
+        parser.add_argument(f"--{key}")
     for option in OPTIONS:
         if option.kind is Kind.SWITCH:
             parser.add_argument(*option.flags, dest=option.key, action="store_const", const=True)
@@ -116,16 +149,21 @@ def parse(arguments: Sequence[str]) -> Request:
             parser.add_argument(*option.flags, dest=option.key)
     parser.add_argument("words", nargs="*")
     found = vars(parser.parse_intermixed_args(list(arguments)))
-    words, as_json, days = found.pop("words"), found.pop("json"), found.pop("days")
+    words, as_json = found.pop("words"), found.pop("json")
     command = _find(words)
     args = tuple(words[len(command.words) :])
-    if len(args) != len(command.args) or not all(args):
+    if len(args) not in (len(command.args), len(command.args) + bool(command.may_follow)) or not all(args):
         raise LocalError(f"write: {command.usage}")
-    if days is not None:
-        if not command.days:
-            raise LocalError("--days belongs to: qpc-server invite")
-        found["days"] = _days(days)
-    return Request(command, args, {key: value for key, value in found.items() if value is not None}, as_json)
+    flags = {key: value for key, value in found.items() if value is not None}
+    for key in OWN.keys() & flags.keys():
+        if key not in command.needs + command.takes:
+            theirs = [f"qpc-server {' '.join(one.words)}" for one in COMMANDS if key in one.needs + one.takes]
+            raise LocalError(f"--{key} belongs to: {', '.join(theirs)}")
+    if not all(flags.get(key) for key in command.needs):
+        raise LocalError(f"write: {command.usage}")
+    if "days" in flags:
+        flags["days"] = _days(flags["days"])
+    return Request(command, args, flags, as_json)
 
 
 def _find(words: Sequence[str]) -> Command:
@@ -159,6 +197,8 @@ class _Parser(argparse.ArgumentParser):
 def _dispatch(request: Request, *, as_json: bool) -> int:
     from quicprochat.server.config import load, server_home
 
+    if request.command.words[:1] in (("ca",), ("cert",)):
+        return _certify(request, as_json=as_json)
     home = server_home(request.flags, os.environ)
     match request.command.words:
         case ():
@@ -166,9 +206,10 @@ def _dispatch(request: Request, *, as_json: bool) -> int:
 
             return run(load(request.flags, os.environ), lambda: load(request.flags, os.environ), os.environ)
         case ("config", "check"):
+            from quicprochat.adapters.system import utc_now
             from quicprochat.server.show import checked
 
-            return _print(checked(load(request.flags, os.environ), as_json=as_json))
+            return _print(checked(load(request.flags, os.environ), utc_now, as_json=as_json))
         case ("restore",):
             from quicprochat.server.backup import restore
             from quicprochat.server.show import answer
@@ -185,9 +226,30 @@ def _dispatch(request: Request, *, as_json: bool) -> int:
                 args = {"key": request.args[0]}
             elif words == ("backup",):
                 args = {"file": os.path.abspath(request.args[0])}
+            elif words == ("federation", "poke") and request.args:
+                args = {"domain": request.args[0]}
             elif "days" in request.flags:
                 args = {"days": request.flags["days"]}
-            return _print(answer(words, list(ask(home, words[-1], args)), as_json=as_json))
+            name = " ".join(words) if words[:1] == ("federation",) else words[-1]
+            return _print(answer(words, list(ask(home, name, args)), as_json=as_json))
+
+
+def _certify(request: Request, *, as_json: bool) -> int:
+    from quicprochat.adapters.system import utc_now
+    from quicprochat.server import certificates
+    from quicprochat.server.show import answer
+
+    words, flags = request.command.words, request.flags
+    match words:
+        case ("ca", "init"):
+            item = certificates.init_authority(Path(request.args[0]).absolute(), utc_now())
+        case ("cert", "issue"):
+            ca, out = Path(flags["ca"]).absolute(), Path(flags["out"]).absolute()
+            days = flags.get("days", certificates.DAYS)
+            item = certificates.issue(ca, flags["federation_domain"], out, days, utc_now())
+        case _:
+            item = certificates.describe(Path(request.args[0]).absolute(), utc_now())
+    return _print(answer(words, [item], as_json=as_json))
 
 
 def _print(text: str) -> int:

@@ -11,7 +11,9 @@ from typing import Any
 
 from quicprochat.console.files import read_bounded
 from quicprochat.core.address import Address, check_server
+from quicprochat.core.domain import parse_domain
 from quicprochat.core.errors import LocalError, UnavailableError
+from quicprochat.server import peers
 from quicprochat.server.options import BY_KEY, CONFIG_VARIABLE, HOME_VARIABLE, OPTIONS, TABLES, Kind, Option
 
 FILE_NAME = "qpc-server.toml"
@@ -19,7 +21,6 @@ FILE_MAX_BYTES = 1 << 20
 SYSTEM_DIRECTORY = Path("/etc/quicprochat")
 COUNT_MAX = 1_000_000_000
 SIZE_MAX = 1 << 50
-DOMAIN_MAX_BYTES = 255
 
 _YES, _NO = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -36,7 +37,10 @@ class Config:
     file: Path | None
     values: Mapping[str, Any]
     sources: Mapping[str, str]
-    tables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    peers: Mapping[str, str] = field(default_factory=dict)
+    """Each domain of ``[federation_peers]``, and the ``host:port`` of its server; "" where that is not known."""
+    cas: Mapping[str, Path] = field(default_factory=dict)
+    """The domains of ``[federation_cas]`` and their files."""
 
     def __getitem__(self, key: str) -> Any:
         return self.values[key]
@@ -44,6 +48,11 @@ class Config:
     def changed(self, other: Config, *, live: bool) -> list[str]:
         """Return the keys whose values differ, of those that take effect at once, or of the others."""
         return [o.key for o in OPTIONS if o.live == live and self.values[o.key] != other.values[o.key]]
+
+    def changed_tables(self, other: Config) -> list[str]:
+        """Return the tables that differ; all take effect at once."""
+        pairs = {"federation_peers": (self.peers, other.peers), "federation_cas": (self.cas, other.cas)}
+        return [name for name, (ours, theirs) in pairs.items() if ours != theirs]
 
 
 def load(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Config:
@@ -71,7 +80,7 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Config:
         sources[option.key] = source
     asked = sources["federation_listen"] in ("flag", "environment") and sources["federation_enabled"] == "default"
     values["federation_enabled"] = values["federation_enabled"] or asked
-    config = Config(home, file, values, sources, tables)
+    config = Config(home, file, values, sources, peers.read_peers(tables, file), peers.read_cas(tables, file))
     _check_whole(config)
     return config
 
@@ -226,27 +235,17 @@ def _server(text: str, where: str) -> str:
 
 
 def _domain(text: str, where: str) -> str:
-    name = text.lower().removesuffix(".")
-    labels = name.split(".")
-    good = all(
-        label.isascii() and 1 <= len(label) <= 63 and label.replace("-", "").isalnum() and label.strip("-") == label
-        for label in labels
-    )
-    if name and (not good or len(name) > DOMAIN_MAX_BYTES):
-        raise LocalError(f"{where} is {text[:60]!r}; a domain is written as in example.net (others as xn--…)")
-    return name
+    try:
+        return parse_domain(text) if text else ""
+    except LocalError as error:
+        raise LocalError(f"{where}: {error}") from None
 
 
 def _check_whole(config: Config) -> None:
     """Refuse what is wrong only in company. Raises: LocalError."""
     import ipaddress
 
-    if config["federation_enabled"]:
-        raise LocalError(
-            "this version does not federate: set federation_enabled = false, or leave out QPC_FEDERATION_LISTEN and"
-            " --federation-listen, and the server serves its own users",
-            code="unsupported",
-        )
+    peers.check(config.values, config.file, config.peers, config.cas)
     if config["registration"] == "list" and config["registration_list"] is None:
         raise LocalError("registration is list, and registration_list names no file")
     metrics = config["metrics_listen"]

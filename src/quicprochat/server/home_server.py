@@ -21,9 +21,12 @@ from quicprochat.core.address import Address
 from quicprochat.core.errors import QuicprochatError, StoreError
 from quicprochat.core.gate import Limits, Policy
 from quicprochat.core.ids import PeerKey
+from quicprochat.core.record import reread_verified
 from quicprochat.core.store import MeshStore
 from quicprochat.core.time import Now
 from quicprochat.p2p.driver import CLOCK_KEY, Driver
+from quicprochat.server.federation.exchange import Exchange
+from quicprochat.server.federation.rules import FederationOptions
 from quicprochat.server.members import IDLE_MS, Members, Rules
 from quicprochat.server.meter import Meter
 from quicprochat.server.queue import Queue
@@ -64,6 +67,7 @@ class ServerOptions:
     connections: int = 10_000
     disk_reserve_bytes: int = 256 << 20
     rules: Rules = field(default_factory=Rules)
+    federation: FederationOptions | None = None
 
 
 class HomeServer:
@@ -76,6 +80,7 @@ class HomeServer:
         self.options = options
         self.home = Home(options.home)
         self.disk_low = False
+        self.exchange: Exchange | None = None
         self._clients: defaultdict[PeerKey, dict[Client, quic.Connection]] = defaultdict(dict)  # oldest first
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None]
@@ -112,13 +117,17 @@ class HomeServer:
             seed, self.epoch = await self.driver.call(_keys)
             self._policy = Policy(Ed25519Signer(seed).key)
             self._set_policy()
+            if self.options.federation is not None:
+                self.exchange = Exchange(
+                    self.options.federation, self, self.driver, self.store, self.meter, crypto, self.epoch
+                )  # fmt: skip
             self._queue = Queue(
-                self.driver, lambda: self._policy, crypto, lambda key: self.members.local(self.store, key),
-                self._arrived, self.meter,
+                self.driver, lambda: self._policy, crypto, self.is_user, self._arrived, self.meter,
+                self.exchange.outbox if self.exchange is not None else None, self._outgoing,
             )  # fmt: skip
             self.service = HomeService(
                 self.driver, self.store, self.members, crypto, self.meter, self.options.domain, self.epoch,
-                lambda: self.options.limits.per_recipient, self._registered,
+                lambda: self.options.limits.per_recipient, self._registered, self.exchange,
             )  # fmt: skip
             credentials = quic.Credentials(*quic.self_signed(seed, "quicprochat home server", 1))
             self.fingerprint = quic.fingerprint(credentials.certificate)
@@ -127,6 +136,8 @@ class HomeServer:
                 (listen.ip, listen.port), credentials, {ALPN: quic.key_holder}, self._accepted,
                 limit=self.options.connections,
             )  # fmt: skip
+            if self.exchange is not None:
+                await self.exchange.start(self._queue)
             self._watching = asyncio.create_task(self._watch_disk())
         except BaseException:
             await self._end_driver()
@@ -158,6 +169,8 @@ class HomeServer:
         )
         self.members.rules = options.rules
         self._set_policy()
+        if self.exchange is not None and options.federation is not None:
+            await self.exchange.reload(options.federation)
         connected = tuple(self._clients)
         users = await self.service.within(lambda tx: {key for key in connected if self.members.local(tx, key)})
         for key in connected:
@@ -174,6 +187,8 @@ class HomeServer:
     async def close(self) -> None:
         """Say goodbye to every client, finish what is under way, and let go of the home."""
         self._watching.cancel()
+        if self.exchange is not None:
+            await self.exchange.close()
         await self.listener.close()
         if self._tasks:
             await asyncio.wait(self._tasks)
@@ -225,6 +240,36 @@ class HomeServer:
                     self._set_policy()
                 if self.disk_low and self.store.disk_low(BALLAST_BYTES):
                     await self.driver.aside(lambda _: self.store.make_room())
+
+    # --- other domains (federation.exchange.House)
+
+    def is_user(self, key: PeerKey) -> bool:
+        """Say whether a key may be written to here."""
+        return self.members.local(self.store, key)
+
+    def home_of(self, key: PeerKey) -> str:
+        """Return the home domain in the newest record of a key, or empty."""
+        record = self.store.record(key)
+        return reread_verified(record).domain if record is not None else ""
+
+    async def own_record(self, key: PeerKey) -> tuple[bytes, int]:
+        """Return the record that a user has published here."""
+        return await self.service.find_record(key)
+
+    async def own_name(self, name: str) -> PeerKey:
+        """Return whose name this is here. Raises: LocalError."""
+        return await self.service.find_name(name)
+
+    def reported(self, authors: Iterable[PeerKey]) -> None:
+        """Tell the devices of these authors what other domains answered."""
+        for key in authors:
+            for client in self._clients.get(key, ()):
+                if client.reporter is not None:
+                    client.reporter.news()
+
+    def _outgoing(self, domains: Iterable[str]) -> None:
+        if self.exchange is not None:
+            self.exchange.outgoing(domains)
 
     # --- clients
 

@@ -50,7 +50,39 @@ def exposition(figures: Json) -> str:
     for what in ("refused", "deferred"):
         help = f"What was {what} since the start, by reason."
         family(f"{what}_total", "counter", help, *_labelled("reason", figures[what]))
+    if figures["federation"] is not None:
+        _federation(figures["federation"], family)
     return "\n".join(lines) + "\n"
+
+
+_Family = Callable[..., None]
+
+
+def _federation(now: Json, family: _Family) -> None:
+    """Add the figures of federation; domains are the operator's own list, so there are few, and of safe characters."""
+    peers = now["peers"]
+    family("federation_certificate_days", "gauge", "Days left of the certificate that other domains are shown.",
+           ("", now["certificate_days_left"]))  # fmt: skip
+    for name, key, help in _PER_DOMAIN:
+        family(name, "gauge", help, *((f'{{domain="{peer["domain"]}"}}', int(peer[key])) for peer in peers))
+    for name, key, help in (
+        ("federation_sent_total", "sent", "Messages offered to another domain since the start, by its answer."),
+        ("federation_received_total", "received", "Messages from another domain since the start, by our answer."),
+    ):
+        samples = (
+            (f'{{domain="{peer["domain"]}",answer="{answer}"}}', count)
+            for peer in peers
+            for answer, count in peer[key].items()
+        )
+        family(name, "counter", help, *samples)
+
+
+_PER_DOMAIN = (
+    ("federation_connected", "connected", "1 while a connection that we opened is there."),
+    ("federation_waiting_messages", "messages", "Messages that wait for another domain."),
+    ("federation_waiting_bytes", "bytes", "Their bytes."),
+    ("federation_failures", "failures", "Attempts to reach a domain that failed since the last that did not."),
+)
 
 
 def _labelled(label: str, counts: dict[str, int]) -> list[tuple[str, int]]:

@@ -17,6 +17,9 @@ from quicprochat.core.store import Scope
 from quicprochat.core.time import DAY_MS, Instant, WallTime, plausible
 from quicprochat.core.users import User
 from quicprochat.server.backup import back_up
+from quicprochat.server.federation.exchange import Exchange
+from quicprochat.server.federation.figures import domains, federation_figures, peer_figures, row_shown
+from quicprochat.server.federation.routing import plain
 from quicprochat.server.home_server import HomeServer
 from quicprochat.server.members import new_invite
 
@@ -44,6 +47,12 @@ class Operator:
                 return self._invite(args.get("days", INVITE_DAYS))
             case "backup":
                 return self._backup(args.get("file"))
+            case "federation status":
+                return self._federation()
+            case "federation poke":
+                return self._poke(args.get("domain", ""))
+            case "federation outbox":
+                return self._outbox()
             case _:
                 raise LocalError(f"there is no command {command[:40]!r}")
 
@@ -78,6 +87,31 @@ class Operator:
             raise LocalError("a backup needs the absolute path of a file")
         size = await back_up(self._server.driver, self._server.store, Path(file))
         yield {"file": file, "bytes": size}
+
+    def _exchange(self) -> Exchange:
+        if self._server.exchange is None:
+            raise LocalError("this server does not federate: set federation_enabled, and see docs/federation.md")
+        return self._server.exchange
+
+    async def _federation(self) -> AsyncIterator[Json]:
+        yield federation_figures(self._exchange())
+
+    async def _poke(self, domain: object) -> AsyncIterator[Json]:
+        if not isinstance(domain, str):
+            raise LocalError("a domain is written as in example.net")
+        exchange = self._exchange()
+        for one in [plain(domain)] if domain else list(exchange.options.peers):
+            await exchange.poke(one)
+            yield peer_figures(exchange, one)
+
+    async def _outbox(self) -> AsyncIterator[Json]:
+        exchange = self._exchange()
+        for domain in domains(exchange):
+            after = 0
+            while found := await exchange.rows(after, domain, PAGE):
+                for row in found:
+                    yield row_shown(row, exchange.now())
+                after = found[-1].serial
 
     def _user(self, user: User) -> Json:
         used = self._server.store.usage(Scope.RECIPIENT, user.key)
@@ -142,6 +176,7 @@ def figures(server: HomeServer) -> Json:
         "disk_free": free_bytes(server.home.path),
         "disk_reserve": server.options.disk_reserve_bytes,
         "disk_low": server.disk_low,
+        "federation": federation_figures(server.exchange) if server.exchange is not None else None,
     }
 
 

@@ -92,23 +92,33 @@ OPTIONS = (
            " the port then reads the figures"),
     Option("verbose", Kind.SWITCH, False, "say more on standard error, also who connects and writes: for hunting"
            " faults only"),
-    Option("federation_enabled", Kind.SWITCH, False, "exchange messages with other domains; this version does not"
-           " federate, and refuses to start when it is asked to"),
-    Option("federation_listen", Kind.ADDRESS, f"[::]:{FEDERATION_PORT}", "address and UDP port for other domains; no"
-           " effect in this version, but QPC_FEDERATION_LISTEN asks for federation", "IP:PORT"),
-    Option("federation_cert", Kind.FILE, "", "this server's certificate for other domains (DER); no effect in this"
-           " version", "FILE"),
-    Option("federation_key", Kind.FILE, "", "the key of federation_cert (DER); no effect in this version", "FILE"),
-    Option("federation_ca", Kind.FILE, "", "the authority of the other domains' certificates (DER); no effect in this"
-           " version", "FILE"),
+    Option("federation_enabled", Kind.SWITCH, False, "exchange messages with other domains; QPC_FEDERATION_LISTEN or"
+           " --federation-listen turns it on too, unless the file says false"),
+    Option("federation_listen", Kind.ADDRESS, f"[::]:{FEDERATION_PORT}", "address and UDP port for other domains'"
+           " servers", "IP:PORT"),
+    Option("federation_cert", Kind.FILE, "", "this server's certificate for other domains (DER); qpc-server cert issue"
+           " makes it, its key and a copy of its authority", "FILE", live=True),
+    Option("federation_key", Kind.FILE, "", "the key of federation_cert (DER)", "FILE", live=True),
+    Option("federation_ca", Kind.FILE, "", "the authority (DER) that issued federation_cert; it is believed about every"
+           " domain that has none of its own in [federation_cas]", "FILE", live=True),
+    Option("federation_outbox", Kind.SIZE, 512 << 20, "bytes of messages that may wait for one other domain", "SIZE",
+           live=True),
+    Option("federation_messages_per_user", Kind.COUNT, 10_000, "messages of one user that may wait for one other"
+           " domain", "N", live=True),
+    Option("federation_share", Kind.SHARE, 0.25, "part of storage that what comes from one other domain may fill",
+           "0..1", live=True),
+    Option("federation_rate", Kind.COUNT, 20_000, "messages a second that are taken from one other domain; more wait"
+           " there", "N", live=True),
 )  # fmt: skip
 
 BY_KEY = {option.key: option for option in OPTIONS}
 
 TABLES = {
-    "federation_peers": 'which domain is reached where, as in: "example.net" = "192.0.2.1:7001"; no effect in this'
-    " version",
-    "federation_cas": 'an authority of its own for a domain, as in: "example.net" = "/etc/quicprochat/net.der"; no'
-    " effect in this version",
+    "federation_peers": 'the domains to exchange messages with, and where their servers are, as in: "example.net" ='
+    ' "192.0.2.1:7001"; "" for one that calls us, or that mDNS finds (live)',
+    "federation_cas": 'an authority of its own for a domain (DER), as in: "example.net" ='
+    ' "/etc/quicprochat/example.net.der"; nobody else is believed about that domain (live)',
 }
 """Tables of the configuration file."""
+PEERS_MAX = 1_000
+"""Domains in ``[federation_peers]``: each has a queue and may have connections."""

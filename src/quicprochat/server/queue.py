@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
 from quicprochat.core.crypto import Crypto
+from quicprochat.core.envelope import MeshEnvelope
 from quicprochat.core.gate import Checked, Policy, Reason, Reject, Verdict, admit
 from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.receipt import Status
@@ -20,6 +22,7 @@ from quicprochat.core.store import Held, MeshStore
 from quicprochat.core.time import Now
 from quicprochat.p2p.driver import Driver
 from quicprochat.server.checker import Checker
+from quicprochat.server.federation.routing import Destination, Local, Remote, Unknown
 from quicprochat.server.meter import Meter
 
 log = logging.getLogger("quicprochat.server.queue")
@@ -42,9 +45,29 @@ class Delivery:
     wire: bytes
 
 
+class Relay(Protocol):
+    """What is asked about recipients who are not here; everything inside a transaction."""
+
+    def resolve(self, recipient: PeerKey, hint: str) -> Destination:
+        """Say where an envelope goes."""
+        ...
+
+    def full(self, user: PeerKey, domain: str, envelope: MeshEnvelope) -> bool:
+        """Say whether there is no room for one more from this user to this domain."""
+        ...
+
+    def put(self, id: EnvelopeId, user: PeerKey, domain: str) -> bool:
+        """Say which domain an envelope of the store is for; return whether there is something to send."""
+        ...
+
+
+_Admitted = tuple[Outcome, str]
+"""The answer for one envelope, and the domain that is to get it, empty for none."""
+
+
 class Queue:
     """``local`` says who may be written to here, asked inside a transaction; ``arrived`` is told of recipients with
-    something new."""
+    something new. ``relay`` knows about others, and ``outgoing`` is told of domains with something to send to."""
 
     def __init__(
         self,
@@ -54,34 +77,59 @@ class Queue:
         local: Callable[[PeerKey], bool],
         arrived: Callable[[Iterable[PeerKey]], None],
         meter: Meter,
+        relay: Relay | None = None,
+        outgoing: Callable[[Iterable[str]], None] = lambda _: None,
     ) -> None:
         self._driver = driver
         self._policy = policy
         self._local = local
         self._arrived = arrived
         self._meter = meter
+        self._relay = relay
+        self._outgoing = outgoing
         self._checker = Checker(crypto)
 
     def close(self) -> None:
         """Let go of the thread that checks; nothing may be under way."""
         self._checker.close()
 
-    async def put(self, via: PeerKey, envelopes: Sequence[bytes]) -> list[Outcome]:
-        """Take envelopes from a client; return one answer each, once they are durable. Raises: StoreError."""
+    async def put(self, via: PeerKey, envelopes: Sequence[bytes], hint: str = "") -> list[Outcome]:
+        """Take envelopes from a client; return one answer each, once they are durable. Raises: StoreError.
+
+        ``hint`` is the domain whose server knows the recipients that are not here, as far as the client knows.
+        """
         checked = await self._checker.check(self._policy().me, envelopes)
-        outcomes = await self._driver.call(lambda tx: self._admit(tx, via, checked))
-        fresh = {
-            PeerKey(one.envelope.dst)
-            for one, outcome in zip(checked, outcomes, strict=True)
-            if isinstance(one, Checked) and outcome.verdict is Verdict.STORED
-        }
-        if fresh:
-            self._arrived(fresh)
+        admitted = await self._driver.call(lambda tx: self._admit(tx, via, checked, hint))
+        outcomes = [outcome for outcome, _ in admitted]
+        self._tell_recipients(checked, admitted)
+        if domains := {domain for _, domain in admitted if domain}:
+            self._outgoing(domains)
         if log.isEnabledFor(logging.DEBUG):
             _tell(via, checked, outcomes)
         for what, count in Counter(map(_what_became, checked, outcomes)).items():
             self._meter.count(what, count)
         return outcomes
+
+    async def deposit(
+        self, via: PeerKey, envelopes: Sequence[bytes], share: float, came: Callable[[PeerKey], None]
+    ) -> list[Outcome]:
+        """Take envelopes from another domain's server: for users here, and nobody else. Raises: StoreError.
+
+        ``share`` is the part of the storage that one domain may fill; ``came`` is told of authors, in the transaction.
+        """
+        checked = await self._checker.check(self._policy().me, envelopes)
+        admitted = await self._driver.call(lambda tx: self._take_in(tx, via, checked, share, came))
+        self._tell_recipients(checked, admitted)
+        return [outcome for outcome, _ in admitted]
+
+    def _tell_recipients(self, checked: Sequence[Checked | Reject], admitted: Sequence[_Admitted]) -> None:
+        fresh = {
+            PeerKey(one.envelope.dst)
+            for one, (outcome, domain) in zip(checked, admitted, strict=True)
+            if isinstance(one, Checked) and outcome.verdict is Verdict.STORED and not domain
+        }
+        if fresh:
+            self._arrived(fresh)
 
     async def waiting(self, recipient: PeerKey, after: int, limit: int) -> list[Delivery]:
         """Return what waits for a recipient behind a serial, oldest first; nothing means that there is no more."""
@@ -108,20 +156,67 @@ class Queue:
         await self._driver.call(release)
         self._meter.count("handed_over", len(ids))
 
-    def _admit(self, tx: MeshStore, via: PeerKey, checked: Sequence[Checked | Reject]) -> list[Outcome]:
+    def _admit(self, tx: MeshStore, via: PeerKey, checked: Sequence[Checked | Reject], hint: str) -> list[_Admitted]:
         now, policy = self._driver.now(), self._policy()
-        return [self._admit_one(tx, via, one, policy, now) for one in checked]
+        return [self._admit_one(tx, via, one, hint, policy, now) for one in checked]
 
-    def _admit_one(self, tx: MeshStore, via: PeerKey, one: Checked | Reject, policy: Policy, now: Now) -> Outcome:
+    def _admit_one(
+        self, tx: MeshStore, via: PeerKey, one: Checked | Reject, hint: str, policy: Policy, now: Now
+    ) -> _Admitted:
         if isinstance(one, Reject):
-            tx.count("rejected")
-            return Outcome(Verdict.REFUSED, Reason.UNSUPPORTED)
-        if not self._local(PeerKey(one.envelope.dst)):
-            return Outcome(Verdict.DEFERRED, Reason.UNKNOWN)
-        admission = admit(tx, one, via, policy, now)
-        if admission.verdict is Verdict.STORED:
-            _cure(tx, one)
-        return Outcome(admission.verdict, admission.reason)
+            return _rejected(tx), ""
+        match self._resolve(PeerKey(one.envelope.dst), hint):
+            case Local():
+                return _admitted(tx, one, via, policy, now), ""
+            case Remote(domain):
+                return self._send_on(tx, one, via, domain, policy, now)
+            case Unknown(reason):
+                return Outcome(Verdict.DEFERRED, reason), ""
+
+    def _resolve(self, recipient: PeerKey, hint: str) -> Destination:
+        if self._relay is not None:
+            return self._relay.resolve(recipient, hint)
+        return Local() if self._local(recipient) else Unknown()
+
+    def _send_on(self, tx: MeshStore, one: Checked, via: PeerKey, domain: str, policy: Policy, now: Now) -> _Admitted:
+        """Let an envelope for another domain in by the same gate, and put it into that domain's outbox."""
+        assert self._relay is not None
+        if tx.held(one.envelope.id) is None and self._relay.full(via, domain, one.envelope):
+            return Outcome(Verdict.DEFERRED, Reason.FULL), ""
+        outcome = _admitted(tx, one, via, policy, now)
+        sent = outcome.verdict in (Verdict.STORED, Verdict.DUPLICATE) and self._relay.put(one.envelope.id, via, domain)
+        return outcome, domain if sent else ""
+
+    def _take_in(
+        self, tx: MeshStore, via: PeerKey, checked: Sequence[Checked | Reject], share: float,
+        came: Callable[[PeerKey], None],
+    ) -> list[_Admitted]:  # fmt: skip
+        now, policy = self._driver.now(), self._policy()
+        policy = replace(policy, limits=replace(policy.limits, share=share))
+        found = []
+        for one in checked:
+            if isinstance(one, Reject):
+                outcome = _rejected(tx)
+            elif not self._local(PeerKey(one.envelope.dst)):
+                outcome = Outcome(Verdict.DEFERRED, Reason.UNKNOWN)
+            else:
+                outcome = _admitted(tx, one, via, policy, now)
+                if outcome.verdict is Verdict.STORED:
+                    came(one.envelope.src)
+            found.append((outcome, ""))
+        return found
+
+
+def _rejected(tx: MeshStore) -> Outcome:
+    tx.count("rejected")
+    return Outcome(Verdict.REFUSED, Reason.UNSUPPORTED)
+
+
+def _admitted(tx: MeshStore, one: Checked, via: PeerKey, policy: Policy, now: Now) -> Outcome:
+    admission = admit(tx, one, via, policy, now)
+    if admission.verdict is Verdict.STORED:
+        _cure(tx, one)
+    return Outcome(admission.verdict, admission.reason)
 
 
 def _tell(via: PeerKey, checked: Sequence[Checked | Reject], outcomes: Sequence[Outcome]) -> None:

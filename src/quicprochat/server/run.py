@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from quicprochat.adapters import rpc
-from quicprochat.adapters.system import monotonic_us
+from quicprochat.adapters.system import monotonic_us, utc_now
 from quicprochat.adapters.systemd import Notifier
 from quicprochat.console.errors import OK
 from quicprochat.console.files import read_keys
@@ -23,10 +23,13 @@ from quicprochat.core.gate import Limits
 from quicprochat.server.announce import Announcer
 from quicprochat.server.config import Config
 from quicprochat.server.control import Control
+from quicprochat.server.federation.neighbours import Neighbours
+from quicprochat.server.federation.rules import FederationOptions, FederationRules
 from quicprochat.server.home_server import HomeServer, ServerOptions
 from quicprochat.server.members import Registration, Rules
 from quicprochat.server.metrics import Metrics
 from quicprochat.server.operate import Operator, figures
+from quicprochat.server.trust import load_trust
 
 log = logging.getLogger("quicprochat.server")
 
@@ -51,13 +54,30 @@ def server_options(config: Config) -> ServerOptions:
     )
     return ServerOptions(
         config.home, _listen(config), config["federation_domain"], limits, config["connections"],
-        config["disk_reserve"], rules,
+        config["disk_reserve"], rules, _federation(config),
     )  # fmt: skip
 
 
-def _listen(config: Config) -> Address:
-    listen: Address = config["listen"]
-    if config.sources["listen"] == "default" and not os.path.exists("/proc/net/if_inet6") and sys.platform == "linux":
+def _federation(config: Config) -> FederationOptions | None:
+    if not config["federation_enabled"]:
+        return None
+    loaded = load_trust(config, utc_now)
+    if loaded.remark:
+        log.warning("%s", loaded.remark)
+    rules = FederationRules(
+        outbox_bytes=config["federation_outbox"],
+        user_messages=config["federation_messages_per_user"],
+        share=config["federation_share"],
+        rate=config["federation_rate"],
+    )
+    return FederationOptions(
+        config["federation_domain"], _listen(config, "federation_listen"), loaded, config.peers, rules
+    )  # fmt: skip
+
+
+def _listen(config: Config, key: str = "listen") -> Address:
+    listen: Address = config[key]
+    if config.sources[key] == "default" and not os.path.exists("/proc/net/if_inet6") and sys.platform == "linux":
         return Address("0.0.0.0", listen.port)  # a kernel without IPv6
     return listen
 
@@ -153,7 +173,10 @@ class _Process:
 
     def _announcer(self, server: HomeServer) -> Announcer:
         config = self._started
-        return Announcer(server.address, config["announce_as"], config["federation_domain"], server.fingerprint)
+        return Announcer(
+            server.address, config["announce_as"], config["federation_domain"], server.fingerprint,
+            neighbours=Neighbours(server.exchange) if server.exchange is not None else None,
+        )  # fmt: skip
 
     async def _watchdog(self, server: HomeServer) -> None:
         """Say that we live, as long as the loop turns and the store answers."""
@@ -183,7 +206,8 @@ class _Process:
 
     def _tell_changes(self, config: Config) -> None:
         before, self._config = self._config, config
-        changed = ", ".join(f"{key} = {config[key]}" for key in config.changed(before, live=True))
+        changes = [f"{key} = {config[key]}" for key in config.changed(before, live=True)]
+        changed = ", ".join(changes + [f"[{table}]" for table in config.changed_tables(before)])
         log.info("reloaded: %s", changed or "no option has changed; the lists were read again")
         if late := config.changed(self._started, live=False):
             log.warning("a restart is needed for: %s", ", ".join(late))

@@ -8,10 +8,14 @@ from typing import TypeVar
 from quicprochat import __version__
 from quicprochat.core.crypto import Crypto
 from quicprochat.core.errors import LocalError
+from quicprochat.core.federation import FederationStore
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.users import UserStore
 from quicprochat.p2p.driver import Driver
 from quicprochat.server import directory
+from quicprochat.server.federation.exchange import Exchange
+from quicprochat.server.federation.reports import Reporter, Tell
+from quicprochat.server.federation.routing import plain
 from quicprochat.server.members import Members
 from quicprochat.server.meter import Meter
 from quicprochat.server.session import Info
@@ -25,7 +29,7 @@ class HomeService:
     def __init__(
         self,
         driver: Driver,
-        store: UserStore,
+        store: FederationStore,
         members: Members,
         crypto: Crypto,
         meter: Meter,
@@ -33,6 +37,7 @@ class HomeService:
         epoch: bytes,
         per_recipient: Callable[[], int],
         registered: Callable[[PeerKey], None],
+        exchange: Exchange | None = None,
     ) -> None:
         self._driver = driver
         self._store = store
@@ -43,6 +48,7 @@ class HomeService:
         self._epoch = epoch
         self._per_recipient = per_recipient
         self._registered = registered
+        self._exchange = exchange
 
     async def within(self, work: Callable[[UserStore], T]) -> T:
         """Run work inside the next transaction, and return its result once that is durable."""
@@ -67,11 +73,26 @@ class HomeService:
         if await self.within(lambda tx: directory.publish(tx, read, age_ms, self._driver.now())):
             self._meter.count("published")
 
-    async def find_record(self, key: PeerKey) -> tuple[bytes, int]:
+    async def find_record(self, key: PeerKey, domain: str = "") -> tuple[bytes, int]:
+        if abroad := self._abroad(domain):
+            return await abroad.find_record(domain, key)
         return await self.look(lambda tx: directory.find_record(tx, key, self._driver.now(), self._crypto))
 
-    async def find_name(self, name: str) -> PeerKey:
+    async def find_name(self, name: str, domain: str = "") -> PeerKey:
+        if abroad := self._abroad(domain):
+            return await abroad.find_name(domain, name)
         return await self.look(lambda tx: directory.find_name(tx, name))
+
+    def _abroad(self, domain: str) -> Exchange | None:
+        """Return who asks a domain that is not ours. Raises: LocalError where nobody can."""
+        if not domain or plain(domain) == self._domain:
+            return None
+        if self._exchange is None:
+            raise LocalError("this server exchanges no messages with other domains", code="policy")
+        return self._exchange
+
+    def reporter(self, key: PeerKey, tell: Tell) -> Reporter | None:
+        return Reporter(self._driver, self._store, key, tell) if self._exchange is not None else None
 
     async def register(self, key: PeerKey, name: str, invite: str) -> str:
         try:

@@ -9,11 +9,14 @@ from typing import Any, Protocol
 
 from quicprochat.adapters import rpc
 from quicprochat.adapters.rpc import Capability, Problem, home, method
+from quicprochat.core.domain import DOMAIN_MAX_CHARS
 from quicprochat.core.envelope import ENVELOPE_MAX_BYTES
-from quicprochat.core.errors import LocalError
+from quicprochat.core.errors import LocalError, UnavailableError
+from quicprochat.core.federation import Report
 from quicprochat.core.ids import ID_BYTES, KEY_BYTES, EnvelopeId, PeerKey
 from quicprochat.core.local_name import NAME_MAX_CHARS
 from quicprochat.core.record import RECORD_MAX_BYTES
+from quicprochat.server.federation.reports import Reporter, Tell
 from quicprochat.server.members import INVITE_MAX_CHARS
 from quicprochat.server.push import Pusher, bounded
 from quicprochat.server.queue import Delivery, Outcome, Queue
@@ -55,12 +58,16 @@ class Service(Protocol):
         """Keep a user's own record, if it is the newest. Raises: LocalError, when it is none or not its own."""
         ...
 
-    async def find_record(self, key: PeerKey) -> tuple[bytes, int]:
-        """Return a key's record and its age in milliseconds; empty when there is none."""
+    async def find_record(self, key: PeerKey, domain: str) -> tuple[bytes, int]:
+        """Return a key's record here, or at a domain, and its age in milliseconds; empty when there is none."""
         ...
 
-    async def find_name(self, name: str) -> PeerKey:
-        """Return whose name this is. Raises: LocalError."""
+    async def find_name(self, name: str, domain: str) -> PeerKey:
+        """Return whose name this is here, or at a domain. Raises: QuicprochatError."""
+        ...
+
+    def reporter(self, key: PeerKey, tell: Tell) -> Reporter | None:
+        """Return what tells a device of answers from other domains, None where there are no other domains."""
         ...
 
     async def register(self, key: PeerKey, name: str, invite: str) -> str:
@@ -78,6 +85,7 @@ class Client:
         self.served = served
         self.admitted = False
         self.pusher: Pusher | None = None
+        self.reporter: Reporter | None = None
         self.fetching = asyncio.Lock()
         """One answer of many bytes at a time."""
         self._pushing: asyncio.Task[None] | None = None
@@ -98,8 +106,16 @@ class Client:
         self._stop_pushing()
         self._receiver = receiver
         self.pusher = Pusher(self.queue, self.key, receiver.deliver, self.served.room)
-        self._pushing = asyncio.create_task(self.pusher.run())
+        self.reporter = self.service.reporter(self.key, receiver.report)
+        self._pushing = asyncio.create_task(self._push(self.pusher, self.reporter))
         self._pushing.add_done_callback(self._pushed)
+
+    @staticmethod
+    async def _push(pusher: Pusher, reporter: Reporter | None) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(pusher.run())
+            if reporter is not None:
+                group.create_task(reporter.run())
 
     def close(self) -> None:
         """Stop pushing; the connection is gone."""
@@ -110,7 +126,7 @@ class Client:
             self._pushing.cancel()
         if self._receiver is not None:
             self._receiver.drop()
-        self._pushing = self.pusher = self._receiver = None
+        self._pushing = self.pusher = self.reporter = self._receiver = None
 
     def _pushed(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -150,7 +166,8 @@ class Session(Capability, home.Session.Server):  # type: ignore[misc]
 
     async def handle_enqueue(self, params: Any, results: Any) -> None:
         """Take one envelope; the answer leaves once it is durable."""
-        (outcome,) = await self.client.queue.put(self.client.user(), [_envelope(params.envelope)])
+        domain = _text(params, "domain", DOMAIN_MAX_CHARS)
+        (outcome,) = await self.client.queue.put(self.client.user(), [_envelope(params.envelope)], domain)
         results.outcome = _told(outcome)
 
     async def handle_batch_enqueue(self, params: Any, results: Any) -> None:
@@ -159,7 +176,8 @@ class Session(Capability, home.Session.Server):  # type: ignore[misc]
         count = len(params.envelopes)
         if not 0 < count <= ENVELOPES_MAX:
             raise Problem(f"a batch has 1 to {ENVELOPES_MAX} envelopes, and this one {count}", "usage")
-        outcomes = await self.client.queue.put(user, [_envelope(one) for one in params.envelopes])
+        domain = _text(params, "domain", DOMAIN_MAX_CHARS)
+        outcomes = await self.client.queue.put(user, [_envelope(one) for one in params.envelopes], domain)
         told = results.init("outcomes", count)
         for n, outcome in enumerate(outcomes):
             told[n].verdict, told[n].reason = int(outcome.verdict), int(outcome.reason)
@@ -190,9 +208,10 @@ class Session(Capability, home.Session.Server):  # type: ignore[misc]
         await self.client.service.publish(user, bytes(params.record), params.ageMs)
 
     async def handle_find_record(self, params: Any, results: Any) -> None:
-        """Return the newest record of a key that is here, if there is one."""
+        """Return the newest record of a key that is here, or at the domain named, if there is one."""
         self.client.user()
-        results.record, results.ageMs = await self.client.service.find_record(_key(params.key))
+        key, domain = _key(params.key), _text(params, "domain", DOMAIN_MAX_CHARS)
+        results.record, results.ageMs = await self.client.service.find_record(key, domain)
 
     async def handle_register(self, params: Any, results: Any) -> None:
         """Make a user of this key, or bind a name to it, or both."""
@@ -202,9 +221,10 @@ class Session(Capability, home.Session.Server):  # type: ignore[misc]
         results.domain = (await client.service.info(client.key)).domain
 
     async def handle_find_name(self, params: Any, results: Any) -> None:
-        """Say whose name this is."""
+        """Say whose name this is here, or at the domain named."""
         self.client.user()
-        results.key = await self.client.service.find_name(_text(params, "name"))
+        name, domain = _text(params, "name"), _text(params, "domain", DOMAIN_MAX_CHARS)
+        results.key = await self.client.service.find_name(name, domain)
 
     async def handle_info(self, params: Any, results: Any) -> None:
         """Say what this server is, and what this key is to it."""
@@ -245,6 +265,27 @@ class Receiver:
             answer = await rpc.Remote.ask(request.send(), "pushing")
             return _ids(answer.ids)
 
+    async def report(self, reports: Sequence[Report]) -> bool:
+        """Tell the client what other domains answered; return whether it need not be told again.
+
+        Raises: UnavailableError.
+        """
+        try:
+            with rpc.reading("reporting"):
+                request = self._capability.report_request()
+                told = request.init("reports", len(reports))
+                for n, report in enumerate(reports):
+                    told[n].id, told[n].domain = report.id, report.domain
+                    told[n].outcome = {"verdict": report.verdict, "reason": report.reason}
+                await rpc.Remote.ask(request.send(), "reporting")
+        except Problem as problem:
+            return problem.code == "unsupported"
+        except UnavailableError as error:
+            if error.retryable:
+                raise
+            return True  # a client from before there were reports
+        return True
+
     def drop(self) -> None:
         """Let go of the capability now, here, and not when the garbage collector finds it."""
         self._capability = None
@@ -255,13 +296,13 @@ def _envelope(data: Any) -> bytes:
     return b"" if len(data) > ENVELOPE_MAX_BYTES else bytes(data)
 
 
-def _text(params: Any, name: str) -> str:
+def _text(params: Any, name: str, chars_max: int = TEXT_MAX_CHARS) -> str:
     # pycapnp makes a string of it before its size can be seen; a whole message is bounded.
     try:
         text = str(getattr(params, name))
     except UnicodeDecodeError:
         raise Problem(f"the {name} is not valid UTF-8", "usage") from None
-    if len(text) > TEXT_MAX_CHARS:
+    if len(text) > chars_max:
         raise Problem(f"a {name} is not so long", "too_long")
     return text
 

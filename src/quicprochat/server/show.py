@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from quicprochat.console.files import read_keys
 from quicprochat.console.text import display_line, fields, plural, shown_time, wrapped
 from quicprochat.core.address import Address
+from quicprochat.core.errors import LocalError
 from quicprochat.server.config import Config
 from quicprochat.server.help import size
 from quicprochat.server.options import OPTIONS, Kind
@@ -18,21 +20,34 @@ Json = dict[str, Any]
 
 
 def answer(words: tuple[str, ...], items: Sequence[Json], *, as_json: bool) -> str:
-    """Return a command's answer: for ``users`` a list, else the one object there is."""
+    """Return a command's answer: for those that list something a list, else the one object there is."""
     if words == ("users",):
         if as_json:
             return json.dumps(list(items)) + "\n"
         return "".join(_user(item) + "\n" for item in items) or "nobody has been here yet\n"
+    if words in (("federation", "poke"), ("federation", "outbox")):
+        if as_json:
+            return json.dumps(list(items)) + "\n"
+        shown = _peer if words[-1] == "poke" else _row
+        return "".join(shown(item) + "\n" for item in items) or "nothing waits for other domains\n"
     (item,) = items
     if as_json:
         return json.dumps(item) + "\n"
     match words:
         case ("status",):
             return _status(item) + "\n"
+        case ("federation", "status"):
+            return _federation(item) + "\n"
         case ("users", "remove"):
             return f"{item['public_key'][:16]}… is forgotten, and {plural(item['messages'], 'message')} that waited\n"
         case ("invite",):
             return f"{item['invite']}\n"
+        case ("ca", "init"):
+            return _authority(item)
+        case ("cert", "issue"):
+            return f"{_certificate(item)}\n\n{_to_configure(item)}"
+        case ("cert", "show"):
+            return _certificate(item) + "\n"
         case _:
             return f"{item['file']}: {bytes_shown(item['bytes'])}\n"
 
@@ -64,7 +79,87 @@ def _status(now: Json) -> str:
         ("disk", f"{bytes_shown(now['disk_free'])} free" + (": too little, no new messages are taken"
          if now["disk_low"] else "")),
         ("epoch", now["epoch"]),
+        *_federation_in_short(now["federation"]),
     )  # fmt: skip
+
+
+def _federation_in_short(now: Json | None) -> list[tuple[str, str]]:
+    if now is None:
+        return []
+    waits = sum(peer["messages"] for peer in now["peers"])
+    down = [peer["domain"] for peer in now["peers"] if peer["failures"]]
+    return [
+        ("federation", f"{plural(len(now['peers']), 'domain')}, {plural(waits, 'message')} waiting for them"
+         + (f"; not reached: {', '.join(down)}" if down else "")),
+        ("certificate", f"{plural(now['certificate_days_left'], 'day')} left"),
+    ]  # fmt: skip
+
+
+def _federation(now: Json) -> str:
+    head = fields(
+        ("domain", now["domain"]),
+        ("address", now["address"]),
+        ("certificate", f"until {(now['certificate_expires_at'] or '?')[:10]},"
+         f" {plural(now['certificate_days_left'], 'day')} left"),
+        ("fingerprint", now["certificate_fingerprint"]),
+    )  # fmt: skip
+    return "\n".join((head, *(("", *map(_peer, now["peers"])) if now["peers"] else ())))
+
+
+def _peer(peer: Json) -> str:
+    if peer["connected"] or peer["connections_in"]:
+        how = "connected"
+    elif peer["trouble"]:
+        again = "" if peer["retry_in_s"] is None else f"; next attempt in {duration(peer['retry_in_s'])}"
+        how = f"{display_line(peer['trouble'], 200)}{again}"
+    else:
+        how = "no connection is needed"
+    where = peer["address"] or peer["announced_at"] or "(address not known)"
+    counts = f"sent {peer['sent']['stored']}, received {peer['received']['stored']}"
+    return f"{peer['domain']} at {where}: {plural(peer['messages'], 'message')} waiting, {counts}; {how}"
+
+
+def _row(row: Json) -> str:
+    answer = f"{row['answer']} ({row['reason']})" if row["reason"] else row["answer"] or "not answered yet"
+    when = "set aside" if row["due_in_s"] is None else f"next in {duration(row['due_in_s'])}"
+    return (
+        f"{row['id'][:16]}  {row['destination']:<24}  {row['kind']:<8}  from {row['user'][:16]}  {answer}, {when},"
+        f" expires in {duration(row['expires_in_s'])}"
+    )
+
+
+def _authority(made: Json) -> str:
+    rows = fields(
+        ("certificate", made["certificate"]),
+        ("key", made["key"]),
+        ("valid until", made["expires_at"][:10]),
+        ("fingerprint", made["fingerprint"]),
+    )
+    advice = f"{made['key']} belongs on no server: whoever has it can speak for every domain that it certifies."
+    return f"{rows}\n\n{wrapped(advice)}\n"
+
+
+def _certificate(found: Json) -> str:
+    days = "" if found["days_left"] is None else f", {plural(found['days_left'], 'day')} left"
+    rows = [
+        ("file", found["file"]),
+        ("domain", found["domain"] or ("(an authority's certificate)" if found["authority"] else "(none)")),
+        ("authority", display_line(found["issuer"], 200)),
+        ("valid", f"from {(found['not_before'] or '?')[:10]} until {(found['expires_at'] or '?')[:10]}{days}"),
+        ("usages", ", ".join(found["usages"]) or "-"),
+        ("fingerprint", found["fingerprint"]),
+        ("of authority", found["authority_fingerprint"] or "(ca.der does not lie beside it, or is another's)"),
+    ]
+    if found["problem"]:
+        rows.append(("problem", display_line(found["problem"], 300)))
+    return fields(*rows)
+
+
+def _to_configure(made: Json) -> str:
+    files = {"cert": "cert.der", "key": "key.der", "ca": "ca.der"}
+    lines = [f'federation_domain = "{made["domain"]}"']
+    lines += [f"federation_{key} = {json.dumps(str(Path(made['directory']) / name))}" for key, name in files.items()]
+    return "".join(line + "\n" for line in lines)
 
 
 def _counts(counts: dict[str, int]) -> str:
@@ -86,28 +181,54 @@ def bytes_shown(count: int) -> str:
     return f"{count} bytes"
 
 
-def checked(config: Config, *, as_json: bool) -> str:
-    """Return what is decided and where; the lists of keys are read too. Raises: LocalError, UnavailableError."""
+def checked(config: Config, now: Callable[[], datetime.datetime], *, as_json: bool) -> str:
+    """Return what is decided and where; the files that it names are read too. Raises: LocalError, UnavailableError."""
     listed, blocked = read_keys(config["registration_list"]), read_keys(config["block_list"])
+    federation = _checked_federation(config, now) if config["federation_enabled"] else None
     if as_json:
         options = {o.key: {"value": _plain(config[o.key]), "source": config.sources[o.key]} for o in OPTIONS}
-        found = {"home": str(config.home), "file": config.file and str(config.file), "options": options}
-        return json.dumps({**found, "listed": len(listed), "blocked": len(blocked)}) + "\n"
+        found: Json = {"home": str(config.home), "file": config.file and str(config.file), "options": options}
+        found |= {"federation_peers": dict(config.peers)}
+        found |= {"federation_cas": {domain: str(path) for domain, path in config.cas.items()}}
+        return json.dumps(found | {"listed": len(listed), "blocked": len(blocked), "federation": federation}) + "\n"
     rows = [("home", str(config.home)), ("file", str(config.file or "(none)"))]
     for option in OPTIONS:
         value = config[option.key]
         shown = size(value) if option.kind is Kind.SIZE else "(not set)" if value in (None, "") else str(value)
         rows.append((option.key, f"{shown:<32}  {config.sources[option.key]}"))
     rows += [("listed", plural(len(listed), "key")), ("blocked", plural(len(blocked), "key"))]
+    for domain, where in config.peers.items():
+        authority = f", by {config.cas[domain]}" if domain in config.cas else ""
+        rows.append(("peer", f"{domain} at {where or '(address not set)'}{authority}"))
+    if federation is not None:
+        days = plural(federation["certificate_days_left"], "day")
+        rows.append(("certificate", f"valid until {federation['certificate_expires_at'][:10]}, {days} left"))
     return fields(*rows) + "\n" + _remarks(config)
 
 
+def _checked_federation(config: Config, now: Callable[[], datetime.datetime]) -> Json:
+    """Raises: LocalError, also for a certificate that is not valid now."""
+    from quicprochat.server.trust import load_trust, standing
+
+    loaded = load_trust(config, now)
+    if loaded.untimely:
+        raise LocalError(loaded.untimely)
+    return dict(standing(loaded))
+
+
 def _remarks(config: Config) -> str:
-    idle = [key for key in config.values if key.startswith("federation_") and config.sources[key] != "default"]
-    unused = [key for key in idle if key not in ("federation_domain", "federation_enabled")] + list(config.tables)
+    if config["federation_enabled"]:
+        return (
+            "" if config.peers else "\n" + wrapped("[federation_peers] names nobody to exchange messages with.") + "\n"
+        )
+    about = [key for key in config.values if key.startswith("federation_") and config.sources[key] != "default"]
+    unused = [key for key in about if key not in ("federation_domain", "federation_enabled")]
+    unused += [
+        f"[{table}]" for table, found in (("federation_peers", config.peers), ("federation_cas", config.cas)) if found
+    ]
     if not unused:
         return ""
-    return "\n" + wrapped(f"This version does not federate; without effect: {', '.join(unused)}.") + "\n"
+    return "\n" + wrapped(f"Federation is off (federation_enabled); without effect: {', '.join(unused)}.") + "\n"
 
 
 def _plain(value: object) -> object:

@@ -11,10 +11,11 @@ from typing import cast
 from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.quic import events
 from aioquic.quic.connection import QuicConnection
+from cryptography import x509
 
 from quicprochat.adapters.quic import flow
 from quicprochat.adapters.quic.stream import StreamTransport
-from quicprochat.adapters.quic.tls import Check, authenticate, identity_of, refusal_of
+from quicprochat.adapters.quic.tls import Check, authenticate, certificate_of, identity_of, refusal_of
 from quicprochat.core.errors import QuicprochatError, UnavailableError
 
 RPC_STREAM = 0
@@ -44,7 +45,7 @@ class Connection(QuicConnectionProtocol):
         authenticate(quic, checks)
         super().__init__(quic)
         self.peer = b""
-        """Who the other end is, as its check said: a key, or a fingerprint."""
+        """Who the other end is, as its check said: a key, a fingerprint, or a domain."""
         self.alpn = ""
         self._ready = ready
         self._ended = ended
@@ -87,6 +88,13 @@ class Connection(QuicConnectionProtocol):
     async def ended(self) -> str:
         """Wait for the end; return why."""
         return await asyncio.shield(self._over)
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        """What the other end has proved to be its own; for a connection that is ready."""
+        certificate = certificate_of(self._quic)
+        assert certificate is not None
+        return certificate
 
     @property
     def over(self) -> bool:

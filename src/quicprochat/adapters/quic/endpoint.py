@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from quicprochat.adapters.quic.connection import Connection
 from quicprochat.adapters.quic.datagrams import Datagrams
 from quicprochat.adapters.quic.flow import CONNECTION_WINDOW, STREAM_WINDOW
-from quicprochat.adapters.quic.tls import Check
+from quicprochat.adapters.quic.tls import Check, UntrustedError, refusal_of
 from quicprochat.core.errors import LocalError, UnavailableError
 
 log = logging.getLogger("quicprochat.quic")
@@ -106,11 +106,20 @@ def _has_token(data: bytes) -> bool:
 class Listener:
     """A server's port. Made by :func:`listen`, ended by :meth:`close`."""
 
-    def __init__(self, checks: Mapping[str, Check], accepted: Callable[[Connection], None], limit: int) -> None:
+    def __init__(
+        self,
+        configuration: QuicConfiguration,
+        checks: Mapping[str, Check],
+        accepted: Callable[[Connection], None],
+        distrusted: Callable[[UntrustedError], None] | None,
+        limit: int,
+    ) -> None:
         self.refused = 0
         """Handshakes that came to nothing, and connections turned away because there was no room."""
+        self._configuration = configuration
         self._checks = checks
         self._accepted = accepted
+        self._distrusted = distrusted
         self._limit = limit
         self._shaking: dict[Connection, asyncio.TimerHandle] = {}  # oldest first
         self._live: set[Connection] = set()
@@ -128,6 +137,17 @@ class Listener:
     def connections(self) -> frozenset[Connection]:
         """The connections whose other end has proved who it is."""
         return frozenset(self._live)
+
+    def renew(self, credentials: Credentials) -> None:
+        """Show another certificate from now on, after a change of what a check trusts too.
+
+        Whoever is connected stays so. Handshakes under way begin anew: a check may have passed them by what was before.
+        """
+        # aioquic reads both when a connection begins, so a handshake never has one of the old and one of the new.
+        self._configuration.certificate = credentials.certificate
+        self._configuration.private_key = credentials.key
+        for connection in tuple(self._shaking):
+            self._drop(connection, "the server's certificates have changed; try again")
 
     async def close(self, reason: str = "the server is stopping") -> None:
         """End every connection, tell the other ends, and free the port."""
@@ -149,10 +169,10 @@ class Listener:
         self._shaking[connection] = timer
         return connection
 
-    def _drop(self, connection: Connection) -> None:
+    def _drop(self, connection: Connection, reason: str = "the handshake took too long") -> None:
         self.refused += 1
         self._shaking.pop(connection).cancel()
-        connection.end(LEAVING, "the handshake took too long")
+        connection.end(LEAVING, reason)
 
     def _ready(self, connection: Connection) -> None:
         timer = self._shaking.pop(connection, None)
@@ -172,6 +192,9 @@ class Listener:
         if timer is not None:
             timer.cancel()
             self.refused += 1
+            refusal = refusal_of(connection._quic)
+            if refusal is not None and self._distrusted is not None:
+                self._distrusted(refusal)
 
 
 async def listen(
@@ -181,13 +204,16 @@ async def listen(
     accepted: Callable[[Connection], None],
     *,
     limit: int,
+    distrusted: Callable[[UntrustedError], None] | None = None,
 ) -> Listener:
     """Open a port; ``accepted`` is told of each connection that passed the check of its ALPN.
 
+    ``distrusted`` is told why one did not; anybody can make it be called as often as packets come.
+
     Raises: UnavailableError when the port is taken or the address is not ours; LocalError.
     """
-    listener = Listener(checks, accepted, limit)
     configuration = _configuration(credentials, list(checks), client=False)
+    listener = Listener(configuration, checks, accepted, distrusted, limit)
     bound = _socket(address)
     loop = asyncio.get_running_loop()
     listener._port = _Port(listener, configuration)

@@ -25,16 +25,26 @@ TLS proves afterwards that the other end has the leaf's key: until then the answ
 
 
 class UntrustedError(LocalError):
-    """The other end's certificate is not the one we trust; nothing was sent to it."""
+    """The other end's certificate is not the one we trust; nothing was sent to it.
 
-    def __init__(self, message: str) -> None:
+    ``clock``: it would be at another time, so one of the two clocks may be wrong, and the other end is told.
+    """
+
+    def __init__(self, message: str, *, clock: bool = False) -> None:
         super().__init__(message, code="untrusted")
+        self.clock = clock
 
 
 class AlertAccessDenied(tls.Alert):
     """The certificate was understood and refused."""
 
     description = tls.AlertDescription.access_denied
+
+
+class AlertCertificateExpired(tls.Alert):
+    """The certificate would be good at another time; of one that is not valid yet TLS says the same."""
+
+    description = tls.AlertDescription.certificate_expired
 
 
 class AlertCertificateRequired(tls.Alert):
@@ -76,7 +86,9 @@ class PeerContext(tls.Context):
             return self.check(self._peer_certificate, self._peer_certificate_chain)
         except UntrustedError as error:
             self.refusal = error
-            # The other end learns that it was refused, not why.
+            if error.clock:
+                raise AlertCertificateExpired("this certificate is not valid now: compare the clocks") from error
+            # Else the other end learns that it was refused, not why.
             raise AlertAccessDenied("this certificate is not accepted") from error
         except (ValueError, UnsupportedAlgorithm) as error:
             raise tls.AlertUnsupportedCertificate("this certificate has a key of an unknown kind") from error
@@ -120,3 +132,8 @@ def identity_of(quic: QuicConnection) -> bytes:
 def refusal_of(quic: QuicConnection) -> UntrustedError | None:
     """Return why our check refused the other end, if it did."""
     return getattr(getattr(quic, "tls", None), "refusal", None)
+
+
+def certificate_of(quic: QuicConnection) -> x509.Certificate | None:
+    """Return the certificate that the other end of a connection has shown."""
+    return getattr(getattr(quic, "tls", None), "_peer_certificate", None)

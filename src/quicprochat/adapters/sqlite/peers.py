@@ -10,12 +10,22 @@ from collections.abc import Set as AbstractSet
 from quicprochat.adapters.sqlite.database import Database, Row, checksum, sturdy
 from quicprochat.core.errors import StoreError
 from quicprochat.core.ids import PeerKey
-from quicprochat.core.store import SIGHTINGS_MAX, Sighting, StoredPrekey, StoredRecord
+from quicprochat.core.store import (
+    HOMES_MAX,
+    SIGHTINGS_MAX,
+    Home,
+    HomeSource,
+    Sighting,
+    StoredPrekey,
+    StoredRecord,
+)
 from quicprochat.core.time import Instant, WallTime
 
 _RECORD = struct.Struct(">qqqq")
 _INSTANT = struct.Struct(">q")
 _RECORD_COLUMNS = sturdy("key", "#epoch", "#seq", "#age_ms", "#stored_at", "checksum", "data")
+_HOME = struct.Struct(">qqqq")
+_HOME_COLUMNS = sturdy("key", "domain", "#source", "#epoch", "#seq", "#at", "checksum")
 _BIAS = 1 << 64
 
 
@@ -32,6 +42,16 @@ def _record(row: Row) -> StoredRecord | None:
     except (TypeError, struct.error):
         return None
     return StoredRecord(key, epoch % _BIAS, seq % _BIAS, data, age % _BIAS, stored_at)
+
+
+def _home(row: Row) -> Home | None:
+    key, domain, source, epoch, seq, at, check = row
+    try:
+        if checksum(key, domain, _HOME.pack(source, epoch, seq, at)) != check:
+            return None
+        return Home(key, domain.decode(), HomeSource(source), epoch % _BIAS, seq % _BIAS, at)
+    except (TypeError, ValueError, struct.error):
+        return None
 
 
 def _prekey(row: Row) -> StoredPrekey | None:
@@ -108,11 +128,14 @@ class Peers(Database):
         self._run(
             "INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, ?, ?, ?)", (record.key, *numbers, check, record.data)
         )
-        if ("record", record.key) in self._damaged:
-            # The good one stands in its place now, and must not be dropped for it.
-            self._damaged.remove(("record", record.key))
-            self.count("damaged")
+        self._replaced("record", record.key)
         return True
+
+    def _replaced(self, table: str, key: PeerKey) -> None:
+        """A good row stands in the place of one that was damaged, and must not be dropped for it."""
+        if (table, key) in self._damaged:
+            self._damaged.remove((table, key))
+            self.count("damaged")
 
     def record(self, key: PeerKey) -> StoredRecord | None:
         rows = self._rows(f"SELECT {_RECORD_COLUMNS} FROM record WHERE key = ?", (key,))
@@ -152,6 +175,32 @@ class Peers(Database):
             Sighting(key, WallTime(wall), Instant(at), address.decode(errors="replace"))
             for key, wall, at, address in rows
         ]
+
+    def put_home(self, home: Home, contacts: AbstractSet[PeerKey] = frozenset()) -> None:
+        numbers = (int(home.source), _signed(home.epoch), _signed(home.seq), home.at)
+        check = checksum(home.key, home.domain.encode(), _HOME.pack(*numbers))
+        self._run("INSERT OR REPLACE INTO home VALUES (?, ?, ?, ?, ?, ?, ?)", (home.key, home.domain, *numbers, check))
+        self._replaced("home", home.key)
+        excess = self._one("SELECT count(*) FROM home") - HOMES_MAX
+        if excess <= 0:
+            return
+        # Enough that so many are there which are no contacts', if there are so many.
+        oldest = self._rows(
+            f"SELECT {sturdy('key')} FROM home WHERE key <> ? ORDER BY source = ?, at, key LIMIT ?",
+            (home.key, int(HomeSource.PERSON), excess + len(contacts)),
+        )
+        oldest.sort(key=lambda row: row[0] in contacts)
+        self._run_many("DELETE FROM home WHERE key = ?", oldest[:excess])
+
+    def home(self, key: PeerKey) -> Home | None:
+        found = self._whole("home", self._rows(f"SELECT {_HOME_COLUMNS} FROM home WHERE key = ?", (key,)), _home)
+        return found[0] if found else None
+
+    def homes(self, limit: int) -> Sequence[Home]:
+        rows = self._rows(
+            f"SELECT {_HOME_COLUMNS} FROM home ORDER BY at DESC, key LIMIT ?", (limit + len(self._damaged),)
+        )
+        return self._whole("home", rows, _home)[:limit]
 
     # --- prekeys
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from quicprochat.adapters.sqlite import schema
 from quicprochat.adapters.sqlite.copy import Copy
 from quicprochat.adapters.sqlite.database import Row, checksum, sturdy
-from quicprochat.adapters.sqlite.store import SqliteStore
+from quicprochat.adapters.sqlite.federation import FederationTables
 from quicprochat.core.errors import StoreError
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.time import Instant, WallTime
@@ -25,8 +25,8 @@ def _intact(row: Row) -> User | None:
     return User(PeerKey(key), WallTime(first), WallTime(last), Instant(seen_at), name.decode("utf-8", "replace"))
 
 
-class ServerStore(SqliteStore):
-    """See :class:`quicprochat.core.users.UserStore`."""
+class ServerStore(FederationTables):
+    """See :class:`quicprochat.core.users.UserStore` and :class:`quicprochat.core.federation.FederationStore`."""
 
     @classmethod
     def _schemas(cls) -> tuple[schema.Schema, ...]:

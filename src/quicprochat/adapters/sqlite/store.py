@@ -14,6 +14,7 @@ import apsw
 from quicprochat.adapters.sqlite import schema
 from quicprochat.adapters.sqlite.ballast import BALLAST_BYTES, Ballast, free_bytes
 from quicprochat.adapters.sqlite.channels import Channels
+from quicprochat.adapters.sqlite.checkpoint import Checkpointer
 from quicprochat.adapters.sqlite.database import CACHE_KIB, LOG_LIMIT_BYTES, connect, explain
 from quicprochat.adapters.sqlite.journal import Journal
 from quicprochat.adapters.sqlite.messages import Messages
@@ -40,24 +41,29 @@ class SqliteStore(Journal, Messages, Peers, Channels):
 
         ``ballast_bytes`` is kept in reserve for a full disk; ``cache_kib`` bounds how much of the file is in memory.
         ``synchronous="NORMAL"`` exists for one purpose: the control run of the power-cut experiment, which must see
-        messages lost. With it a commit promises nothing. ``vfs`` names another file layer, for tests that break it.
+        messages lost. With it a commit promises nothing. ``vfs`` names another file layer, for tests that break it; the
+        log is then copied between the commits, by the same connection.
         Raises: StoreError, one sentence that says what to do, when the file is of another program or of a newer
         version, is damaged, in use, or cannot be written; it is then left as it was.
         """
         db = connect(path, synchronous=synchronous, cache_kib=cache_kib, vfs=vfs)
+        beside: Checkpointer | None = None
         try:
             schema.prepare(db, path, *cls._schemas())
-            store = cls(db, path)
+            if vfs is None:
+                beside = Checkpointer(path, synchronous)
+            store = cls(db, path, beside)
             # What a crash left in the log may hold prekeys that were to be gone.
             store._checkpoint(cut=True)
             store._load()
             store._measure()
-        except apsw.Error as error:
+        except (apsw.Error, StoreError) as error:
+            if beside is not None:
+                beside.close()
             db.close()
+            if isinstance(error, StoreError):
+                raise
             raise explain(error, path) from error
-        except StoreError:
-            db.close()
-            raise
         store._ballast = Ballast(path.with_name(path.name + ".ballast"), ballast_bytes)
         store._ballast.keep()
         return store

@@ -12,6 +12,7 @@ from prompt_toolkit.document import Document
 from quicprochat.client.catalogue import COMMANDS, NOT_YET, Command, Value
 from quicprochat.client.output import display_line
 from quicprochat.client.prompt.words import HABITS, names, quoted, summary
+from quicprochat.core.homes import domain_name
 
 _LAST = re.compile(r'("[^"]*|\S*)$')
 _TOKENS = re.compile(r'"[^"]*"?|\S+')
@@ -32,13 +33,19 @@ class Known:
     names: dict[str, str] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
     topics: dict[str, str] = field(default_factory=dict)
+    served: dict[str, str] = field(default_factory=dict)
+    """Names at domains, as in ada@village.example, that were typed here and meant somebody."""
+    domains: set[str] = field(default_factory=set)
     messages: dict[str, str] = field(default_factory=dict)
     """Ids of our own messages, newest last."""
 
     def learn_peers(self, peers: Iterable[dict[str, object]]) -> None:
         """Take the answer of ``peers``; who wrote without being in it stays."""
         contacts: dict[str, str] = {}
+        domains: set[str] = set()
         for peer in peers:
+            if (domain := domain_name(str(peer.get("domain") or ""))) and len(domains) < HEARD_MAX:
+                domains.add(domain)
             key, name = str(peer["public_key"]), str(peer["name"])
             notes = ", ".join(word for word in ("linked", "blocked") if peer.get(word))
             if peer.get("contact"):
@@ -46,7 +53,7 @@ class Known:
                 self.keys.pop(key, None)
             else:
                 self._heard(self.keys, key, claim(name, notes))
-        self.names = contacts
+        self.names, self.domains = contacts, domains
 
     def wrote(self, item: dict[str, object]) -> None:
         """Take the author of a line that arrived."""
@@ -55,6 +62,10 @@ class Known:
             self.topic(str(item.get("topic") or item["channel"]))
         if item.get("request") or not name:
             self._heard(self.keys, key, claim(name, "wrote to you"))
+
+    def lives(self, name: str) -> None:
+        """Note a name at a domain."""
+        self._heard(self.served, name, "at that domain")
 
     def topic(self, topic: str) -> None:
         """Note a topic."""
@@ -163,6 +174,13 @@ class LineCompleter(Completer):
         for name, note in sorted(self._known.names.items()):
             if name.casefold().startswith(start):
                 yield f"{quoted(name)} ", note
+        for name, note in reversed(list(self._known.served.items())):
+            if name.casefold().startswith(start):
+                yield f"{name} ", note
+        who, at, beginning = start.partition("@")
+        for domain in sorted(self._known.domains if at else ()):
+            if domain.startswith(beginning) and f"{who}@{domain}" not in self._known.served:
+                yield f"{who}@{domain} ", "a domain that is known"
         for key, note in reversed(list(self._known.keys.items())):
             if start and (key.startswith(start) or f'"{start}' in note.casefold()):
                 yield f"{key[:SHOWN_DIGITS]} ", note

@@ -16,7 +16,7 @@ from quicprochat.client.catalogue import COMMANDS
 from quicprochat.client.errors import OK, CallError, code_of
 from quicprochat.client.grammar import Request
 from quicprochat.client.output import display_line
-from quicprochat.client.perform import Performer, need_mesh
+from quicprochat.client.perform import Performer, need_mesh, vouching
 from quicprochat.client.prompt import render
 from quicprochat.client.prompt.above import talk_above
 from quicprochat.client.prompt.completion import Known, LineCompleter
@@ -339,6 +339,10 @@ class Loop:
         peer = await self._session.ask("verify", {"peer": meaning.to})
         key = peer["public_key"]
         name = _name_of(peer)
+        if words := vouching(peer, key):
+            self._note(words)
+        if "@" in meaning.to:
+            self._known.lives(meaning.to)
         if meaning.moves:
             self._current = Conversation(Kind.PEER, key, name)
         if meaning.text:

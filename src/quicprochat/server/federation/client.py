@@ -1,0 +1,200 @@
+"""FederationClient: one connection to each domain, opened when somebody has something to say there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from quicprochat.adapters import quic, rpc
+from quicprochat.core.errors import UnavailableError
+from quicprochat.core.gate import Reason, Verdict
+from quicprochat.core.ids import KEY_BYTES, PeerKey
+from quicprochat.core.record import RECORD_MAX_BYTES
+from quicprochat.server.federation.rules import (
+    CALL_S,
+    CONNECT_S,
+    ENVELOPES_MAX,
+    LOOK_UP_S,
+    SILENCE_S,
+    VERSION,
+)
+from quicprochat.server.queue import Outcome
+
+log = logging.getLogger("quicprochat.server.federation")
+
+T = TypeVar("T")
+
+Dial = Callable[[str], Awaitable[quic.Connection]]
+"""Open a connection whose other end has proved that it is this domain. Raises: QuicprochatError."""
+
+UNANSWERED = 0x20
+"""The code for a peer that does not answer."""
+
+
+class FederationClient:
+    """Use inside ``rpc.running()``; ``domain`` is the one we speak for. Every method raises UnavailableError when the
+    other server cannot be reached or does not answer in time, ``rpc.Problem`` when it says no, and UntrustedError when
+    its certificate does not prove the domain."""
+
+    def __init__(self, domain: str, dial: Dial) -> None:
+        self._domain = domain
+        self._dial = dial
+        self._links: dict[str, _Link] = {}
+        self._dialling: dict[str, asyncio.Lock] = {}
+
+    async def relay_enqueue(self, destination: str, envelopes: Sequence[bytes]) -> list[Outcome]:
+        """Hand envelopes for users of a domain to its server, in one call; return an answer for each.
+
+        STORED and DUPLICATE are durable there. At most ``ENVELOPES_MAX``.
+        """
+        assert 0 < len(envelopes) <= ENVELOPES_MAX
+
+        def read(answer: Any) -> list[Outcome]:
+            if len(answer.outcomes) != len(envelopes):
+                raise UnavailableError(f"{destination} has not answered for every envelope", retryable=False)
+            return [_outcome(one.verdict, one.reason) for one in answer.outcomes]
+
+        return await self._ask(
+            destination, CALL_S, read,
+            lambda peer: peer.relay(origin=self._domain, destination=destination, envelopes=list(envelopes)),
+        )  # fmt: skip
+
+    async def find_record(self, destination: str, key: PeerKey) -> tuple[bytes, int]:
+        """Return the record that a domain's server has of a key, and its age in milliseconds; empty for none."""
+
+        def read(answer: Any) -> tuple[bytes, int]:
+            if len(answer.record) > RECORD_MAX_BYTES:
+                raise UnavailableError(f"{destination} has sent a record that is none", retryable=False)
+            return bytes(answer.record), answer.ageMs
+
+        return await self._ask(
+            destination, LOOK_UP_S, read, lambda peer: peer.findRecord(destination=destination, key=key)
+        )
+
+    async def find_name(self, destination: str, name: str) -> PeerKey:
+        """Return whose name this is at a domain."""
+
+        def read(answer: Any) -> PeerKey:
+            if len(answer.key) != KEY_BYTES:
+                raise UnavailableError(f"{destination} has sent a key that is none", retryable=False)
+            return PeerKey(bytes(answer.key))
+
+        return await self._ask(destination, LOOK_UP_S, read, lambda peer: peer.findName(destination, name))
+
+    def connected(self, domain: str) -> bool:
+        """Say whether a connection to a domain is open."""
+        link = self._links.get(domain)
+        return link is not None and not link.over
+
+    def connections(self) -> list[quic.Connection]:
+        """Return the connections that are open."""
+        return [link.connection for link in self._links.values()]
+
+    async def leave(self, domain: str, reason: str) -> None:
+        """End the connection to a domain."""
+        link = self._links.pop(domain, None)
+        if link is not None:
+            await link.close(reason)
+
+    async def close(self) -> None:
+        """End every connection."""
+        await asyncio.gather(*(self.leave(domain, "the server is stopping") for domain in tuple(self._links)))
+
+    async def reach(self, domain: str) -> None:
+        """Connect to a domain: it learns that we are here."""
+        await self._link(domain)
+
+    async def _ask(self, domain: str, timeout_s: float, read: Callable[[Any], T], call: Callable[[Any], Any]) -> T:
+        link = await self._link(domain)
+
+        async def ask() -> T:
+            answer = await rpc.Remote.ask(call(link.peer), f"asking {domain}")
+            with rpc.reading(f"asking {domain}"):
+                return read(answer)
+
+        asking = asyncio.create_task(ask())
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not (await asyncio.wait((asking,), timeout=SILENCE_S))[0]:
+                    await link.alive()
+        except TimeoutError:
+            # Whoever takes calls and never answers would keep us waiting again and again.
+            link.connection.end(UNANSWERED, "no answer came")
+            raise UnavailableError(f"{domain} has not answered in time") from None
+        finally:
+            if not asking.done():
+                asking.cancel()
+                await asyncio.wait((asking,))
+        return asking.result()
+
+    async def _link(self, domain: str) -> _Link:
+        async with self._dialling.setdefault(domain, asyncio.Lock()):
+            link = self._links.get(domain)
+            if link is not None:
+                if not link.over:
+                    return link
+                await self.leave(domain, "it is over")
+            link = await _Link.open(await self._dial(domain), domain)
+            self._links[domain] = link
+            return link
+
+
+class _Link:
+    """A connection, and the capability that the other server gave us."""
+
+    def __init__(self, connection: quic.Connection, remote: rpc.Remote) -> None:
+        self.connection = connection
+        self._remote = remote
+        self._running = asyncio.create_task(remote.run())
+        self.peer: Any = None
+
+    @classmethod
+    async def open(cls, connection: quic.Connection, domain: str) -> _Link:
+        link: _Link | None = None
+        try:
+            if connection.peer != domain.encode("ascii"):
+                # The check has to see to it; not an assertion, since those can be switched off.
+                raise UnavailableError(f"{domain} was dialled and another domain answered", retryable=False)
+            async with asyncio.timeout(CONNECT_S):
+                link = cls(connection, rpc.Remote(await connection.stream(CONNECT_S), rpc.federation.Entrance))
+                answer = await rpc.Remote.ask(
+                    link._remote.bootstrap.enter(version=VERSION), f"entering at {domain}"
+                )  # fmt: skip
+                link.peer = answer.peer
+        except BaseException as error:
+            if link is not None:
+                await link.close("given up")
+            else:
+                await connection.leave("given up")
+            if isinstance(error, TimeoutError):
+                raise UnavailableError(f"{domain} lets nobody in: no answer within {CONNECT_S:g} s") from None
+            raise
+        return link
+
+    @property
+    def over(self) -> bool:
+        return self.connection.over or self._running.done()
+
+    async def alive(self) -> None:
+        """Wait for a sign of life from the other machine: one that was switched off says no goodbye.
+
+        Raises: TimeoutError.
+        """
+        async with asyncio.timeout(SILENCE_S):
+            await self.connection.answered()
+
+    async def close(self, reason: str) -> None:
+        self.peer = None
+        await self.connection.leave(reason)
+        await asyncio.gather(self._running, return_exceptions=True)
+
+
+def _outcome(verdict: int, reason: int) -> Outcome:
+    """Read an answer; a word of a later version means no, for now."""
+    try:
+        return Outcome(Verdict(verdict), Reason(reason))
+    except ValueError:
+        known = Verdict(verdict) if verdict in Verdict._value2member_map_ else Verdict.DEFERRED
+        return Outcome(known, Reason.UNSUPPORTED)

@@ -1,0 +1,191 @@
+"""A courier empties one domain's outbox. Each domain has its own, so one that is down keeps nobody else waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from quicprochat.adapters.rpc import Problem
+from quicprochat.adapters.system import entropy
+from quicprochat.core.errors import QuicprochatError, StoreError
+from quicprochat.core.gate import Verdict
+from quicprochat.core.ids import EnvelopeId, PeerKey
+from quicprochat.p2p.driver import Driver
+from quicprochat.server.federation.client import FederationClient
+from quicprochat.server.federation.outbox import Outbox, Parcel
+from quicprochat.server.federation.rules import (
+    BATCH_BYTES,
+    ENVELOPES_MAX,
+    OUT_IN_FLIGHT,
+    RETRY_FIRST_S,
+    RETRY_LAST_S,
+)
+from quicprochat.server.meter import Meter
+
+log = logging.getLogger("quicprochat.server.federation")
+
+_OF_THE_BATCH = frozenset({"usage", "too_long", "protocol", "internal"})
+"""Problems that something in the batch may have made; another batch may get through."""
+
+
+class Courier:
+    """Lives as long as the operator lists the domain. ``told`` hears of authors for whom there are reports;
+    ``traffic`` counts what became of envelopes."""
+
+    def __init__(
+        self,
+        domain: str,
+        driver: Driver,
+        outbox: Outbox,
+        client: FederationClient,
+        meter: Meter,
+        told: Callable[[Iterable[PeerKey]], None],
+        traffic: Counter[str],
+    ) -> None:
+        self.domain = domain
+        self.failures = 0
+        """Attempts that failed since the last one that did not."""
+        self.trouble = ""
+        """Why the last one failed."""
+        self.retry_at: int | None = None
+        """When the next is made, on the life clock; None when nothing is waited for."""
+        self._driver = driver
+        self._outbox = outbox
+        self._client = client
+        self._meter = meter
+        self._told = told
+        self._traffic = traffic
+        self._news = asyncio.Event()
+        self._contact = asyncio.Event()
+        self._size = ENVELOPES_MAX
+        self._away: set[EnvelopeId] = set()  # offered, no answer yet
+
+    def news(self) -> None:
+        """Look again: there is something to send."""
+        self._news.set()
+
+    def contact(self) -> None:
+        """The domain seems to be reachable: try now."""
+        self._contact.set()
+        self._news.set()
+
+    async def run(self) -> None:
+        """Send until cancelled. Raises: StoreError."""
+        while True:
+            await self._until_due()
+            self._contact.clear()
+            try:
+                await self._empty()
+            except StoreError:
+                raise
+            except QuicprochatError as error:
+                await self._rest(error)
+
+    async def _until_due(self) -> None:
+        while True:
+            self._news.clear()
+            due = await self._driver.read(lambda _: self._outbox.next_due(self.domain))
+            now = self._driver.now().at
+            if due is not None and due <= now:
+                return
+            try:
+                async with asyncio.timeout(None if due is None else (due - now) / 1_000 + 0.001):
+                    await self._news.wait()
+            except TimeoutError:
+                pass
+
+    async def _rest(self, error: QuicprochatError) -> None:
+        """Pause after a failure; a sign that the domain is reachable ends the pause."""
+        if not self.failures:
+            log.info("%s cannot be served for now: %s", self.domain, error)
+        self.failures += 1
+        self.trouble = str(error)
+        pause = min(RETRY_LAST_S, RETRY_FIRST_S * 2 ** min(self.failures - 1, 16)) * _jitter()
+        self.retry_at = self._driver.now().at + int(1_000 * pause)
+        try:
+            async with asyncio.timeout(pause):
+                await self._contact.wait()
+        except TimeoutError:
+            pass
+        self.retry_at = None
+
+    async def _empty(self) -> None:
+        """Send what is due, several batches at a time, until nothing is. Raises: QuicprochatError."""
+        calls: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                self._news.clear()
+                while len(calls) < OUT_IN_FLIGHT and (batch := await self._next_batch()):
+                    self._away.update(parcel.row.id for parcel in batch)
+                    calls.add(asyncio.create_task(self._hand_over(batch)))
+                if not calls:
+                    return
+                news = asyncio.create_task(self._news.wait())
+                try:
+                    done, _ = await asyncio.wait({*calls, news}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    news.cancel()
+                calls -= done
+                for call in done - {news}:
+                    call.result()
+        finally:
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+            self._away.clear()
+
+    async def _next_batch(self) -> list[Parcel]:
+        parcels, orphans = await self._driver.read(
+            lambda _: self._outbox.due(self.domain, self._size, self._away)
+        )  # fmt: skip
+        if orphans:
+            await self._driver.call(lambda _: self._outbox.drop(orphans))
+            if not parcels:
+                return await self._next_batch()
+        size = 0
+        for n, parcel in enumerate(parcels):
+            size += len(parcel.held.wire)
+            if n and size > BATCH_BYTES:
+                return parcels[:n]
+        return parcels
+
+    async def _hand_over(self, batch: list[Parcel]) -> None:
+        now = self._driver.now().at
+        try:
+            outcomes = await self._client.relay_enqueue(
+                self.domain, [parcel.held.to_send(now) for parcel in batch]
+            )  # fmt: skip
+        except StoreError:
+            raise
+        except QuicprochatError as error:
+            await self._failed(batch, error)
+            raise
+        told = await self._driver.call(lambda _: self._outbox.answered(batch, outcomes))
+        self._away.difference_update(parcel.row.id for parcel in batch)
+        self._size = min(ENVELOPES_MAX, 2 * self._size)
+        if self.failures:
+            log.info("%s is served again", self.domain)
+        self.failures, self.trouble = 0, ""
+        for verdict, count in Counter(outcome.verdict for outcome in outcomes).items():
+            self._traffic[f"out_{verdict.name.lower()}"] += count
+            if verdict is Verdict.STORED:
+                self._meter.count("relayed", count)
+        self._told(told)
+
+    async def _failed(self, batch: list[Parcel], error: QuicprochatError) -> None:
+        """Find out, by smaller and smaller batches, whether one envelope is to blame, and let the others pass it."""
+        poison = isinstance(error, Problem) and error.code in _OF_THE_BATCH
+        if len(batch) == 1:
+            told = await self._driver.call(lambda _: self._outbox.failed_alone(batch[0], poison=poison))
+            self._told(told)
+        if poison:
+            # The domain answers: looking for the culprit need not take longer and longer.
+            self.failures = 0
+        self._size = max(1, len(batch) // 2)
+
+
+def _jitter() -> float:
+    """Return a factor from 0.75 to 1, so that servers that lost the same path do not come back at one moment."""
+    return 0.75 + 0.25 * entropy(1)[0] / 255
