@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from signal import SIGHUP, SIGTERM
 from subprocess import Popen
 from typing import Any
 
 import pytest
+from nacl.signing import SigningKey
+from tests.integration.home_server import Server
 from tests.integration.qpc import PATIENCE_S, finish, read_line, run, start
 
 iroh = pytest.importorskip("iroh", reason="needs the extra [mesh]")
@@ -112,3 +115,55 @@ def test_bad_arguments_are_explained(relays: list[Popen[bytes]], tmp_path: Path)
     taken = relay(relays)
     refused = run("relay", "--listen", taken)
     assert (refused.code, "another program has it" in refused.talk) == (3, True)
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.02)
+
+
+def reached(secret: bytes, url: str, within_s: float) -> bool:
+    """Say whether the relay takes a key within so long."""
+
+    async def scenario() -> bool:
+        async with plain(secret, url) as node:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    await node.online()
+                    return True
+        return False
+
+    return asyncio.run(scenario())
+
+
+def test_a_home_server_relays_by_its_rules(tmp_path: Path) -> None:
+    """Anybody; then, after a reload, its users alone; and never whom it has blocked."""
+    secret, blocked = os.urandom(32), tmp_path / "blocked"
+    file = tmp_path / "server" / "qpc-server.toml"
+    file.parent.mkdir()
+    rules = f'relay_listen = "127.0.0.1:0"\nblock_list = "{blocked}"\n'
+    file.write_text(rules)
+    blocked.write_text("")
+    server = Server(tmp_path / "server")
+    server.up()
+    try:
+        figures = server.run("status", "--json").json["relay"]
+        assert (figures["clients"], figures["clients_max"]) == (0, 1_000)
+        assert "relay" in server.run("status").out
+        url = f"http://{figures['address']}"
+        assert reached(secret, url, PATIENCE_S)
+        file.write_text(rules + 'relay_for = "users"\n')
+        server.signal(SIGHUP)
+        eventually(lambda: "relay_for = users" in server.said())
+        assert not reached(secret, url, 1.0)
+        assert server.run("status", "--json").json["relay"]["refused"] > 0
+        file.write_text(rules)
+        blocked.write_text(f"{SigningKey(secret).verify_key.encode().hex()}\n")
+        server.signal(SIGHUP)
+        eventually(lambda: "relay_for = anybody" in server.said())
+        assert not reached(secret, url, 1.0)
+        assert reached(os.urandom(32), url, PATIENCE_S)
+    finally:
+        server.end()

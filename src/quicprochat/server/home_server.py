@@ -30,6 +30,7 @@ from quicprochat.server.federation.rules import FederationOptions
 from quicprochat.server.members import IDLE_MS, Members, Rules
 from quicprochat.server.meter import Meter
 from quicprochat.server.queue import Queue
+from quicprochat.server.relaying import RelayOptions, ServerRelay
 from quicprochat.server.service import HomeService
 from quicprochat.server.session import Client, Entrance
 from quicprochat.server.upkeep import Upkeep
@@ -68,6 +69,7 @@ class ServerOptions:
     disk_reserve_bytes: int = 256 << 20
     rules: Rules = field(default_factory=Rules)
     federation: FederationOptions | None = None
+    relay: RelayOptions | None = None
 
 
 class HomeServer:
@@ -81,6 +83,7 @@ class HomeServer:
         self.home = Home(options.home)
         self.disk_low = False
         self.exchange: Exchange | None = None
+        self.relay: ServerRelay | None = None
         self._clients: defaultdict[PeerKey, dict[Client, quic.Connection]] = defaultdict(dict)  # oldest first
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None]
@@ -138,6 +141,9 @@ class HomeServer:
             )  # fmt: skip
             if self.exchange is not None:
                 await self.exchange.start(self._queue)
+            if self.options.relay is not None:
+                self.relay = ServerRelay(self.options.relay, self._may_relay, lambda key: key in self._policy.blocked)
+                await self.relay.start()
             self._watching = asyncio.create_task(self._watch_disk())
         except BaseException:
             await self._end_driver()
@@ -171,6 +177,8 @@ class HomeServer:
         self._set_policy()
         if self.exchange is not None and options.federation is not None:
             await self.exchange.reload(options.federation)
+        if self.relay is not None and options.relay is not None:
+            await self.relay.follow(options.relay)
         connected = tuple(self._clients)
         users = await self.service.within(lambda tx: {key for key in connected if self.members.local(tx, key)})
         for key in connected:
@@ -187,6 +195,8 @@ class HomeServer:
     async def close(self) -> None:
         """Say goodbye to every client, finish what is under way, and let go of the home."""
         self._watching.cancel()
+        if self.relay is not None:
+            await self.relay.close()
         if self.exchange is not None:
             await self.exchange.close()
         await self.listener.close()
@@ -219,6 +229,9 @@ class HomeServer:
 
     def _forget_idle(self, now: Now, limit: int) -> int:
         return self.members.forget_idle(self.store, now, self._clients, limit)
+
+    async def _may_relay(self, key: PeerKey) -> bool:
+        return await self.service.look(lambda tx: self.members.local(tx, key))
 
     # --- the disk
 

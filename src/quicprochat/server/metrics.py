@@ -50,12 +50,22 @@ def exposition(figures: Json) -> str:
     for what in ("refused", "deferred"):
         help = f"What was {what} since the start, by reason."
         family(f"{what}_total", "counter", help, *_labelled("reason", figures[what]))
+    if figures["relay"] is not None:
+        _relay(figures["relay"], family)
     if figures["federation"] is not None:
         _federation(figures["federation"], family)
     return "\n".join(lines) + "\n"
 
 
 _Family = Callable[..., None]
+
+
+def _relay(now: Json, family: _Family) -> None:
+    family("relay_clients", "gauge", "Nodes at the relay.", ("", now["clients"]))
+    family("relay_bytes_total", "counter", "Bytes passed on since the start.", ("", now["bytes"]))
+    for what in ("dropped", "unknown"):
+        family(f"relay_{what}_total", "counter", f"Frames that were not passed on: {what}.", ("", now[what]))
+    family("relay_refused_total", "counter", "Connections that were turned away.", ("", now["refused"]))
 
 
 def _federation(now: Json, family: _Family) -> None:

@@ -176,6 +176,7 @@ def figures(server: HomeServer) -> Json:
         "disk_free": free_bytes(server.home.path),
         "disk_reserve": server.options.disk_reserve_bytes,
         "disk_low": server.disk_low,
+        "relay": server.relay.figures() if server.relay is not None else None,
         "federation": federation_figures(server.exchange) if server.exchange is not None else None,
     }
 

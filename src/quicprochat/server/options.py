@@ -57,6 +57,7 @@ HOME_VARIABLE = "QPC_SERVER_HOME"
 CONFIG_VARIABLE = "QPC_CONFIG"
 PORT = 7000
 FEDERATION_PORT = 7001
+RELAY_PORT = 7002
 
 OPTIONS = (
     Option("listen", Kind.ADDRESS, f"[::]:{PORT}", "address and UDP port for clients; [::] is every address of this"
@@ -86,6 +87,14 @@ OPTIONS = (
            "SIZE", live=True),
     Option("disk_reserve", Kind.SIZE, 256 << 20, "with less room on the disk no new messages are taken", "SIZE",
            live=True),
+    Option("relay_listen", Kind.ADDRESS, "", f"address and TCP port of a relay for nodes that cannot reach each other"
+           f" directly, as in [::]:{RELAY_PORT}; off unless set. It is announced with the server", "IP:PORT"),
+    Option("relay_for", Kind.CHOICE, "anybody", "whom the relay serves: anybody, or the users of this server; a node"
+           " comes to the relay of whomever it writes to, also one from elsewhere", "WHOM",
+           choices=("anybody", "users"), live=True),
+    Option("relay_clients", Kind.COUNT, 1_000, "clients of the relay at most; one that reads slowly costs up to"
+           " 512 KiB", "N"),
+    Option("relay_rate", Kind.SIZE, 10 << 20, "bytes a second that the relay takes from one client, for long", "SIZE"),
     Option("metrics_listen", Kind.ADDRESS, "", "address and TCP port for Prometheus, as in 127.0.0.1:9700; off unless"
            " set", "IP:PORT"),
     Option("metrics_anywhere", Kind.SWITCH, False, "let metrics_listen be more than this machine; anybody who reaches"

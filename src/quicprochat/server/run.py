@@ -29,6 +29,7 @@ from quicprochat.server.home_server import HomeServer, ServerOptions
 from quicprochat.server.members import Registration, Rules
 from quicprochat.server.metrics import Metrics
 from quicprochat.server.operate import Operator, figures
+from quicprochat.server.relaying import RelayFor, RelayOptions
 from quicprochat.server.trust import load_trust
 
 log = logging.getLogger("quicprochat.server")
@@ -54,7 +55,7 @@ def server_options(config: Config) -> ServerOptions:
     )
     return ServerOptions(
         config.home, _listen(config), config["federation_domain"], limits, config["connections"],
-        config["disk_reserve"], rules, _federation(config),
+        config["disk_reserve"], rules, _federation(config), _relay(config),
     )  # fmt: skip
 
 
@@ -73,6 +74,13 @@ def _federation(config: Config) -> FederationOptions | None:
     return FederationOptions(
         config["federation_domain"], _listen(config, "federation_listen"), loaded, config.peers, rules
     )  # fmt: skip
+
+
+def _relay(config: Config) -> RelayOptions | None:
+    if config["relay_listen"] is None:
+        return None
+    serves = RelayFor(config["relay_for"])
+    return RelayOptions(config["relay_listen"], serves, config["relay_clients"], config["relay_rate"])
 
 
 def _listen(config: Config, key: str = "listen") -> Address:
@@ -175,6 +183,7 @@ class _Process:
         config = self._started
         return Announcer(
             server.address, config["announce_as"], config["federation_domain"], server.fingerprint,
+            server.relay.address.port if server.relay is not None else 0,
             neighbours=Neighbours(server.exchange) if server.exchange is not None else None,
         )  # fmt: skip
 

@@ -79,8 +79,18 @@ def _status(now: Json) -> str:
         ("disk", f"{bytes_shown(now['disk_free'])} free" + (": too little, no new messages are taken"
          if now["disk_low"] else "")),
         ("epoch", now["epoch"]),
+        *_relay_in_short(now["relay"]),
         *_federation_in_short(now["federation"]),
     )  # fmt: skip
+
+
+def _relay_in_short(now: Json | None) -> list[tuple[str, str]]:
+    if now is None:
+        return []
+    return [
+        ("relay", f"{now['address']}, {now['clients']} of {plural(now['clients_max'], 'client')},"
+         f" {bytes_shown(now['bytes'])} carried, {plural(now['dropped'], 'frame')} dropped"),
+    ]  # fmt: skip
 
 
 def _federation_in_short(now: Json | None) -> list[tuple[str, str]]:
