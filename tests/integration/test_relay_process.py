@@ -142,7 +142,7 @@ def test_a_home_server_relays_by_its_rules(tmp_path: Path) -> None:
     """Anybody; then, after a reload, its users alone; and never whom it has blocked."""
     secret, blocked = os.urandom(32), tmp_path / "blocked"
     file = tmp_path / "server" / "qpc-server.toml"
-    file.parent.mkdir()
+    file.parent.mkdir(mode=0o700)
     rules = f'relay_listen = "127.0.0.1:0"\nblock_list = "{blocked}"\n'
     file.write_text(rules)
     blocked.write_text("")
