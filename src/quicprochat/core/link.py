@@ -254,9 +254,10 @@ def decode_bye(body: bytes) -> tuple[int, str]:
 HEARTBEAT_MS = 4_000
 HEARTBEAT_STAGGER_MS = 500
 """The side with the higher key waits this much longer, so that in a quiet time one side asks for both."""
-SIGN_MS = 3_000
-"""So long a sign of life may take after a beat; then a ping, and the next sign may take LAST_SIGN_MS."""
-LAST_SIGN_MS = 2_000
+SIGN_MS = 2_500
+"""So long a sign of life may take after a beat; then a ping, and the next sign may take LAST_SIGN_MS. Short enough that
+another way is in use within 10 s, long enough for QUIC to try four times over a path of 200 ms."""
+LAST_SIGN_MS = 1_500
 QUIET_MS = 20_000
 """No frame from the other end for so long: ask its program, since its transport answers even for a hung one."""
 DEAF_MS = 60_000

@@ -39,7 +39,6 @@ POLL_S = 5.0
 """How often the machine's interfaces are looked at."""
 LOOK_S = 1.0
 """How soon a lost link to a peer that is still announced is noticed."""
-SLEPT_MS = 5_000
 REST_S = 60.0
 """How long discovery rests after a fault of its own."""
 RETRIES = 3
@@ -112,6 +111,10 @@ class Discovery:
         finally:
             await self._mdns.close()
 
+    def awake(self) -> None:
+        """The machine has slept: ask who is there."""
+        self._mdns.browse()
+
     def network_changed(self) -> None:
         """Our addresses have changed: announce them, and ask who is there."""
         self._moved.set()
@@ -170,9 +173,7 @@ class Discovery:
     # --- the network
 
     async def _watch(self) -> None:
-        """Look at the interfaces; announce and ask anew where they changed, and after a sleep."""
-        loop = asyncio.get_running_loop()
-        awake, alive = loop.time(), self._links.instant()
+        """Look at the interfaces; announce and ask anew where they changed."""
         while True:
             self._moved.clear()
             self._where = usable(interfaces(), self._bind)
@@ -181,13 +182,6 @@ class Discovery:
                 self._open_for, self._tries = wanted, RETRIES
             if self._tries:
                 await self._open(wanted[1])
-            # The loop's clock stands still while the machine sleeps, the life clock does not.
-            slept = (self._links.instant() - alive) - 1_000 * (loop.time() - awake)
-            awake, alive = loop.time(), self._links.instant()
-            if slept > SLEPT_MS:
-                log.debug("awake after %.0f s: asking who is there", slept / 1_000)
-                self._mdns.browse()
-                self._links.dialler.hurry()
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):
                     await self._moved.wait()

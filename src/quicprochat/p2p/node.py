@@ -75,6 +75,7 @@ from quicprochat.p2p.views import (
     StoreView,
     TraceView,
 )
+from quicprochat.p2p.wake import watch_sleep
 
 if TYPE_CHECKING:
     from quicprochat.p2p.discovery import Discovery
@@ -249,6 +250,7 @@ class P2pNode:
                 if self._reach is not None:
                     others.append(group.create_task(self._reach.run()))
                 if self._network:
+                    others.append(group.create_task(watch_sleep(self._links.instant, self._awake)))
                     others.append(group.create_task(self._account.run()))
                 if self._discovery is not None:
                     others.append(group.create_task(self._discovery.run()))
@@ -379,6 +381,13 @@ class P2pNode:
         """We are reachable elsewhere: peers are told, and those whom we could not reach are tried from there."""
         self._driver.post(self._self_changed())
         self._links.dialler.hurry()
+
+    def _awake(self) -> None:
+        """The machine has slept: whoever was linked is dialled anew as soon as its link is seen to be dead."""
+        self._links.dialler.hurry()
+        self._account.hurry()
+        if self._discovery is not None:
+            self._discovery.awake()
 
     def _addresses_changed(self, _: object) -> None:
         if self._reach is not None:
