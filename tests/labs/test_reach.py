@@ -5,6 +5,7 @@ Each test prints how long it took to recover, so that whoever runs it alone (``-
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -14,13 +15,45 @@ from pathlib import Path
 
 import pytest
 from tests.integration.qpc import PROGRAM, environment
-from tests.labs.houses import HUB, SPARE, Houses, drop, houses, pass_again
+from tests.labs.bridge import sh
+from tests.labs.houses import HUB, SPARE, Houses, drop, houses, nft, pass_again
 from tests.labs.machine import Machine, until
 from tests.labs.veth import needs_root
 
 pytestmark = [pytest.mark.lab, needs_root]
 pytest.importorskip("iroh", reason="needs the extra [mesh]")
 
+BAD_RELAY = """
+import random
+from quicprochat.adapters.relay.server import Relay
+good, held, luck = Relay.forward, [], random.Random(1)
+def forward(self, sender, to, frame):
+    turn = luck.random()
+    if turn < 0.1:
+        return
+    if turn < 0.2:
+        held.append((sender, to, frame))
+        return
+    good(self, sender, to, frame)
+    if turn < 0.3:
+        good(self, sender, to, frame)
+    while held and turn > 0.6:
+        good(self, *held.pop())
+Relay.forward = forward
+"""
+"""A relay that drops, repeats and reorders each tenth frame."""
+LIAR = """
+from quicprochat.core.address import Address
+from quicprochat.p2p.link import PeerLink
+PeerLink._tell_observed = lambda self: self._told or lie(self)
+def lie(self):
+    from quicprochat.core.link import FrameType, frame
+    self._told = ("203.0.113.2", 9)
+    self.send(frame(FrameType.OBSERVED, Address("203.0.113.2", 9).encode()))
+"""
+"""A node that says it sees everybody at an address of somebody who has nothing to do with it."""
+FEW_PACKETS = 200
+"""What a third party may get of a lie, in all (docs/labs.md)."""
 RESUMED_S = 10.0
 """Any single failure is over after so long (docs/labs.md)."""
 
@@ -28,10 +61,11 @@ RESUMED_S = 10.0
 class Relay:
     """``qpc relay`` on a machine of the public segment."""
 
-    def __init__(self, namespace: str, ip: str) -> None:
+    def __init__(self, namespace: str, ip: str, prelude: str = "") -> None:
+        """``prelude`` is what the program runs first."""
         self.url = f"http://{ip}:7002"
-        self._command = ["ip", "netns", "exec", namespace, sys.executable, "-W", "error", "-c", PROGRAM, "relay"]
-        self._command += ["--listen", f"{ip}:7002"]
+        python = ["ip", "netns", "exec", namespace, sys.executable, "-W", "error", "-c"]
+        self._command = [*python, prelude + PROGRAM, "relay", "--listen", f"{ip}:7002"]
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
@@ -49,12 +83,12 @@ class Relay:
 class Lab:
     """The houses with a node each, and what stands on the street."""
 
-    def __init__(self, names: Houses, tmp: Path) -> None:
+    def __init__(self, names: Houses, tmp: Path, relay: str) -> None:
         self.names = names
         self.a, self.b, self.hub = (
             Machine(name, tmp / home) for name, home in ((names.a, "a"), (names.b, "b"), (names.hub, "hub"))
         )
-        self.relay, self.spare = Relay(names.hub, HUB), Relay(names.spare, SPARE)
+        self.relay, self.spare = Relay(names.hub, HUB, relay), Relay(names.spare, SPARE)
 
     def acquaint(self) -> None:
         """Make contacts of the two houses, with the relay in their tickets."""
@@ -89,16 +123,18 @@ class Lab:
 
 @contextmanager
 def lab(
-    tmp: Path, *options: str, symmetric_a: bool = False, symmetric_b: bool = False, two_relays: bool = False
-) -> Iterator[Lab]:
+    tmp: Path, *options: str, symmetric_a: bool = False, symmetric_b: bool = False, two_relays: bool = False,
+    relay: str = "",
+) -> Iterator[Lab]:  # fmt: skip
+    """``relay`` is the prelude of the relay's program."""
     with houses(symmetric_a=symmetric_a, symmetric_b=symmetric_b) as names:
-        made = Lab(names, tmp)
+        made = Lab(names, tmp, relay)
         try:
             made.relay.start()
             if two_relays:
                 made.spare.start()
-            for machine, relay in ((made.a, made.relay), (made.b, made.spare if two_relays else made.relay)):
-                machine.start("--relay", relay.url, "--no-discovery", *options)
+            for machine, home in ((made.a, made.relay), (made.b, made.spare if two_relays else made.relay)):
+                machine.start("--relay", home.url, "--no-discovery", *options)
             made.acquaint()
             yield made
         finally:
@@ -199,3 +235,29 @@ def test_thirty_of_a_hundred_packets_are_lost_both_ways(tmp_path: Path) -> None:
         texts = [str(n) for n in range(5)]
         told("five each way", sum(houses.exchange(text, 30.0) for text in texts))
         houses.nothing_twice(*texts)
+
+
+def test_a_relay_that_drops_repeats_and_reorders_harms_nobody(tmp_path: Path) -> None:
+    with lab(tmp_path, symmetric_a=True, symmetric_b=True, relay=BAD_RELAY) as houses:
+        texts = [f"{n} " + "long " * 4_000 for n in range(5)]
+        told("five each way", sum(houses.exchange(text, 30.0) for text in texts))
+        assert houses.relayed() is True
+        houses.nothing_twice(*texts)
+
+
+def test_a_lying_witness_makes_few_packets_go_to_a_third_party(tmp_path: Path) -> None:
+    with lab(tmp_path) as houses:
+        nft(
+            houses.names.spare,
+            "table inet lab { counter lied { }; chain inwards { type filter hook input priority 0;"
+            " udp dport 9 counter name lied; }; }",
+        )
+        houses.hub.prelude = LIAR
+        houses.reflect()
+        until(lambda: any("203.0.113.2:9" in peer["addresses"] for peer in houses.b.qpc("mesh", "peers")))
+        for n in range(3):
+            houses.exchange(str(n))
+        counted = json.loads(sh("ip", "netns", "exec", houses.names.spare, "nft", "-j", "list", "counters"))["nftables"]
+        (packets,) = [entry["counter"]["packets"] for entry in counted if "counter" in entry]
+        print(f"packets to the third party: {packets}")
+        assert 0 < packets < FEW_PACKETS
