@@ -21,6 +21,8 @@ from tests.federation.villages import (
 
 from quicprochat.core.gate import Limits, Reason, Verdict
 from quicprochat.core.store import Scope
+from quicprochat.server.backup import restore
+from quicprochat.server.home_server import DATABASE
 
 
 def emptied(them: Villages, *domains: str) -> bool:
@@ -87,6 +89,43 @@ def test_message_waits_while_the_other_is_down_and_this_one_starts_anew(tmp_path
             await until(lambda: len(ada.receiver.reports) == 3)
             assert {one[0] for one in ada.receiver.reports} == {one.id for one in letters}
             await until(lambda: them.up[NORTH].store.report_count() == 0)
+
+    scene(tmp_path, NORTH, SOUTH)(scenario)
+
+
+def test_domain_restored_from_a_backup_makes_authors_offer_again(tmp_path: Path) -> None:
+    async def scenario(them: Villages) -> None:
+        seed = os.urandom(32)
+        async with them.person(NORTH) as ada, them.person(SOUTH, seed) as bob:
+            await ada.listen()
+            key, before = bob.key, bytes(ada.caller.info.epoch)
+        await them.stop(SOUTH)
+        backup = (tmp_path / SOUTH / DATABASE).read_bytes()
+        await them.start(SOUTH)
+        async with them.person(NORTH, ada.seed) as ada:
+            assert bytes(ada.caller.info.epoch) == before, "nothing is offered again for a server that only restarts"
+            letter = ada.letter(key)
+            assert await ada.put(letter, domain=SOUTH) == [STORED]
+            await until(lambda: emptied(them, NORTH))
+        await them.stop(SOUTH)
+        (tmp_path / SOUTH / DATABASE).unlink()
+        (tmp_path / "backup").write_bytes(backup)
+        restore(tmp_path / SOUTH, tmp_path / "backup")
+        exchange = them.up[NORTH].exchange
+        assert exchange is not None
+        await until(lambda: not exchange.client.connected(SOUTH))
+        await them.start(SOUTH)
+        await soon(exchange.client.reach(SOUTH))
+        for _ in range(2):
+            async with them.person(NORTH, ada.seed) as ada:
+                assert bytes(ada.caller.info.epoch) != before
+                assert await ada.put(letter, domain=SOUTH) == [STORED]
+            await until(lambda: emptied(them, NORTH))
+            # It stays so when this server starts anew.
+            await them.stop(NORTH)
+            await them.start(NORTH)
+        async with them.person(SOUTH, seed) as bob:
+            assert [one.id for one in await bob.got()] == [letter.id]
 
     scene(tmp_path, NORTH, SOUTH)(scenario)
 

@@ -16,6 +16,7 @@ from quicprochat.server.federation.rules import (
     CALL_S,
     CONNECT_S,
     ENVELOPES_MAX,
+    EPOCH_BYTES,
     LOOK_UP_S,
     SILENCE_S,
     VERSION,
@@ -38,9 +39,11 @@ class FederationClient:
     other server cannot be reached or does not answer in time, ``rpc.Problem`` when it says no, and UntrustedError when
     its certificate does not prove the domain."""
 
-    def __init__(self, domain: str, dial: Dial) -> None:
+    def __init__(self, domain: str, dial: Dial, entered: Callable[[str, bytes], Awaitable[None]] | None = None) -> None:
+        """``entered`` is told the epoch of a domain's server each time we connect."""
         self._domain = domain
         self._dial = dial
+        self._entered = entered
         self._links: dict[str, _Link] = {}
         self._dialling: dict[str, asyncio.Lock] = {}
 
@@ -81,9 +84,7 @@ class FederationClient:
                 raise UnavailableError(f"{destination} has sent a key that is none", retryable=False)
             return PeerKey(bytes(answer.key))
 
-        return await self._ask(
-            destination, LOOK_UP_S, read, lambda peer: peer.findName(destination, name)
-        )
+        return await self._ask(destination, LOOK_UP_S, read, lambda peer: peer.findName(destination, name))
 
     def connected(self, domain: str) -> bool:
         """Say whether a connection to a domain is open."""
@@ -140,6 +141,8 @@ class FederationClient:
                 await self.leave(domain, "it is over")
             link = await _Link.open(await self._dial(domain), domain)
             self._links[domain] = link
+            if self._entered is not None:
+                await self._entered(domain, link.epoch)
             return link
 
 
@@ -151,6 +154,7 @@ class _Link:
         self._remote = remote
         self._running = asyncio.create_task(remote.run())
         self.peer: Any = None
+        self.epoch = b""
 
     @classmethod
     async def open(cls, connection: quic.Connection, domain: str) -> _Link:
@@ -164,7 +168,11 @@ class _Link:
                 answer = await rpc.Remote.ask(
                     link._remote.bootstrap.enter(version=VERSION), f"entering at {domain}"
                 )  # fmt: skip
-                link.peer = answer.peer
+                with rpc.reading(f"entering at {domain}"):
+                    link.peer, epoch = answer.peer, answer.info.epoch
+                    if len(epoch) != EPOCH_BYTES:
+                        raise UnavailableError(f"{domain} says things of itself that cannot be", retryable=False)
+                    link.epoch = bytes(epoch)
         except BaseException as error:
             if link is not None:
                 await link.close("given up")

@@ -10,6 +10,9 @@ from quicprochat.core.time import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from quicprochat.server.trust import Loaded
 
 VERSION = 1
+EPOCH_BYTES = 16
+FORGOT_EVERY_MS = HOUR_MS
+"""So often at most another domain makes our users offer everything again, by saying that it has forgotten."""
 ENVELOPES_MAX = 256
 """Envelopes in one call."""
 BATCH_BYTES = 512 << 10
