@@ -72,9 +72,7 @@ class FederationClient:
                 raise UnavailableError(f"{destination} has sent a record that is none", retryable=False)
             return bytes(answer.record), answer.ageMs
 
-        return await self._ask(
-            destination, LOOK_UP_S, read, lambda peer: peer.findRecord(destination=destination, key=key)
-        )
+        return await self._look_up(destination, read, lambda peer: peer.findRecord(destination, key))
 
     async def find_name(self, destination: str, name: str) -> PeerKey:
         """Return whose name this is at a domain."""
@@ -84,7 +82,7 @@ class FederationClient:
                 raise UnavailableError(f"{destination} has sent a key that is none", retryable=False)
             return PeerKey(bytes(answer.key))
 
-        return await self._ask(destination, LOOK_UP_S, read, lambda peer: peer.findName(destination, name))
+        return await self._look_up(destination, read, lambda peer: peer.findName(destination, name))
 
     def connected(self, domain: str) -> bool:
         """Say whether a connection to a domain is open."""
@@ -108,6 +106,14 @@ class FederationClient:
     async def reach(self, domain: str) -> None:
         """Connect to a domain: it learns that we are here."""
         await self._link(domain)
+
+    async def _look_up(self, domain: str, read: Callable[[Any], T], call: Callable[[Any], Any]) -> T:
+        """Ask while somebody waits: connecting counts too."""
+        try:
+            async with asyncio.timeout(LOOK_UP_S):
+                return await self._ask(domain, LOOK_UP_S, read, call)
+        except TimeoutError:
+            raise UnavailableError(f"{domain} has not answered within {LOOK_UP_S:g} s") from None
 
     async def _ask(self, domain: str, timeout_s: float, read: Callable[[Any], T], call: Callable[[Any], Any]) -> T:
         link = await self._link(domain)

@@ -34,8 +34,8 @@ CALL_S = 30.0
 SILENCE_S = 4.0
 """After so long without an answer the other machine is asked for a sign of life, and given as long again: lost packets
 are sent again meanwhile, three times or more."""
-LOOK_UP_S = 5.0
-"""As CALL_S, for a name or a record: somebody waits for it."""
+LOOK_UP_S = 2.5
+"""How long a name or a record is looked for, connecting included: a client waits for it, 3 s at most."""
 
 GREETINGS = 8
 """Domains that a starting server connects to at a time."""
