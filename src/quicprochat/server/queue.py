@@ -111,7 +111,7 @@ class Queue:
         return outcomes
 
     async def deposit(
-        self, via: PeerKey, envelopes: Sequence[bytes], share: float, came: Callable[[PeerKey], None]
+        self, via: PeerKey, envelopes: Sequence[bytes], share: float, came: Callable[[PeerKey, Now], None]
     ) -> list[Outcome]:
         """Take envelopes from another domain's server: for users here, and nobody else. Raises: StoreError.
 
@@ -189,7 +189,7 @@ class Queue:
 
     def _take_in(
         self, tx: MeshStore, via: PeerKey, checked: Sequence[Checked | Reject], share: float,
-        came: Callable[[PeerKey], None],
+        came: Callable[[PeerKey, Now], None],
     ) -> list[_Admitted]:  # fmt: skip
         now, policy = self._driver.now(), self._policy()
         policy = replace(policy, limits=replace(policy.limits, share=share))
@@ -202,7 +202,7 @@ class Queue:
             else:
                 outcome = _admitted(tx, one, via, policy, now)
                 if outcome.verdict is Verdict.STORED:
-                    came(one.envelope.src)
+                    came(one.envelope.src, now)
             found.append((outcome, ""))
         return found
 

@@ -319,7 +319,7 @@ class Exchange:
         await self._turn(origin, len(envelopes))
         outcomes = await self._queue.deposit(
             via_domain(origin), envelopes, self.options.rules.share,
-            lambda author: self.outbox.arrived(author, origin),
+            lambda author, now: self.outbox.arrived(author, origin, now.at),
         )  # fmt: skip
         for what, count in Counter(outcome.verdict.name.lower() for outcome in outcomes).items():
             self.traffic[origin][f"in_{what}"] += count
