@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
+import pytest
 from tests.federation.villages import (
+    DUPLICATE,
     EAST,
     FULL,
     NORTH,
@@ -19,6 +22,7 @@ from tests.federation.villages import (
     until,
 )
 
+from quicprochat.core.errors import UnavailableError
 from quicprochat.core.gate import Limits, Reason, Verdict
 from quicprochat.core.store import Scope
 from quicprochat.server.backup import restore
@@ -260,3 +264,29 @@ def test_storage_has_a_part_for_each_domain(tmp_path: Path) -> None:
 
     limits = Limits(carried_bytes=400_000, share=0.9, per_pair=10, per_recipient=10)
     scene(tmp_path, NORTH, SOUTH, limits=limits, share=0.25)(scenario)
+
+
+def test_author_may_send_it_elsewhere_and_nobody_else(tmp_path: Path) -> None:
+    async def scenario(them: Villages) -> None:
+        async with them.person(NORTH) as ada, them.person(NORTH) as eve:
+            first, second = ada.letter(os.urandom(32)), ada.letter(os.urandom(32))
+            assert await ada.put(first, domain=SOUTH) == [STORED]
+            assert await eve.put(second, domain=EAST) == [STORED]
+            for who in (eve, ada):
+                assert await who.put(first, second, domain=EAST if who is eve else SOUTH) == [DUPLICATE] * 2
+                assert them.up[NORTH].store.outgoing_domains() == ({SOUTH: 1, EAST: 1} if who is eve else {SOUTH: 2})
+            assert await ada.put(first, domain=EAST) == [DUPLICATE]
+            assert them.up[NORTH].store.outgoing_domains() == {SOUTH: 1, EAST: 1}
+
+    scene(tmp_path, NORTH, SOUTH, EAST, up=1)(scenario)
+
+
+def test_federation_port_that_is_taken_leaves_nothing_behind(tmp_path: Path) -> None:
+    async def scenario(them: Villages) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind(("127.0.0.1", them.ports[NORTH]))
+            with pytest.raises(UnavailableError, match="another program may have it"):
+                await them.start(NORTH)
+        await them.start(NORTH)
+
+    scene(tmp_path, NORTH, SOUTH, up=0)(scenario)

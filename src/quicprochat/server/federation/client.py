@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from quicprochat.server.federation.rules import (
     ENVELOPES_MAX,
     EPOCH_BYTES,
     LOOK_UP_S,
+    LOOK_UPS,
     SILENCE_S,
     VERSION,
 )
@@ -45,7 +47,8 @@ class FederationClient:
         self._dial = dial
         self._entered = entered
         self._links: dict[str, _Link] = {}
-        self._dialling: dict[str, asyncio.Lock] = {}
+        self._dialling: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._asking: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(LOOK_UPS))
 
     async def relay_enqueue(self, destination: str, envelopes: Sequence[bytes]) -> list[Outcome]:
         """Hand envelopes for users of a domain to its server, in one call; return an answer for each.
@@ -110,7 +113,7 @@ class FederationClient:
     async def _look_up(self, domain: str, read: Callable[[Any], T], call: Callable[[Any], Any]) -> T:
         """Ask while somebody waits: connecting counts too."""
         try:
-            async with asyncio.timeout(LOOK_UP_S):
+            async with asyncio.timeout(LOOK_UP_S), self._asking[domain]:
                 return await self._ask(domain, LOOK_UP_S, read, call)
         except TimeoutError:
             raise UnavailableError(f"{domain} has not answered within {LOOK_UP_S:g} s") from None
@@ -139,7 +142,7 @@ class FederationClient:
         return asking.result()
 
     async def _link(self, domain: str) -> _Link:
-        async with self._dialling.setdefault(domain, asyncio.Lock()):
+        async with self._dialling[domain]:
             link = self._links.get(domain)
             if link is not None:
                 if not link.over:

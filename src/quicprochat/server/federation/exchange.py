@@ -42,7 +42,7 @@ from quicprochat.server.federation.rules import (
     FederationOptions,
 )
 from quicprochat.server.meter import Meter
-from quicprochat.server.options import FEDERATION_PORT
+from quicprochat.server.options import FEDERATION_PORT, PEERS_MAX
 from quicprochat.server.queue import Outcome, Queue
 from quicprochat.server.trust import RefusalLog, end_distrusted
 
@@ -144,7 +144,7 @@ class Exchange:
         self.listener = await quic.listen(
             (listen.ip, listen.port), self.options.loaded.credentials,
             {quic.FEDERATION_ALPN: quic.federated(lambda: self.options.loaded.trust)}, self._accepted,
-            limit=CONNECTIONS_PER_DOMAIN * (len(self.options.peers) + 16), distrusted=self._refused,
+            limit=CONNECTIONS_PER_DOMAIN * PEERS_MAX, distrusted=self._refused,
         )  # fmt: skip
         self._employ()
         self._watching = [asyncio.create_task(work) for work in (self._sweep(), self._watch(), self._greet())]

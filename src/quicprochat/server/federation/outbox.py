@@ -7,7 +7,7 @@ goes. Everything here runs inside a transaction of the caller's.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quicprochat.core.envelope import HEADER_BYTES, Kind, MeshEnvelope
 from quicprochat.core.federation import FederationStore, Outgoing, Report
@@ -100,22 +100,32 @@ class Outbox:
             or mine.bytes + size > rules.user_bytes
         )
 
-    def put(self, id: EnvelopeId, user: PeerKey, domain: str) -> bool:
+    def row(self, id: EnvelopeId) -> Outgoing | None:
+        """Return the row of an envelope that may come again; asked before it is let in, for :meth:`put`."""
+        return self._store.outgoing(id)
+
+    def put(self, id: EnvelopeId, user: PeerKey, domain: str, known: Outgoing | None) -> bool:
         """Say which domain an envelope of the store is for; return whether something is to be sent now.
 
-        An envelope that comes again is offered again, also one that was set aside: its author wants that.
+        ``known`` was its row before it was let in: of two copies the gate keeps the better one, and what was known of
+        the other goes with it. One that was set aside is offered again: its author wants that.
         """
         held = self._store.held(id)
         if held is None:
             return False  # a duplicate of what is here no more
-        known = self._store.outgoing(id)
-        if known is not None and not known.set_aside:
-            return False
-        row = Outgoing(
-            id, self.domain, domain, user, held.kind, len(held.wire), held.expires_at, self._now()
-        )  # fmt: skip
-        self._store.put_outgoing(row)
-        return True
+        fresh = Outgoing(id, self.domain, domain, user, held.kind, len(held.wire), held.expires_at, self._now())
+        # Another domain than before: its recipient has moved, or somebody else brought it first with a wrong hint.
+        moved = known is not None and known.destination != domain and user in (known.user, held.src)
+        if known is None or moved:
+            if moved:
+                self._store.drop_outgoing(id)
+            self._store.put_outgoing(fresh)
+            return True
+        again = known.set_aside
+        kept = replace(known, size=fresh.size, expires_at=fresh.expires_at)
+        self._store.drop_outgoing(id)
+        self._store.put_outgoing(replace(kept, due_at=fresh.due_at) if again else kept)
+        return again
 
     def arrived(self, author: PeerKey, domain: str, now: Instant) -> None:
         """Note that a domain brought an author's mail: answers go there."""

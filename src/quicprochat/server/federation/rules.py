@@ -37,6 +37,8 @@ are sent again meanwhile, three times or more."""
 LOOK_UP_S = 2.5
 """How long a name or a record is looked for, connecting included: a client waits for it, 3 s at most."""
 
+LOOK_UPS = 16
+"""Look-ups under way at one domain: our users together must not have us hung up on for too many calls."""
 GREETINGS = 8
 """Domains that a starting server connects to at a time."""
 RETRY_FIRST_S, RETRY_LAST_S = 0.5, 300.0
