@@ -29,6 +29,7 @@ READ: dict[Callable[..., Any], str] = {
     tls.Context._server_handle_certificate_verify: "54a8dfacdbb96066",
     tls.Context._server_expect_finished: "1e4b06ad90fb8da6",
     tls.Context._server_handle_finished: "6333c1d300ad9c6a",
+    tls.Context._client_handle_encrypted_extensions: "c91f9f8227520c38",
     tls.Context._client_handle_certificate_request: "c8a85bf6aeccdc18",
     tls.Context._client_handle_certificate: "01c4c79fe49cc12c",
     tls.Context._client_handle_certificate_verify: "9e49d3f18f0be6f2",
@@ -80,6 +81,8 @@ def test_private_fields_are_there() -> None:
     assert len(quic._crypto_streams) == 3
     assert quic._is_client
     assert quic._close_pending is False
+    assert quic._session_ticket_fetcher is None
+    assert quic._session_ticket_handler is None
     assert {"_timer", "_timer_at", "_transmit_task", "_transport", "_quic", "_loop"} <= set(
         QuicConnectionProtocol.__init__.__code__.co_names
     )

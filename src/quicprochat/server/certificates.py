@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -200,7 +201,7 @@ def _identifier(authority: x509.Certificate) -> x509.AuthorityKeyIdentifier:
 def _authority_of(file: Path, certificate: x509.Certificate) -> x509.Certificate | None:
     """Return who signed a certificate, if that lies beside it, or is itself."""
     for candidate in (file, file.with_name(AUTHORITY)):
-        with suppress(LocalError, UnavailableError, ValueError, TypeError):
+        with suppress(LocalError, UnavailableError, ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature):
             found = read_certificate(candidate)
             certificate.verify_directly_issued_by(found)
             return found
@@ -218,7 +219,7 @@ def _may_sign(certificate: x509.Certificate) -> bool:
 def _usages(certificate: x509.Certificate) -> list[str]:
     try:
         found = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except (x509.ExtensionNotFound, ValueError, x509.DuplicateExtension):
+    except x509.ExtensionNotFound:
         return []
     return [_USAGES.get(usage, usage.dotted_string) for usage in found]
 

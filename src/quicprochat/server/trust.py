@@ -35,6 +35,10 @@ REFUSALS_A_MINUTE = 8
 EXPIRING_DAYS = 30
 """So long before its end a certificate is spoken of."""
 
+_UNREADABLE = (
+    ValueError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType,
+)  # fmt: skip
+
 Key = EllipticCurvePrivateKey | Ed25519PrivateKey
 
 
@@ -85,12 +89,19 @@ def load_trust(config: Config, now: Callable[[], datetime.datetime]) -> Loaded:
 
 
 def read_certificate(path: Path) -> x509.Certificate:
-    """Raises: LocalError, UnavailableError."""
+    """Return a certificate whose every part can be read: the library looks at them late.
+
+    Raises: LocalError, UnavailableError.
+    """
     data = _read_der(path, "x509")
     try:
-        return x509.load_der_x509_certificate(data)
-    except ValueError:
-        raise LocalError(f"{path} is no certificate in DER") from None
+        certificate = x509.load_der_x509_certificate(data)
+        _ = certificate.extensions, certificate.public_key(), certificate.signature_hash_algorithm
+        _ = certificate.subject.rfc4514_string(), certificate.issuer.rfc4514_string()
+        _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    except _UNREADABLE:
+        raise LocalError(f"{path} is no certificate in DER, or has parts that cannot be read") from None
+    return certificate
 
 
 def read_authority(path: Path) -> x509.Certificate:

@@ -139,10 +139,15 @@ class Listener:
         return frozenset(self._live)
 
     def renew(self, credentials: Credentials) -> None:
-        """Show another certificate from now on; whoever is connected stays so."""
+        """Show another certificate from now on, after a change of what a check trusts too.
+
+        Whoever is connected stays so. Handshakes under way begin anew: a check may have passed them by what was before.
+        """
         # aioquic reads both when a connection begins, so a handshake never has one of the old and one of the new.
         self._configuration.certificate = credentials.certificate
         self._configuration.private_key = credentials.key
+        for connection in tuple(self._shaking):
+            self._drop(connection, "the server's certificates have changed; try again")
 
     async def close(self, reason: str = "the server is stopping") -> None:
         """End every connection, tell the other ends, and free the port."""
@@ -164,10 +169,10 @@ class Listener:
         self._shaking[connection] = timer
         return connection
 
-    def _drop(self, connection: Connection) -> None:
+    def _drop(self, connection: Connection, reason: str = "the handshake took too long") -> None:
         self.refused += 1
         self._shaking.pop(connection).cancel()
-        connection.end(LEAVING, "the handshake took too long")
+        connection.end(LEAVING, reason)
 
     def _ready(self, connection: Connection) -> None:
         timer = self._shaking.pop(connection, None)

@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy, PolicyBuilder, Store, VerificationError
 
@@ -164,10 +166,12 @@ def _untimely(domain: str, leaf: x509.Certificate, authority: x509.Certificate, 
     clock = f"this machine's clock says {now:%Y-%m-%d}"
     for what, one in (("certificate", leaf), ("authority's certificate", authority)):
         begin, end = one.not_valid_before_utc, one.not_valid_after_utc
+        likely = plausible(int(now.timestamp() * 1000))
         if now < begin:
-            return f"{clock}: the {what} of {domain} is not valid before {begin:%Y-%m-%d}; set the clock right"
+            todo = "this clock is wrong, or that of whoever made it" if likely else "set the clock right"
+            return f"{clock}: the {what} of {domain} is not valid before {begin:%Y-%m-%d}; {todo}"
         if now > end:
-            todo = "it needs a new one" if plausible(int(now.timestamp() * 1000)) else "set the clock right"
+            todo = "it needs a new one" if likely else "set the clock right"
             return f"{clock}: the {what} of {domain} was valid until {end:%Y-%m-%d}; {todo}"
     return ""
 
@@ -205,7 +209,11 @@ def check_authority(authority: x509.Certificate) -> None:
         raise UntrustedError("cannot be read as an authority's certificate") from None
     if not rights or not usage:
         raise UntrustedError("is not an authority's certificate: it may sign no others; qpc-server ca init makes one")
-    if not isinstance(authority.public_key(), ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
+    try:
+        key: CertificatePublicKeyTypes | None = authority.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
         raise UntrustedError("has a key of a kind that no authority may have here; qpc-server ca init makes a good one")
 
 
