@@ -61,8 +61,8 @@ class HomeService:
     async def info(self, key: PeerKey) -> Info:
         admitted, user = await self.look(lambda tx: (self._members.local(tx, key), tx.user(key)))
         return Info(
-            __version__, self._domain, self._epoch, self._per_recipient(), self._members.rules.registration.value,
-            admitted, user.name if user else "",
+            __version__, self._domain, self._told_epoch(), self._per_recipient(),
+            self._members.rules.registration.value, admitted, user.name if user else "",
         )  # fmt: skip
 
     def refusal(self, key: PeerKey) -> tuple[str, str] | None:
@@ -75,13 +75,16 @@ class HomeService:
 
     async def find_record(self, key: PeerKey, domain: str = "") -> tuple[bytes, int]:
         if abroad := self._abroad(domain):
-            return await abroad.find_record(domain, key)
+            return await abroad.look_ups.find_record(domain, key)
         return await self.look(lambda tx: directory.find_record(tx, key, self._driver.now(), self._crypto))
 
     async def find_name(self, name: str, domain: str = "") -> PeerKey:
         if abroad := self._abroad(domain):
-            return await abroad.find_name(domain, name)
+            return await abroad.look_ups.find_name(domain, name)
         return await self.look(lambda tx: directory.find_name(tx, name))
+
+    def _told_epoch(self) -> bytes:
+        return self._exchange.forgettings.told_epoch if self._exchange is not None else self._epoch
 
     def _abroad(self, domain: str) -> Exchange | None:
         """Return who asks a domain that is not ours. Raises: LocalError where nobody can."""

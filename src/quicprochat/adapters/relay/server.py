@@ -80,7 +80,7 @@ class Relay:
         self._touched: set[Session] = set()
         self._counts: Counter[str] = Counter()
         self._loop: asyncio.AbstractEventLoop
-        self._server: asyncio.Server
+        self._server: asyncio.Server | None = None
         self._sweep: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._empty = asyncio.Event()
@@ -101,7 +101,9 @@ class Relay:
         return str(address[0]), int(address[1])
 
     async def close(self) -> None:
-        """Tell every client that the relay stops and may be back, and end."""
+        """Tell every client that the relay stops and may be back, and end. One that never listened has nobody to tell."""
+        if self._server is None:
+            return
         self._server.close()
         if self._sweep is not None:
             self._sweep.cancel()
