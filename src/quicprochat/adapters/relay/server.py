@@ -101,7 +101,7 @@ class Relay:
         return str(address[0]), int(address[1])
 
     async def close(self) -> None:
-        """Tell every client that the relay stops and may be back, and end. One that never listened has nobody to tell."""
+        """Tell every client that the relay stops and may be back, and end; one that never listened has no clients."""
         if self._server is None:
             return
         self._server.close()
