@@ -108,7 +108,7 @@ def test_the_contracts_cover_core_and_sim_whole() -> None:
 
 
 def test_what_runs_the_program_outside_of_a_namespace_is_found_by_nobody() -> None:
-    """All tests share the loopback. Labs have namespaces of their own, and one test is about being found."""
+    """All tests share the loopback. Labs have namespaces of their own, and two files are about being found."""
     starts = re.compile(r"sys[.]exit[(]main[(][)][)]|-m.{1,4}quicprochat|with_name[(].qpc.[)]")
     named = [path for path in sorted((ROOT / "tests").rglob("*.py")) if starts.search(path.read_text("utf-8"))]
     quiet = re.compile(r"QPC_NO_DISCOVERY|integration[.]qpc import")
@@ -116,7 +116,10 @@ def test_what_runs_the_program_outside_of_a_namespace_is_found_by_nobody() -> No
     assert [path.name for path in loud if path != Path(__file__)] == []
     assert len(named) > 2
     found = [path.name for path in (ROOT / "tests").rglob("test_*.py") if '"QPC_NO_DISCOVERY": "0"' in path.read_text()]
-    assert [name for name in found if name != Path(__file__).name] == ["test_discovery.py"]
+    assert sorted(name for name in found if name != Path(__file__).name) == [
+        "test_discovery.py",
+        "test_found_server.py",
+    ]
 
 
 def test_the_package_imports_without_the_mesh_extra() -> None:
