@@ -196,7 +196,7 @@ class Routes:
     # --- links
 
     def link_up(self, neighbour: PeerKey, cost: int, digest: bytes, now: Instant) -> None:
-        """A link is there. ``digest`` is what the neighbour holds of us (its :meth:`held`, from its hello), or empty."""
+        """A link is there. ``digest`` is what the neighbour holds of us: its :meth:`held`, from its hello; or empty."""
         table = self._table
         table.now = now
         if neighbour in table.links:
@@ -336,13 +336,12 @@ class Routes:
             one.forget_promises()
         touched: list[int] = []
         for id, wire in update.new:
-            number = self._defined(one, id, wire, touched, now)
-            if number is None:
+            if self._defined(one, id, wire, touched, now) is None:
                 fault = Fault.FORGED
         ids, promised, said = one.ids, one.promised, one.said
         for id, tail in update.renewed:
             number = ids[id] if id < len(ids) else UNDEFINED
-            if number == UNDEFINED or number == SELF:
+            if number in (UNDEFINED, SELF):
                 continue
             announcement = table.newest[number]
             if announcement is None or announcement.wire[32:] != tail:
@@ -367,9 +366,9 @@ class Routes:
         if usable:
             for number in touched:
                 table.offer(number, one)
-            for number in before:
-                if promised[number] == INFINITY:
-                    table.choose(number)
+            for lost in before:
+                if promised[lost] == INFINITY:
+                    table.choose(lost)
         if not one.heard:
             one.heard = True
             if now >= one.held_until:
@@ -497,17 +496,10 @@ class Routes:
         table = self._table
         if self._asks or self._greet or self._replies:
             return Instant(0)
-        times = [
-            *((self._paced_until,) if table.urgent else ()),
-            self._resign_at,
-            self._refresh_at,
-            self._forgive_at,
-            self._soon_at,
-            self._lazy_at,
-            self._hungry_at,
-        ]
-        times += [self._bump_at, self._wants.deadline()]
-        times += [one.held_until for one in self._held_down]
+        times = [self._resign_at, self._refresh_at, self._forgive_at, self._soon_at, self._lazy_at, self._hungry_at]
+        times += [self._bump_at, self._wants.deadline(), *(one.held_until for one in self._held_down)]
+        if table.urgent:
+            times.append(self._paced_until)
         return min(at for at in times if at is not None)
 
     def due(self, now: Instant) -> list[RouteFrame]:
@@ -641,6 +633,11 @@ class Routes:
                 self._ask(number, seqno)
 
     # --- what others of this node ask
+
+    def cost_of(self, neighbour: PeerKey) -> int | None:
+        """Return what the link to a neighbour is counted with; None without a link."""
+        one = self._table.links.get(neighbour)
+        return None if one is None else one.smooth.cost
 
     def next_hops(self, destination: PeerKey) -> tuple[PeerKey, ...]:
         """Return the neighbours to hand a message for this peer to: feasible ones, best first, at most two."""
