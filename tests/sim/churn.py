@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 from quicprochat.core.ids import PeerKey
@@ -30,7 +31,7 @@ def ring(count: int, rtt_ms: int = 2) -> Mesh:
 
 def line(count: int, rtt_ms: int = 2) -> Mesh:
     nodes = names(count)
-    return network(list(zip(nodes, nodes[1:], strict=False)), rtt_ms)
+    return network(list(itertools.pairwise(nodes)), rtt_ms)
 
 
 def network(links: list[tuple[str, str]], rtt_ms: int = 2, seed: int = 1) -> Mesh:
@@ -74,7 +75,7 @@ def wrong_pairs(mesh: Mesh) -> list[tuple[str, str, str]]:
 
 def price(mesh: Mesh, costs: dict[str, dict[str, int]], path: list[PeerKey]) -> int:
     called = {key: name for name, key in mesh.names.items()}
-    return sum(costs[called[a]][called[b]] for a, b in zip(path, path[1:], strict=False))
+    return sum(costs[called[a]][called[b]] for a, b in itertools.pairwise(path))
 
 
 def circles(mesh: Mesh) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 import pytest
-
 from tests.sim.churn import Churn
 
 SEEDS = range(200)

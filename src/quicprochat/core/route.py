@@ -634,6 +634,11 @@ class Routes:
 
     # --- what others of this node ask
 
+    @property
+    def destinations(self) -> int:
+        """How many destinations are known, ourselves among them."""
+        return len(self._table.index)
+
     def cost_of(self, neighbour: PeerKey) -> int | None:
         """Return what the link to a neighbour is counted with; None without a link."""
         one = self._table.links.get(neighbour)

@@ -25,7 +25,7 @@ class _Kind:
 
 
 _KINDS = {
-    "topology": _Kind("quicprochat.sim.topology", frozenset({"pairs", "cut", "seed", "plot"})),
+    "topology": _Kind("quicprochat.sim.topology", frozenset({"pairs", "cut", "seed"})),
 }
 
 

@@ -85,7 +85,7 @@ def _parse(found: Any) -> Graph:
     listed = {"links": found} if isinstance(found, list) else found
     if not isinstance(listed, dict) or not isinstance(listed.get("links"), list):
         raise ValueError("it has no list of links")
-    noted = {"silent_ends": 0, "loops": 0, "parallel": 0}
+    noted = {"silent_ends": 0, "self_links": 0, "parallel": 0}
     nodes: dict[str, None] = {}
     for node in _objects(listed.get("nodes", [])):
         nodes[_id(node.get("id"))] = None
@@ -95,7 +95,7 @@ def _parse(found: Any) -> Graph:
         other = _id(link["target"] if "target" in link else link.get("to"))
         nodes[one] = nodes[other] = None
         if one == other:
-            noted["loops"] += 1
+            noted["self_links"] += 1
             continue
         edge = Edge(one, other, RTT_MS.get(str(link.get("type")), RTT_MS["other"]), _loss(link, noted))
         ends = (min(one, other), max(one, other))
