@@ -302,6 +302,8 @@ class Table:
         before, shown = self.distance[number], self.current[number]
         announcement = shown if neighbour is None else neighbour.said[number]
         if self.best[number] is not neighbour:
+            # Who was the way was kept from hearing of it, and may need it now.
+            self.soon[number] = None
             self.best[number] = neighbour
             self.moved.add(self.keys[number])
             self.since[number] = self.now
