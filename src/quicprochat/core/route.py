@@ -619,10 +619,12 @@ class Routes:
             self._ask_better(table.hungry, now)
             table.hungry = {}
         for number, seqno in self._wants.again(now):
-            if table.best[number] is None:
+            table.choose(number)
+            if table.best[number] is None or number in table.hungry:
                 self._ask(number, seqno)
             else:
                 self._wants.forget(number)
+            table.hungry.pop(number, None)
         self._after(now)
 
     def _ask_better(self, numbers: Iterable[int], now: Instant) -> None:
