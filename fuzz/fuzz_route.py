@@ -1,4 +1,4 @@
-"""Any frames from two neighbours leave routes that lead to a neighbour, cost something, and are told in frames we read."""
+"""Any frames from two neighbours leave routes that cost something and lead to one, and are told in frames we read."""
 
 from __future__ import annotations
 

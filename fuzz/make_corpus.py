@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fuzz import words
+
 from quicprochat.core.route_frames import INFINITY, Request, announce, distance, encode_requests, encode_update
 from quicprochat.sim.crypto import SimCrypto
 

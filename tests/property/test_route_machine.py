@@ -1,4 +1,4 @@
-"""Routing as a state machine: whatever happens to links and nodes, and in whatever order frames arrive, nothing circles.
+"""Routing as a state machine: whatever happens to links and nodes, in whatever order frames arrive, nothing circles.
 
 Hypothesis decides which link delivers its next frame; the successor graph of every destination is looked at after each.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.sim.churn import circles, grid, line, network, ring, wrong_pairs
 
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.memory import MemoryStore
@@ -23,7 +24,6 @@ from quicprochat.core.route_table import Table
 from quicprochat.core.time import Instant
 from quicprochat.sim.crypto import SimCrypto, SimSigner
 from quicprochat.sim.mesh import Mesh, Station
-from tests.sim.churn import circles, grid, line, network, ring, wrong_pairs
 
 NOTHING = bytes(8)
 
