@@ -298,6 +298,42 @@ def test_a_neighbour_that_lost_a_word_asks_for_the_table_again() -> None:
     assert sum(station.routes.faults for station in mesh.stations.values()) == 0
 
 
+def test_what_goes_the_long_way_round_a_neighbour_is_no_reason_to_ask_again() -> None:
+    """A neighbour to which our link is dear reaches us by others, and tells us of ourselves."""
+    mesh = ring(4)
+    mesh.run(1_000)
+    a, b = mesh.names["n0"], mesh.names["n1"]
+    for _ in range(30):
+        mesh.price(a, b, 900, 0.3)
+        mesh.price(b, a, 900, 0.3)
+    mesh.run(20_000)
+    assert mesh.stations[b].routes.next_hop(a) == mesh.names["n2"]
+    routes = mesh.stations[a].routes
+    assert routes._table.links[b].promised[0] != INFINITY
+    before = mesh.stations[b].sent_bytes
+    mesh.run(620_000)
+    assert mesh.stations[b].sent_bytes - before < 400
+
+
+def test_who_forgot_what_it_said_to_hold_is_told_again() -> None:
+    mesh = grid(3)
+    mesh.run(3_000)
+    one, other = mesh.names["(0, 0)"], mesh.names["(0, 1)"]
+    mesh.down(one, other)
+    routes = mesh.stations[one].routes
+    held = routes.held(other)
+    assert len(held) == 8
+    routes._table.away.clear()
+    routes.link_up(other, 34, b"", Instant(mesh.now))
+    mesh.stations[other].routes.link_up(one, 34, held, Instant(mesh.now))
+    for a, b in ((one, other), (other, one)):
+        mesh.stations[a].links[b].up = True
+        mesh._flush(mesh.stations[a])
+    mesh.run(mesh.now + 20_000)
+    assert wrong_pairs(mesh) == []
+    assert mesh.path(one, other) == [one, other]
+
+
 def test_numbers_never_repeat_after_a_hundred_crashes() -> None:
     mesh = network([("a", "b"), ("b", "c"), ("c", "a")])
     node, other = mesh.names["a"], mesh.names["b"]

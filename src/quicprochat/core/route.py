@@ -181,7 +181,8 @@ class Routes:
 
         We go past it once; the second time a copy of us must be alive, and we fall silent.
         """
-        if Announcement(wire).seqno <= self.seqno or self.cloned or not neighbour.proofs.take(now):
+        own = neighbour.said[SELF] = Announcement(wire)
+        if own.seqno <= self.seqno or self.cloned or not neighbour.proofs.take(now):
             return
         other = self._table.opened(wire)
         if other is None:
@@ -328,7 +329,8 @@ class Routes:
         update = decode_update(body)
         table = self._table
         if not (update.first or one.heard or one.ids):
-            return Fault.MALFORMED
+            # It takes up what we said to hold of it, and we do not any more.
+            self._ask_again(one, now)
         fault = None
         before: list[int] = []
         if update.first:
@@ -336,12 +338,15 @@ class Routes:
             one.forget_promises()
         touched: list[int] = []
         for id, wire in update.new:
-            if self._defined(one, id, wire, touched, now) is None:
+            if not self._defined(one, id, wire, touched, now):
                 fault = Fault.FORGED
         ids, promised, said = one.ids, one.promised, one.said
         for id, tail in update.renewed:
             number = ids[id] if id < len(ids) else UNDEFINED
-            if number in (UNDEFINED, SELF):
+            if number == UNDEFINED:
+                continue
+            if number == SELF:
+                self._heard_own(table.keys[SELF] + tail, one, now)
                 continue
             announcement = table.newest[number]
             if announcement is None or announcement.wire[32:] != tail:
@@ -379,18 +384,18 @@ class Routes:
             self._meet({*touched, *(ids[id] for item in update.paths if (id := item >> DISTANCE_BITS) < known)})
         return fault
 
-    def _defined(self, one: Neighbour, id: int, wire: bytes, touched: list[int], now: Instant) -> int | None:
-        """A neighbour gives a destination its number; return ours for it, None where the announcement is not right."""
+    def _defined(self, one: Neighbour, id: int, wire: bytes, touched: list[int], now: Instant) -> bool:
+        """A neighbour gives a destination its number; say whether the announcement is right."""
         table = self._table
         if id == UNDEFINED:
-            return None
+            return False
         if wire[:32] == self._signer.key:
+            one.define(id, SELF)
             self._heard_own(wire, one, now)
-            one.define(id, UNDEFINED)
-            return UNDEFINED
+            return True
         number, announcement = table.learn(wire, one, now)
         if announcement is None:
-            return None
+            return False
         old = one.ids[id] if id < len(one.ids) else UNDEFINED
         if old != number:
             one.define(id, number)
@@ -405,7 +410,7 @@ class Routes:
             newest = table.newest[number]
             if newest is not None and announcement.seqno < newest.seqno and announcement.key == one.key:
                 self._remind(one, number, newest)
-        return number
+        return True
 
     def _remind(self, one: Neighbour, number: int, newest: Announcement) -> None:
         """A neighbour announces itself with a number it has passed before: show it, so that it can go on from there."""
@@ -416,8 +421,11 @@ class Routes:
     def _compared(self, one: Neighbour, digest: bytes, now: Instant) -> None:
         """The neighbour says what we should hold of it."""
         if digest != (self.held(one.key) or digest_of(())) and not one.refused and now >= one.again_at:
-            one.again_at = Instant(now + AGAIN_MS)
-            self._replies.append((one.key, bytes([AGAIN])))
+            self._ask_again(one, now)
+
+    def _ask_again(self, one: Neighbour, now: Instant) -> None:
+        one.again_at = Instant(now + AGAIN_MS)
+        self._replies.append((one.key, bytes([AGAIN])))
 
     def _repeated(self, one: Neighbour, now: Instant) -> None:
         """The neighbour wants to hear everything again, what cannot be reached included."""
