@@ -137,6 +137,7 @@ def test_no_prefix_and_no_flipped_byte_of_a_frame_raises() -> None:
         for at in range(len(body)):
             node.routes.received(by, body[:at] + bytes([body[at] ^ 0xFF]) + body[at + 1 :], node.now)
             node.routes.due(node.now)
+    assert node.routes.received(by, encode_update((), (), [5] * 513), node.now) is Fault.MALFORMED
     for body in (b"", b"\x00", b"\x05", b"\x04\x00", b"\x03", b"\x02", b"\x01\x00\xff\xff\xff\xff" + bytes(99)):
         assert node.routes.received(by, body, node.now) is Fault.MALFORMED
     assert node.routes.received(node.key("nobody"), b"", node.now) is None
@@ -190,6 +191,23 @@ def test_made_up_destinations_push_out_neither_neighbours_nor_contacts_nor_those
     assert {node.key(f"village {n}") for n in range(20)} <= there
     assert {node.key("honest"), node.key("friend")} <= there
     assert len(there) <= 63
+
+
+@pytest.mark.parametrize("last", ["friend", "flood", "nobody"])
+def test_the_newest_of_whoever_brought_most_goes_unless_it_is_a_contact_or_linked(last: str) -> None:
+    node = Alone(destinations_max=7)
+    honest, flood = node.link("honest"), node.link("flood")
+    node.routes.pin([node.key("friend")])
+    for by, name in ((flood, "w"), (flood, "x"), (flood, "y"), (flood, last), (honest, "honest"), (honest, "village")):
+        node.now = Instant(node.now + 1_000)
+        node.says(by, node.word(name), 9)
+    assert node.says(flood, node.word("one more"), 9) is None
+    assert node.routes.next_hops(node.key("one more")) == ()
+    assert len(node.routes.table()) == 6
+    node.says(honest, node.word("neighbour of the village"), 9)
+    assert node.routes.next_hop(node.key("neighbour of the village")) == honest
+    assert node.routes.next_hops(node.key("y" if last != "nobody" else last)) == ()
+    assert node.routes.next_hops(node.key(last)) == (() if last == "nobody" else (flood,))
 
 
 def test_what_was_pushed_out_leaves_no_trace_under_its_number() -> None:
@@ -401,7 +419,8 @@ def test_what_the_clock_says_does_not_matter(clock: int) -> None:
 def black_hole() -> tuple[Mesh, Station, PeerKey, PeerKey]:
     """Return a world in which a sender has three ways to everybody, and the middle of one promises the best of all."""
     names = ("t0", "t1", "t2", "t3", "t4")
-    mesh = network([("s", "bad"), ("s", "b"), ("s", "c"), *((via, t) for t in names for via in ("bad", "b", "c"))])
+    ways = [("s", via) for via in ("bad", "b", "c")] + [(via, f"{via}, on") for via in ("bad", "b", "c")]
+    mesh = network([*ways, *((f"{via}, on", t) for t in names for via in ("bad", "b", "c"))])
     mesh.run(3_000)
     sender, bad = mesh.stations[mesh.names["s"]], mesh.names["bad"]
     table = mesh.stations[bad].routes._table
