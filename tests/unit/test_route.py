@@ -434,7 +434,7 @@ def black_hole() -> tuple[Mesh, Station, PeerKey, PeerKey]:
     told(table)
     mesh.stations[bad].routes._paced_until = Instant(0)
     mesh._flush(mesh.stations[bad])
-    mesh.run(3_200)
+    mesh.run(4_000)
     return mesh, sender, bad, mesh.names["t0"]
 
 
