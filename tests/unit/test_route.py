@@ -7,7 +7,7 @@ from tests.sim.churn import circles, grid, line, network, ring, wrong_pairs
 
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.memory import MemoryStore
-from quicprochat.core.route import RESIGN_MS, Fault, Routes
+from quicprochat.core.route import Fault, Routes
 from quicprochat.core.route_cost import Flaps, Smooth, link_cost
 from quicprochat.core.route_frames import (
     INFINITY,
@@ -20,6 +20,7 @@ from quicprochat.core.route_frames import (
     encode_requests,
     encode_update,
 )
+from quicprochat.core.route_own import RESIGN_MS
 from quicprochat.core.route_table import Table
 from quicprochat.core.time import Instant
 from quicprochat.sim.crypto import SimCrypto, SimSigner
