@@ -1,4 +1,4 @@
-"""Requests for newer announcements: asking for what is promised and not feasible, and answering or asking for others."""
+"""Requests for newer announcements: asking for what is promised and not feasible, answering and passing on."""
 
 from __future__ import annotations
 
