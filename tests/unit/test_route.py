@@ -469,6 +469,29 @@ def test_who_fails_for_many_is_avoided_for_all_and_forgiven_in_time() -> None:
     assert price(number) == 0
 
 
+def test_metrics_and_hops_reset_in_a_ring_make_no_circle_among_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh = ring(7)
+    liar = mesh.names["n3"]
+    table = mesh.stations[liar].routes._table
+    honest = table.through
+
+    def reset(number: int, neighbour: object) -> int:
+        return min(honest(number, neighbour), distance(1, 0))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(table, "through", reset)
+    for cut in (None, ("n0", "n1"), ("n5", "n6")):
+        if cut:
+            mesh.down(*(mesh.names[name] for name in cut))
+        until = mesh.now + 3_000
+        while mesh.next_at() <= until:
+            mesh.step()
+            with monkeypatch.context() as patched:
+                patched.setattr(mesh.stations[liar].routes, "next_hops", lambda destination: ())
+                assert circles(mesh) == []
+    attracted = [mesh.stations[mesh.names[n]].routes.next_hop(mesh.names["n5"]) for n in ("n2", "n4")]
+    assert liar in attracted
+
+
 def test_an_arrival_forgives_at_once() -> None:
     node = Alone()
     by, other = node.link("by"), node.link("other")
