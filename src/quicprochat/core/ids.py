@@ -47,6 +47,9 @@ class Label(Enum):
     FINGERPRINT = "fp"
     TICKET = "ticket"
     EXPORT = "export"
+    RANGE = "range"
+    SHORT = "short"
+    LIKELY = "likely"
 
 
 _PREFIXES = {label: b"quicprochat-mesh/1/" + label.value.encode("ascii") + b"\x00" for label in Label}

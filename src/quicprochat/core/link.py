@@ -58,6 +58,10 @@ class FrameType(IntEnum):
     BYE = 0x07
     BEAT = 0x08
     INTEREST = 0x80
+    RANGES = 0x84
+    OFFER = 0x85
+    WANT = 0x86
+    LIKELY = 0x87
 
 
 class Goodbye(IntEnum):
