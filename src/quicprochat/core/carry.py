@@ -179,6 +179,10 @@ class Carry:
             self._tell(encounter, now)
         if self.me < peer:
             self._begin(encounter, now)
+        # What is for the peer itself need not wait for what comes of comparing.
+        for parcel in self._shelf.addressed_to(peer):
+            encounter.giving.queue(self._rank(parcel, encounter), parcel.id)
+        self._dirty[peer] = None
 
     def _begin(self, encounter: Encounter, now: Instant) -> None:
         salt = self._entropy(SALT_BYTES)
