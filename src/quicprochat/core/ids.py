@@ -50,6 +50,8 @@ class Label(Enum):
     RANGE = "range"
     SHORT = "short"
     LIKELY = "likely"
+    ROUTE = "route"
+    ROUTE_DIGEST = "route-digest"
 
 
 _PREFIXES = {label: b"quicprochat-mesh/1/" + label.value.encode("ascii") + b"\x00" for label in Label}

@@ -25,7 +25,10 @@ class _Kind:
 
 
 _KINDS = {
-    "topology": _Kind("quicprochat.sim.topology", frozenset({"pairs", "cut", "seed", "plot"})),
+    "trace": _Kind(
+        "quicprochat.sim.trace", frozenset({"messages", "ttl", "router", "bytes_per_s", "store", "seed", "plot"})
+    ),
+    "topology": _Kind("quicprochat.sim.topology", frozenset({"pairs", "cut", "seed"})),
 }
 
 

@@ -84,8 +84,8 @@ def read_graph(path: Path) -> Graph:
 def _parse(found: Any) -> Graph:
     listed = {"links": found} if isinstance(found, list) else found
     if not isinstance(listed, dict) or not isinstance(listed.get("links"), list):
-        raise ValueError("it has no list of links")  # noqa: TRY004
-    noted = {"silent_ends": 0, "loops": 0, "parallel": 0}
+        raise ValueError("it has no list of links")
+    noted = {"silent_ends": 0, "self_links": 0, "parallel": 0}
     nodes: dict[str, None] = {}
     for node in _objects(listed.get("nodes", [])):
         nodes[_id(node.get("id"))] = None
@@ -95,7 +95,7 @@ def _parse(found: Any) -> Graph:
         other = _id(link["target"] if "target" in link else link.get("to"))
         nodes[one] = nodes[other] = None
         if one == other:
-            noted["loops"] += 1
+            noted["self_links"] += 1
             continue
         edge = Edge(one, other, RTT_MS.get(str(link.get("type")), RTT_MS["other"]), _loss(link, noted))
         ends = (min(one, other), max(one, other))
@@ -118,7 +118,7 @@ def _objects(items: Any) -> Iterable[dict[str, Any]]:
 
 def _id(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError("a link or node does not name its id")  # noqa: TRY004
+        raise ValueError("a link or node does not name its id")
     return str(value)
 
 
