@@ -204,6 +204,7 @@ class Carry:
                 self._pressed_until = Instant(now + PRESSED_MS)
             self._ask_elsewhere(encounter, now)
             self._dirty.pop(peer, None)
+            self._say = [say for say in self._say if say.peer != peer]
 
     def _ask_elsewhere(self, encounter: Encounter, now: Instant) -> None:
         asked, encounter.taking.asked = encounter.taking.asked, {}
