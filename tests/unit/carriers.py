@@ -47,9 +47,7 @@ class Carrier:
         if one.dst == self.key:
             self.carry.seen(one.entry, one.id, one.expires_at, now)
         else:
-            self.carry.hold(
-                Parcel(one.entry, one.kind, one.src, one.dst, one.size, via, one.expires_at), now
-            )
+            self.carry.hold(Parcel(one.entry, one.kind, one.src, one.dst, one.size, via, one.expires_at), now)
 
 
 class Net:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
+from tests.unit.carriers import LATER, ROOM, Carrier, Net, key, parcel
 
 from quicprochat.core.carry import AGAIN_MS, ASK_MS, CarryLimits, Say
 from quicprochat.core.encounter import AHEAD, Want, encode_offer
@@ -13,7 +16,6 @@ from quicprochat.core.link import FrameType
 from quicprochat.core.reconcile import Mode, Range, Ranges
 from quicprochat.core.shelf import Parcel
 from quicprochat.core.time import Instant
-from tests.unit.carriers import LATER, ROOM, Carrier, Net, key, parcel
 
 AT = Instant(0)
 
@@ -67,7 +69,7 @@ def test_what_comes_in_while_links_live_goes_on_and_nothing_comes_twice() -> Non
 def test_a_chain_passes_it_on() -> None:
     chain = [Carrier(str(n)) for n in range(6)]
     net = Net(*chain)
-    for one, other in zip(chain, chain[1:], strict=False):
+    for one, other in pairwise(chain):
         net.link(one, other)
     id = net.write(chain[0], parcel("far", dst="5"))
     net.settle()
@@ -299,7 +301,7 @@ def test_endless_offers_end_the_link() -> None:
 
 def test_wanting_what_was_not_offered_ends_the_link() -> None:
     for want in (Want(0, (0,)), Want(1, ())):
-        with pytest.raises(WireError, match="offered|nobody made"):
+        with pytest.raises(WireError, match="nobody"):
             said_to(Carrier("one"), (FrameType.WANT, want.encode()))
 
 
@@ -328,7 +330,7 @@ def test_a_link_that_lives_is_compared_again() -> None:
 
 
 def test_a_longer_memory_keeps_what_was_seen_from_being_asked_for() -> None:
-    net, one, other = met(parcel("forgotten"), parcel("new"))
+    net, _, other = met(parcel("forgotten"), parcel("new"))
     other.carry._known = lambda id: id == parcel("forgotten").id
     net.settle()
     assert other.came == [parcel("new").id]

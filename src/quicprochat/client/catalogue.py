@@ -235,7 +235,7 @@ _ALL = (
                      Option(("--cut",), "take this node away once routes have settled", shown="NODE"),
                      Option(("--messages",), "messages that people write in a trace (default: 1000)", Value.COUNT, "N"),
                      Option(("--ttl",), "how long a message of a trace lives (default: 86400)", Value.SECONDS, "S"),
-                     Option(("--router",), "who decides what is carried (default: epidemic, the carrying of real nodes)",
+                     Option(("--router",), "who decides what is carried (default: epidemic, as real nodes do)",
                             choices=("epidemic", "prophet", "spray", "direct")),
                      Option(("--bytes-per-s",), "what a contact of a trace can carry (default: everything)",
                             Value.COUNT, "B"),

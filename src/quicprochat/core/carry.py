@@ -1,16 +1,18 @@
 """Carrying: what to hand to whom when two nodes meet, so that mail gets where no path leads.
 
-Epidemic within the lifetime: whoever meets a node gets what it lacks, because messages are small and everything cleverer
-loses some of what is reachable. A link-up begins with a reconciliation (``reconcile.py``); what one side then lacks, and
-what comes in while the link lives, is offered in the order of its use, asked for and handed over (``encounter.py``).
-Receipts travel in the same way and cure: a copy whose recipient has signed for it is let go of (``cures.py``).
+Epidemic within the lifetime: whoever meets a node gets what it lacks, because messages are small and everything
+cleverer loses some of what is reachable. A link-up begins with a reconciliation (``reconcile.py``); what one side then
+lacks, and what comes in while the link lives, is offered in the order of its use, asked for and handed over
+(``encounter.py``). Receipts travel in the same way and cure: a copy whose recipient has signed for it is let go of
+(``cures.py``).
 
 Nothing here reads or keeps an envelope's bytes. The caller judges what comes in at its gate, stores it, and tells:
 
 * :meth:`Carry.hold` what is stored and may be handed on; :meth:`Carry.seen` what is known and not held;
   :meth:`Carry.release` what is no longer held; :meth:`Carry.unwelcome` what came and was put off;
 * :meth:`Carry.link_up`, :meth:`Carry.received`, :meth:`Carry.link_down` what happens on links;
-* then asks :meth:`Carry.poll` which frames to send, and :meth:`Carry.take` what to hand over next, as its window allows.
+* then asks :meth:`Carry.poll` which frames to send, and :meth:`Carry.take` what to hand over next, as far as its
+  window allows.
 """
 
 from __future__ import annotations
@@ -65,15 +67,26 @@ class Carry:
     """One node's part in carrying."""
 
     __slots__ = (
-        "_asked_of", "_cures", "_dirty", "_encounters", "_entropy", "_entries", "_known", "_likely", "_pressed_until",
-        "_say", "_shelf", "contacts", "me",
+        "_asked_of",
+        "_cures",
+        "_dirty",
+        "_encounters",
+        "_entries",
+        "_entropy",
+        "_known",
+        "_likely",
+        "_pressed_until",
+        "_say",
+        "_shelf",
+        "contacts",
+        "me",
     )  # fmt: skip
 
     def __init__(
         self,
         me: PeerKey,
         entropy: Entropy,
-        limits: CarryLimits = CarryLimits(),  # noqa: B008 - frozen
+        limits: CarryLimits = CarryLimits(),
         known: Callable[[EnvelopeId], bool] = nothing_known,
     ) -> None:
         """``known`` says whether an id was seen, however long ago; it may read the store."""
@@ -94,7 +107,7 @@ class Carry:
     # --- what the node has
 
     def hold(self, parcel: Parcel, now: Instant) -> list[EnvelopeId]:
-        """An envelope is in the store and may be handed on; return what must leave the store for it, at times itself."""
+        """An envelope is in the store and may be handed on; return what must leave the store, at times itself."""
         id = parcel.id
         self._entries.add(parcel.entry, parcel.expires_at)
         self._shelf.put(parcel)
@@ -124,9 +137,7 @@ class Carry:
         """An envelope is not held any more; that it was seen stays."""
         self._shelf.pop(id)
 
-    def cured(
-        self, ids: Iterable[EnvelopeId], signer: PeerKey, via: PeerKey, until: Instant
-    ) -> list[EnvelopeId]:
+    def cured(self, ids: Iterable[EnvelopeId], signer: PeerKey, via: PeerKey, until: Instant) -> list[EnvelopeId]:
         """A receipt says that its signer has these envelopes; return those to let go of.
 
         Only what was addressed to the signer is believed; what has not been here yet is kept in mind (``until``).

@@ -1,9 +1,9 @@
 """Range-based set reconciliation (A. Meyer, "Range-Based Set Reconciliation", 2022): what does each side lack?
 
-Both sides sort their entries alike (``entries.py``). A frame cuts that order into ranges and says of each a fingerprint,
-or, when it has few entries, their short names. Whoever gets a fingerprint that is not its own answers with finer
-ranges; whoever gets a list knows what the other lacks and answers which names it lacks itself. So equal sets cost one
-fingerprint, and a difference costs the logarithm of what is around it.
+Both sides sort their entries alike (``entries.py``). A frame cuts that order into ranges and says of each a
+fingerprint, or, when it has few entries, their short names. Whoever gets a fingerprint that is not its own answers with
+finer ranges; whoever gets a list knows what the other lacks and answers which names it lacks itself. So equal sets cost
+one fingerprint, and a difference costs the logarithm of what is around it.
 
     RANGES = step 1 | salt 16 (only when step is 0) | count 2 | count * range
     range  = mode 2 bits, shared 6 bits | more 1 | suffix | content

@@ -68,7 +68,7 @@ class Shelf:
     def __iter__(self) -> Iterator[Parcel]:
         return iter(self._parcels.values())
 
-    def __contains__(self, id: EnvelopeId) -> bool:
+    def __contains__(self, id: object) -> bool:
         return id in self._parcels
 
     def get(self, id: EnvelopeId) -> Parcel | None:
@@ -121,7 +121,7 @@ class Shelf:
         return self.bytes > self._limit_bytes or self.count > self._limit_count
 
     def victim(self, worth: Callable[[Parcel], object]) -> Parcel | None:
-        """Return what goes first: of the heaviest link's heaviest author, what is worth least; of equals, the oldest."""
+        """Return what goes first: of the heaviest link's heaviest author what is worth least, the oldest of equals."""
         if not self._piles:
             return None
         pile = max(self._piles.values(), key=lambda pile: pile.bytes)

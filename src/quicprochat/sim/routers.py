@@ -1,8 +1,8 @@
 """Routers to compare with: PRoPHET, binary spray-and-wait, direct delivery, and plain flooding.
 
-One pass over each interval's pairs in the file's order, both ways; a message is no longer copied once it has arrived. They
-know for free what the other side has and when to stop: what crosses a link is messages alone. With a limit on strangers'
-messages the oldest makes room; a node's own do not count.
+One pass over each interval's pairs in the file's order, both ways; a message is no longer copied once it has arrived.
+They know for free what the other side has and when to stop: what crosses a link is messages alone. With a limit on
+strangers' messages the oldest makes room; a node's own do not count.
 """
 
 from __future__ import annotations

@@ -63,9 +63,7 @@ def simulate(
     if made is None:
         outcome = Carriers(trace, messages, ttl_s, bytes_per_s=bytes_per_s, store=store).run(progress.at)
     else:
-        outcome = play(
-            trace, messages, ttl_s, made(trace), bytes_per_s=bytes_per_s, store=store, progress=progress.at
-        )
+        outcome = play(trace, messages, ttl_s, made(trace), bytes_per_s=bytes_per_s, store=store, progress=progress.at)
     progress.end()
     return outcome
 
@@ -109,7 +107,8 @@ def text(report: Mapping[str, Any]) -> str:
         for row in report["delivered_after"]
     ]
     rows += [
-        ("median delay", f"{_hours(report['median_delay_s'])}; the best possible {_hours(report['oracle_median_delay_s'])}"),
+        ("median delay", f"{_hours(report['median_delay_s'])}; of the best possible"
+                         f" {_hours(report['oracle_median_delay_s'])}"),
         ("copies", f"{report['copies_per_message']:.1f} a message until it arrived, and"
                    f" {report['copies_after_delivery']:.1f} after; flooding {report['oracle_copies_per_message']:.1f}"),
         ("duplicates", str(report["duplicate_payloads"])),
@@ -128,9 +127,11 @@ def _hours(seconds: float | None) -> str:
 def _plotter() -> Any:
     """Return matplotlib's ``Figure``. Raises: LocalError where there is none, before anything long begins."""
     try:
-        from matplotlib.figure import Figure
+        from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
-        raise LocalError("--plot draws with matplotlib, which is not installed; install it or leave out --plot") from None
+        raise LocalError(
+            "--plot draws with matplotlib, which is not installed; install it or leave out --plot"
+        ) from None
     return Figure
 
 
