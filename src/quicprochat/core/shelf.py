@@ -120,13 +120,13 @@ class Shelf:
         """Say whether something must go."""
         return self.bytes > self._limit_bytes or self.count > self._limit_count
 
-    def victim(self, worth: Callable[[Parcel], object]) -> Parcel | None:
+    def victim(self, worth: Callable[[Parcel], tuple[float, ...]]) -> Parcel | None:
         """Return what goes first: of the heaviest link's heaviest author what is worth least, the oldest of equals."""
         if not self._piles:
             return None
         pile = max(self._piles.values(), key=lambda pile: pile.bytes)
         author = max(pile.authors.values(), key=lambda held: sum(parcel.size for parcel in held.values()))
-        return min(author.values(), key=worth)  # type: ignore[arg-type,return-value]
+        return min(author.values(), key=worth)
 
 
 def _evictable(parcel: Parcel) -> bool:
