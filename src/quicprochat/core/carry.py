@@ -124,9 +124,14 @@ class Carry:
                     self._dirty[peer] = None
         return gone
 
-    def seen(self, entry: Entry, id: EnvelopeId, expires_at: Instant, now: Instant) -> None:
-        """An envelope is known and not held: delivered here, cured, or refused for good."""
+    def seen(self, entry: Entry, id: EnvelopeId, expires_at: Instant, now: Instant, *, settled: bool = False) -> None:
+        """An envelope is known and not held: delivered here, cured, or refused for good.
+
+        ``settled``: its recipient's receipt is here too, or ours is made now; then the receipt stands for both.
+        """
         self._entries.add(entry, expires_at)
+        if settled:
+            self._entries.settle(id)
         self._came(id, now)
 
     def unwelcome(self, id: EnvelopeId, now: Instant) -> None:
@@ -148,6 +153,7 @@ class Carry:
             if parcel is not None:
                 if parcel.dst == signer:
                     self._shelf.pop(id)
+                    self._entries.settle(id)
                     gone.append(id)
             elif id not in self._entries:
                 self._cures.add(id, signer, via, until)
@@ -184,6 +190,7 @@ class Carry:
     def link_up(self, peer: PeerKey, now: Instant) -> None:
         """A link came up; the side with the lower key begins."""
         self.link_down(peer, now)
+        self._entries.expire(now)
         self._encounters[peer] = encounter = Encounter(peer)
         self._likely.met(peer, now)
         if now < self._pressed_until:
