@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fuzz import words
+
 from quicprochat.core.encounter import Want, encode_offer
 from quicprochat.core.ids import EnvelopeId
 from quicprochat.core.likely import encode_likely

@@ -156,6 +156,25 @@ def test_a_cure_may_come_before_its_envelope() -> None:
     assert other.carry.is_cured(id, key("reader"))
 
 
+def test_a_cure_reaches_what_made_room_before() -> None:
+    """Otherwise its entry would differ from everybody's until it expires."""
+    carrier, fresh = Carrier("carrier", CarryLimits(count=1)), Carrier("fresh")
+    carrier.hold(parcel("gone"))
+    assert carrier.hold(parcel("stays")) == [parcel("gone").id]
+    for signer in ("mallory", "reader"):
+        carrier.carry.cured([parcel("gone").id], key(signer), key("link"), LATER)
+        net = Net(carrier, fresh)
+        net.parcels[parcel("stays").id] = parcel("stays")
+        net.link(carrier, fresh)
+        net.settle()
+        net.cut(carrier, fresh)
+        carrier.bytes_sent = fresh.bytes_sent = 0
+        net.link(carrier, fresh)
+        net.settle()
+        net.cut(carrier, fresh)
+        assert (carrier.bytes_sent + fresh.bytes_sent <= 45) == (signer == "reader"), "equal, by the true cure alone"
+
+
 def test_forged_cures_change_nothing() -> None:
     """Somebody signs for what is not addressed to it: the copy stays, and one that comes later is taken."""
     net, one, other = met(parcel("mail"))

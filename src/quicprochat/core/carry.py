@@ -73,6 +73,7 @@ class Carry:
         "_encounters",
         "_entries",
         "_entropy",
+        "_evicted",
         "_known",
         "_likely",
         "_pressed_until",
@@ -100,6 +101,8 @@ class Carry:
         self._likely = Likely()
         self._encounters: dict[PeerKey, Encounter] = {}
         self._asked_of: dict[EnvelopeId, PeerKey] = {}
+        self._evicted: dict[EnvelopeId, bytes] = {}
+        """Recipients of what made room, so that a cure for it can be believed."""
         self._dirty: dict[PeerKey, None] = {}
         self._say: list[Say] = []
         self._pressed_until = Instant(0)
@@ -114,6 +117,7 @@ class Carry:
         gone = []
         while self._shelf.over and (victim := self._shelf.victim(lambda one: self._worth(one, now))) is not None:
             self._shelf.pop(victim.id)
+            self._evicted[victim.id] = victim.dst
             gone.append(victim.id)
             self._pressed_until = Instant(now + PRESSED_MS)
         self._came(id, now)
@@ -157,6 +161,9 @@ class Carry:
                     gone.append(id)
             elif id not in self._entries:
                 self._cures.add(id, signer, via, until)
+            elif self._evicted.get(id) == signer:
+                del self._evicted[id]
+                self._entries.settle(id)
         return gone
 
     def is_cured(self, id: EnvelopeId, recipient: bytes) -> bool:
@@ -336,6 +343,7 @@ class Carry:
         if end is not None and end <= now:
             self._entries.expire(now)
             self._cures.expire(now)
+            self._evicted = {id: dst for id, dst in self._evicted.items() if id in self._entries}
         for encounter in list(self._encounters.values()):
             if encounter.taking.asked and now >= encounter.taking.heard_at + ASK_MS:
                 self._ask_elsewhere(encounter, now)

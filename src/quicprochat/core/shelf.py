@@ -15,7 +15,7 @@ from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.time import Instant
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Parcel:
     """What carrying must know of an envelope that is held; the bytes are in the store.
 
@@ -46,7 +46,7 @@ class _Pile:
     __slots__ = ("authors", "bytes", "count")
 
     def __init__(self) -> None:
-        self.authors: dict[PeerKey, dict[EnvelopeId, Parcel]] = {}
+        self.authors: dict[PeerKey, list[Parcel]] = {}
         self.bytes = 0
         self.count = 0
 
@@ -58,7 +58,8 @@ class Shelf:
         self._limit_bytes, self._limit_count = limit_bytes, limit_count
         self._parcels: dict[EnvelopeId, Parcel] = {}
         self._piles: dict[PeerKey, _Pile] = {}
-        self._for: dict[bytes, dict[EnvelopeId, Parcel]] = {}
+        self._for: dict[bytes, tuple[Parcel, ...]] = {}
+        """Tuples, because most recipients have one parcel, and of nodes with thousands there are thousands simulated."""
         self.bytes = 0
         self.count = 0
 
@@ -77,31 +78,30 @@ class Shelf:
 
     def addressed_to(self, peer: PeerKey) -> Iterable[Parcel]:
         """Return what is held for one recipient."""
-        return self._for.get(peer, {}).values()
+        return self._for.get(peer, ())
 
     def put(self, parcel: Parcel) -> None:
         """Hold a parcel; :meth:`excess` then says what must go."""
         id = parcel.id
         self.pop(id)
         self._parcels[id] = parcel
-        self._for.setdefault(parcel.dst, {})[id] = parcel
+        self._for[parcel.dst] = (*self._for.get(parcel.dst, ()), parcel)
         if _evictable(parcel):
             pile = self._piles.setdefault(parcel.via, _Pile())
-            pile.authors.setdefault(parcel.src, {})[id] = parcel
+            pile.authors.setdefault(parcel.src, []).append(parcel)
             self._count(pile, parcel.size, 1)
 
     def pop(self, id: EnvelopeId) -> Parcel | None:
         """Let go of a parcel."""
         parcel = self._parcels.pop(id, None)
         if parcel is not None:
-            theirs = self._for[parcel.dst]
-            del theirs[id]
-            if not theirs:
-                del self._for[parcel.dst]
+            left = tuple(one for one in self._for.pop(parcel.dst) if one is not parcel)
+            if left:
+                self._for[parcel.dst] = left
         if parcel is not None and _evictable(parcel):
             pile = self._piles[parcel.via]
             author = pile.authors[parcel.src]
-            del author[id]
+            author.remove(parcel)
             if not author:
                 del pile.authors[parcel.src]
             if not pile.authors:
@@ -125,8 +125,8 @@ class Shelf:
         if not self._piles:
             return None
         pile = max(self._piles.values(), key=lambda pile: pile.bytes)
-        author = max(pile.authors.values(), key=lambda held: sum(parcel.size for parcel in held.values()))
-        return min(author.values(), key=worth)
+        author = max(pile.authors.values(), key=lambda held: sum(parcel.size for parcel in held))
+        return min(author, key=worth)
 
 
 def _evictable(parcel: Parcel) -> bool:
