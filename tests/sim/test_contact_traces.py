@@ -39,9 +39,8 @@ def a_crowd(nodes: int = 30, steps: int = 300) -> Trace:
     """People who meet by a fixed rule: at each step some neighbours on a ring that turns."""
     rows = []
     for step in range(steps):
-        for n in range(nodes):
-            if (n * 7 + step * 3) % 11 == 0:
-                rows.append(f"{20 * (step + 1)} {n} {(n + 1 + step // 40) % nodes}")
+        near = [n for n in range(nodes) if (n * 7 + step * 3) % 11 == 0]
+        rows += [f"{20 * (step + 1)} {n} {(n + 1 + step // 40) % nodes}" for n in near]
     return parse_trace("\n".join(rows).encode(), "crowd")
 
 

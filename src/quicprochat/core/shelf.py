@@ -59,7 +59,7 @@ class Shelf:
         self._parcels: dict[EnvelopeId, Parcel] = {}
         self._piles: dict[PeerKey, _Pile] = {}
         self._for: dict[bytes, tuple[Parcel, ...]] = {}
-        """Tuples, because most recipients have one parcel, and of nodes with thousands there are thousands simulated."""
+        """Tuples: most recipients have one parcel, and of nodes with thousands of parcels thousands are simulated."""
         self.bytes = 0
         self.count = 0
 
