@@ -24,6 +24,11 @@ def test_churn_makes_no_loop_and_everybody_is_found_in_the_end(block: int) -> No
         go(seed)
 
 
+@pytest.mark.parametrize("seed", [1_728, 2_697, 3_761, 3_779, 3_806])
+def test_seeds_that_once_failed(seed: int) -> None:
+    go(seed)
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(7_200)
 def test_twenty_thousand_seeds_of_churn() -> None:

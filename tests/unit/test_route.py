@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from tests.sim.churn import circles, grid, line, network, ring, wrong_pairs
 
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.memory import MemoryStore
-from quicprochat.core.route import RESIGN_MS, Fault, Routes
+from quicprochat.core.route import Fault, Routes
 from quicprochat.core.route_cost import Flaps, Smooth, link_cost
 from quicprochat.core.route_frames import (
     INFINITY,
@@ -19,11 +20,11 @@ from quicprochat.core.route_frames import (
     encode_requests,
     encode_update,
 )
+from quicprochat.core.route_own import RESIGN_MS
 from quicprochat.core.route_table import Table
 from quicprochat.core.time import Instant
 from quicprochat.sim.crypto import SimCrypto, SimSigner
 from quicprochat.sim.mesh import Mesh, Station
-from tests.sim.churn import circles, grid, line, network, ring, wrong_pairs
 
 NOTHING = bytes(8)
 
@@ -56,9 +57,7 @@ class Alone:
         wire = announcement if isinstance(announcement, bytes) else announcement.wire
         id = self.ids.setdefault((by, PeerKey(wire[:32])), len(self.ids))
         found = INFINITY if metric is None else distance(metric, hops)
-        return self.routes.received(
-            by, encode_update([id.to_bytes(2, "big"), wire], (), [id << 48 | found]), self.now
-        )
+        return self.routes.received(by, encode_update([id.to_bytes(2, "big"), wire], (), [id << 48 | found]), self.now)
 
     def word(self, name: str, seqno: int = 1 << 32) -> Announcement:
         return announce(self.signer(name), seqno, NOTHING)
@@ -123,7 +122,9 @@ def test_no_prefix_and_no_flipped_byte_of_a_frame_raises() -> None:
     by = node.link("by")
     node.says(by, node.word("known"), 3)
     words = [
-        encode_update([b"\0\1", node.word("far").wire], [b"\0\0", node.word("known", 2 << 32).wire[32:]], [1 << 48 | 5]),
+        encode_update(
+            [b"\0\1", node.word("far").wire], [b"\0\0", node.word("known", 2 << 32).wire[32:]], [1 << 48 | 5]
+        ),
         encode_requests([Request(node.key("me"), 5), Request(node.key("known"), 5)]),
         b"\x03" + bytes(8),
         b"\x04",
@@ -137,6 +138,7 @@ def test_no_prefix_and_no_flipped_byte_of_a_frame_raises() -> None:
         for at in range(len(body)):
             node.routes.received(by, body[:at] + bytes([body[at] ^ 0xFF]) + body[at + 1 :], node.now)
             node.routes.due(node.now)
+    assert node.routes.received(by, encode_update((), (), [5] * 513), node.now) is Fault.MALFORMED
     for body in (b"", b"\x00", b"\x05", b"\x04\x00", b"\x03", b"\x02", b"\x01\x00\xff\xff\xff\xff" + bytes(99)):
         assert node.routes.received(by, body, node.now) is Fault.MALFORMED
     assert node.routes.received(node.key("nobody"), b"", node.now) is None
@@ -171,7 +173,7 @@ def test_a_thousand_nodes_that_join_at_once_are_all_found() -> None:
         items = [part for at, wire in enumerate(crowd) for part in ((100 + n + at).to_bytes(2, "big"), wire)]
         paths = [(100 + n + at) << 48 | distance(40, 1) for at in range(250)]
         assert mesh.stations[hub].routes.received(door, encode_update(items, (), paths), Instant(mesh.now)) is None
-    assert len(mesh.stations[hub].routes.table()) == 1_000
+    assert len(mesh.stations[hub].routes.table()) == 1_001
     mesh.run(1_000)
     assert mesh.path(hub, door) == [hub, door]
 
@@ -190,6 +192,23 @@ def test_made_up_destinations_push_out_neither_neighbours_nor_contacts_nor_those
     assert {node.key(f"village {n}") for n in range(20)} <= there
     assert {node.key("honest"), node.key("friend")} <= there
     assert len(there) <= 63
+
+
+@pytest.mark.parametrize("last", ["friend", "flood", "nobody"])
+def test_the_newest_of_whoever_brought_most_goes_unless_it_is_a_contact_or_linked(last: str) -> None:
+    node = Alone(destinations_max=7)
+    honest, flood = node.link("honest"), node.link("flood")
+    node.routes.pin([node.key("friend")])
+    for by, name in ((flood, "w"), (flood, "x"), (flood, "y"), (flood, last), (honest, "honest"), (honest, "village")):
+        node.now = Instant(node.now + 1_000)
+        node.says(by, node.word(name), 9)
+    assert node.says(flood, node.word("one more"), 9) is None
+    assert node.routes.next_hops(node.key("one more")) == ()
+    assert len(node.routes.table()) == 6
+    node.says(honest, node.word("neighbour of the village"), 9)
+    assert node.routes.next_hop(node.key("neighbour of the village")) == honest
+    assert node.routes.next_hops(node.key("y" if last != "nobody" else last)) == ()
+    assert node.routes.next_hops(node.key(last)) == (() if last == "nobody" else (flood,))
 
 
 def test_what_was_pushed_out_leaves_no_trace_under_its_number() -> None:
@@ -298,6 +317,42 @@ def test_a_neighbour_that_lost_a_word_asks_for_the_table_again() -> None:
     assert sum(station.routes.faults for station in mesh.stations.values()) == 0
 
 
+def test_what_goes_the_long_way_round_a_neighbour_is_no_reason_to_ask_again() -> None:
+    """A neighbour to which our link is dear reaches us by others, and tells us of ourselves."""
+    mesh = ring(4)
+    mesh.run(1_000)
+    a, b = mesh.names["n0"], mesh.names["n1"]
+    for _ in range(30):
+        mesh.price(a, b, 900, 0.3)
+        mesh.price(b, a, 900, 0.3)
+    mesh.run(20_000)
+    assert mesh.stations[b].routes.next_hop(a) == mesh.names["n2"]
+    routes = mesh.stations[a].routes
+    assert routes._table.links[b].promised[0] != INFINITY
+    before = mesh.stations[b].sent_bytes
+    mesh.run(620_000)
+    assert mesh.stations[b].sent_bytes - before < 400
+
+
+def test_who_forgot_what_it_said_to_hold_is_told_again() -> None:
+    mesh = grid(3)
+    mesh.run(3_000)
+    one, other = mesh.names["(0, 0)"], mesh.names["(0, 1)"]
+    mesh.down(one, other)
+    routes = mesh.stations[one].routes
+    held = routes.held(other)
+    assert len(held) == 8
+    routes._table.away.clear()
+    routes.link_up(other, 34, b"", Instant(mesh.now))
+    mesh.stations[other].routes.link_up(one, 34, held, Instant(mesh.now))
+    for a, b in ((one, other), (other, one)):
+        mesh.stations[a].links[b].up = True
+        mesh._flush(mesh.stations[a])
+    mesh.run(mesh.now + 20_000)
+    assert wrong_pairs(mesh) == []
+    assert mesh.path(one, other) == [one, other]
+
+
 def test_numbers_never_repeat_after_a_hundred_crashes() -> None:
     mesh = network([("a", "b"), ("b", "c"), ("c", "a")])
     node, other = mesh.names["a"], mesh.names["b"]
@@ -365,7 +420,8 @@ def test_what_the_clock_says_does_not_matter(clock: int) -> None:
 def black_hole() -> tuple[Mesh, Station, PeerKey, PeerKey]:
     """Return a world in which a sender has three ways to everybody, and the middle of one promises the best of all."""
     names = ("t0", "t1", "t2", "t3", "t4")
-    mesh = network([("s", "bad"), ("s", "b"), ("s", "c"), *((via, t) for t in names for via in ("bad", "b", "c"))])
+    ways = [("s", via) for via in ("bad", "b", "c")] + [(via, f"{via}, on") for via in ("bad", "b", "c")]
+    mesh = network([*ways, *((f"{via}, on", t) for t in names for via in ("bad", "b", "c"))])
     mesh.run(3_000)
     sender, bad = mesh.stations[mesh.names["s"]], mesh.names["bad"]
     table = mesh.stations[bad].routes._table
@@ -379,7 +435,7 @@ def black_hole() -> tuple[Mesh, Station, PeerKey, PeerKey]:
     told(table)
     mesh.stations[bad].routes._paced_until = Instant(0)
     mesh._flush(mesh.stations[bad])
-    mesh.run(3_200)
+    mesh.run(4_000)
     return mesh, sender, bad, mesh.names["t0"]
 
 

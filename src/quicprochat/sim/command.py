@@ -33,7 +33,7 @@ _KINDS = {
 
 
 def simulate(args: Mapping[str, Any], *, as_json: bool) -> str:
-    """Run what the arguments ask for and return its report. Raises: LocalError."""
+    """Run what the arguments ask for and return its report. Raises: LocalError, UnavailableError."""
     kind = _KINDS[args["kind"]]
     options = {key: value for key, value in args.items() if key not in ("kind", "file")}
     for key in options:

@@ -17,7 +17,7 @@ from math import sqrt
 from pathlib import Path
 from typing import Any
 
-from quicprochat.core.errors import LocalError
+from quicprochat.core.errors import LocalError, UnavailableError
 
 FILE_MAX_BYTES = 256 << 20
 """Of a graph, unpacked: a hundred times the largest we know."""
@@ -65,14 +65,14 @@ class Graph:
 
 
 def read_graph(path: Path) -> Graph:
-    """Read a graph. Raises: LocalError."""
+    """Read a graph. Raises: LocalError for what is no graph, UnavailableError for what cannot be read."""
     try:
         data = path.read_bytes()
         if data[:2] == b"\x1f\x8b":
             with gzip.open(path) as unpacked:
                 data = unpacked.read(FILE_MAX_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise LocalError(f"{path} cannot be read: {error}", code="io") from error
+        raise UnavailableError(f"{path} cannot be read: {error}", retryable=False) from error
     if len(data) > FILE_MAX_BYTES:
         raise LocalError(f"{path} is larger than {FILE_MAX_BYTES >> 20} MiB; no graph is")
     try:

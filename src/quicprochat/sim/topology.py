@@ -113,7 +113,7 @@ class Topology:
 
 
 def run(file: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Simulate and return the report. Raises: LocalError."""
+    """Simulate and return the report. Raises: LocalError, UnavailableError."""
     graph = read_graph(Path(file))
     cut = options.get("cut")
     if cut is not None and cut not in graph.nodes:
