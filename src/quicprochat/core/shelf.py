@@ -15,6 +15,10 @@ from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.time import Instant
 
 
+CANDIDATES = 64
+"""Parcels of one author that are weighed against each other: the oldest."""
+
+
 @dataclass(slots=True, eq=False)
 class Parcel:
     """What carrying must know of an envelope that is held; the bytes are in the store.
@@ -113,7 +117,7 @@ class Shelf:
             return None
         pile = max(self._piles.values(), key=lambda pile: pile.bytes)
         author = max(pile.authors.values(), key=lambda held: sum(parcel.size for parcel in held))
-        return min(author, key=worth)
+        return min(author[:CANDIDATES], key=worth)
 
 
 def _evictable(parcel: Parcel) -> bool:
