@@ -12,6 +12,7 @@ from quicprochat.core.encounter import AHEAD, Want, encode_offer
 from quicprochat.core.envelope import Kind
 from quicprochat.core.errors import WireError
 from quicprochat.core.ids import EnvelopeId
+from quicprochat.core.likely import encode_likely
 from quicprochat.core.link import FrameType
 from quicprochat.core.reconcile import Mode, Range, Ranges
 from quicprochat.core.shelf import Parcel
@@ -342,6 +343,14 @@ def test_a_reconciliation_begun_by_the_wrong_side_or_nobody_ends_the_link() -> N
     other = next(carrier for carrier in map(Carrier, "abcdefgh") if carrier.key > key("peer"))
     with pytest.raises(WireError, match="nobody began"):
         said_to(other, (FrameType.RANGES, Ranges(1, ()).encode()))
+
+
+def test_saying_again_and_again_whom_one_meets_ends_the_link() -> None:
+    """Each time would raise what others believe of the teller."""
+    likely = (FrameType.LIKELY, encode_likely({bytes(8): 255}))
+    said_to(Carrier("one"), likely)
+    with pytest.raises(WireError, match="again whom"):
+        said_to(Carrier("one"), likely, likely)
 
 
 def test_a_link_that_lives_is_compared_again() -> None:

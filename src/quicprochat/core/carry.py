@@ -257,6 +257,8 @@ class Carry:
                     if (parcel := self._shelf.get(id)) is not None:
                         encounter.giving.want(self._rank(parcel, encounter), id)
             case FrameType.LIKELY:
+                if encounter.likely is not None:
+                    raise WireError("a neighbour that says again whom it meets")
                 encounter.likely = decode_likely(body)
                 self._likely.told(peer, encounter.likely, self.me, now)
                 self._tell(encounter, now)
