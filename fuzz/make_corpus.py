@@ -1,6 +1,6 @@
 """Write fuzz/corpus from docs/test-vectors.json: what each target begins with.
 
-    PYTHONPATH=. python fuzz/make_corpus.py
+    PYTHONPATH=src:. python fuzz/make_corpus.py
 
 Files are named by their content, as libFuzzer does; inputs that once failed a target may be added by hand and stay.
 """
@@ -14,6 +14,10 @@ from typing import Any
 
 from fuzz import words
 
+from quicprochat.core.encounter import Want, encode_offer
+from quicprochat.core.ids import EnvelopeId
+from quicprochat.core.likely import encode_likely
+from quicprochat.core.reconcile import Mode, Range, Ranges
 from quicprochat.core.route_frames import INFINITY, Request, announce, distance, encode_requests, encode_update
 from quicprochat.sim.crypto import SimCrypto
 
@@ -80,6 +84,7 @@ def seeds() -> dict[str, list[bytes]]:
         "export": [*(header + document for document in moved), header, header[:-20] + b"\xff" * 20, moved[1]],
         "channel": [*posts, post, post + b"\x80" + bytes(185), b"freifunk", "Gru\u0308ße".encode()],
         "rpc": conversations(),
+        "carry": carried(),
         "route": routing(),
         "check": wires + hexed("wire", "receipts", "messages", "messages_unopenable") + inners[:1] + [post],
     }
@@ -98,6 +103,24 @@ def conversations() -> list[bytes]:
         words.finish(1),
     ]
     return [b"\0" + call for call in calls] + [b"\x40" + hello + b"".join(calls), b"\0" + b"".join(calls)]
+
+
+def carried() -> list[bytes]:
+    """Return frames of carrying: bare, and as the target takes them, two with their types."""
+    names = (bytes(8), b"\xff" * 8)
+    ranges = (
+        Range(b"\0\0\1", Mode.SAME), Range(b"\0\0\2\5", Mode.FINGERPRINT, bytes(8)),
+        Range(b"\0\0\3", Mode.LIST, names=names), Range(b"\1", Mode.LIST), Range(b"", Mode.LACK, names=names[1:]),
+    )  # fmt: skip
+    begin = Ranges(0, (Range(b"", Mode.FINGERPRINT, bytes(8)),), bytes(16)).encode()
+    nothing = Ranges(0, (Range(b"", Mode.LIST),), bytes(16)).encode()
+    went_on, end = Ranges(1, ranges).encode(), Ranges(1, ()).encode()
+    offer, want = encode_offer([EnvelopeId(bytes([n]) * 32) for n in range(3)]), Want(2, (0, 1)).encode()
+    likely = encode_likely({bytes([n]) * 8: n for n in range(3)})
+    frames = [(0, begin), (0, nothing), (0, went_on), (0, end), (1, offer), (2, want), (3, likely)]
+    typed = [(len(body) + 1, bytes([kind]) + body) for kind, body in frames]
+    pairs = [bytes([size]) + one + other for size, one in typed if size < 256 for _, other in typed]
+    return [body for _, body in frames] + pairs
 
 
 def routing() -> list[bytes]:

@@ -47,6 +47,9 @@ class Label(Enum):
     FINGERPRINT = "fp"
     TICKET = "ticket"
     EXPORT = "export"
+    RANGE = "range"
+    SHORT = "short"
+    LIKELY = "likely"
     ROUTE = "route"
     ROUTE_DIGEST = "route-digest"
 
