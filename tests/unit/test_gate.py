@@ -353,7 +353,7 @@ def test_nobody_but_the_gate_puts_envelopes_or_messages_into_a_store() -> None:
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in ("hold", "deliver")
     }
     assert callers <= {
-        ("core/gate.py", "_carry", "hold"),
+        ("core/gate.py", "_keep", "hold"),
         ("core/gate.py", "_deliver", "deliver"),
         ("core/gate.py", "_keep_better", "hold"),
         ("core/gate.py", "_post", "deliver"),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable
 
 from quicprochat.core.courier import BATCH, Lane
 from quicprochat.core.envelope import Kind
 from quicprochat.core.events import Effect, LinkId
 from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.outbox import Outbox
-from quicprochat.core.store import MeshStore
+from quicprochat.core.store import Held, MeshStore
 from quicprochat.core.time import Instant
 
 
@@ -33,16 +33,16 @@ class Taken:
 
 
 class CarrierLane(Lane):
-    """The traffic to a server: our own envelopes of every recipient who is not linked to us directly."""
+    """The traffic to a server: our own envelopes for whom there is no ``better`` way, as a link or a good route."""
 
-    __slots__ = ("_direct", "_taken")
+    __slots__ = ("_better", "_taken")
 
     def __init__(
-        self, link: LinkId, peer: PeerKey, window: int, now: Instant, taken: Taken, direct: Container[bytes]
+        self, link: LinkId, peer: PeerKey, window: int, now: Instant, taken: Taken, better: Callable[[Held], bool]
     ) -> None:
         super().__init__(link, peer, window, now)
         self._taken = taken
-        self._direct = direct
+        self._better = better
 
     def fill(self, tx: MeshStore, outbox: Outbox, now: Instant, out: list[Effect]) -> None:
         """Hand over what has no better way, as far as the window goes; receipts too, until they are answered."""
@@ -54,7 +54,7 @@ class CarrierLane(Lane):
                     self.backlog = True
                     return
                 self.after = held.serial
-                if held.kind == Kind.CHANNEL or held.dst in self._direct:
+                if held.kind == Kind.CHANNEL or self._better(held):
                     continue  # posts go from subscriber to subscriber
                 if held.id in self.flying or held.id in self._taken.ids:
                     continue

@@ -12,7 +12,6 @@ from dataclasses import replace
 from itertools import groupby
 from typing import assert_never
 
-from quicprochat.core.bucket import TokenBucket
 from quicprochat.core.card import OwnCard
 from quicprochat.core.carrier import CarrierLane, Taken
 from quicprochat.core.courier import Lane
@@ -20,7 +19,6 @@ from quicprochat.core.crypto import Crypto, Entropy, Signer
 from quicprochat.core.envelope import TTL_MAX_S, Header, Kind, make
 from quicprochat.core.events import (
     Accepted,
-    Alarm,
     CloseLink,
     Effect,
     EnvelopeArrived,
@@ -47,47 +45,38 @@ from quicprochat.core.events import (
     Withdrawn,
     Written,
 )
-from quicprochat.core.gate import Policy, Reason, Verdict, admit, submit
+from quicprochat.core.forward import Forward, NextHops, NoRoutes
+from quicprochat.core.gate import Reason, Verdict, admit, submit
 from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.link import RESULTS_MAX, Goodbye, Result
+from quicprochat.core.neighbours import Neighbour, Neighbours
 from quicprochat.core.outbox import Outbox
 from quicprochat.core.patience import Patience
+from quicprochat.core.policy import Policy
 from quicprochat.core.posts import Posts
 from quicprochat.core.receipt import OPEN_STATES, RECEIPT_IDS_MAX, Receipt, State, Status
-from quicprochat.core.record import RECORD_LIFETIME_S, PeerRecord, open_record
-from quicprochat.core.seal import Prekey, Protection
-from quicprochat.core.spread import OFFER_MAX, Spread
-from quicprochat.core.store import Fate, MeshStore, Scope, Sent, Sighting, StoredRecord
+from quicprochat.core.record import PeerRecord
+from quicprochat.core.records import Records
+from quicprochat.core.seal import Protection
+from quicprochat.core.store import Fate, Held, MeshStore, Scope, Sent, Sighting
 from quicprochat.core.time import MINUTE_MS, Instant, Now
 from quicprochat.core.window import after_release
 from quicprochat.core.window import expire as expire_post
 
-RECORDS_MAX = 4_096
-"""Records of others that are kept; a flood of made-up peers pushes out the oldest who are not contacts."""
-ALARM_BURST, ALARM_PER_S = 16, 1 / 600
-"""Alarms about records of strangers: anybody can make up peers that contradict themselves. Contacts are not counted."""
-REPEAT_BURST, REPEAT_PER_S = 256, 64
-"""Receipts (of up to 64 ids) sent again for duplicates that come over one link: repeating must not make us work."""
 SWEEP_MS = MINUTE_MS
 SWEEP_BATCH = 512
-
-
-class _Neighbour:
-    """What a link is remembered by. ``address`` is the one that worked, "" unknown, None where a server carries."""
-
-    __slots__ = ("address", "lane", "peer", "repeats")
-
-    def __init__(self, peer: PeerKey, lane: Lane, address: str | None, now: Instant) -> None:
-        self.peer = peer
-        self.lane = lane
-        self.address = address
-        self.repeats = TokenBucket(REPEAT_BURST, REPEAT_PER_S, now)
+SEEN_MAX = 500_000
+"""Ids of others' mail that are remembered after it was passed on or let go; the longest gone are forgotten (guess)."""
+PASSED_BATCH = 4_096
+"""So many ids are forgotten at once, and looked after at the latest when so many more may have come."""
 
 
 class Node:
     """One peer's protocol state. Durable things live in the store; what is here is rebuilt by links and time."""
 
-    def __init__(self, signer: Signer, crypto: Crypto, entropy: Entropy, policy: Policy) -> None:
+    def __init__(
+        self, signer: Signer, crypto: Crypto, entropy: Entropy, policy: Policy, routes: NextHops | None = None
+    ) -> None:
         self._signer = signer
         self._crypto = crypto
         self._entropy = entropy
@@ -96,15 +85,11 @@ class Node:
         self._wanted = PeerRecord(signer.key, 0, 0)
         self._outbox = Outbox()
         self._posts = Posts(signer, crypto, entropy)
-        self._links: dict[LinkId, _Neighbour] = {}
-        self._by_peer: dict[PeerKey, _Neighbour] = {}
+        self._neighbours = Neighbours()
+        self._forward = Forward(routes or NoRoutes(), self._neighbours, self._outbox)
         self._servers: dict[PeerKey, Taken] = {}
-        self._records: dict[PeerKey, tuple[int, int]] = {}
-        self._conflicts: set[PeerKey] = set()
-        self._alarms = TokenBucket(ALARM_BURST, ALARM_PER_S, Instant(0))
+        self._records = Records(crypto)
         self._patience = Patience()
-        self._spread = Spread()
-        self._spread_at: Instant | None = None
         self._sweep_at = Instant(0)
         self._next_expiry: Instant | None = None
         # Gathered during one step, sent at its end.
@@ -133,7 +118,8 @@ class Node:
         out: list[Effect] = []
         self._card.start(tx, now, out)
         self._posts.start(tx, out)
-        self._records = {r.key: (r.epoch, r.seq) for r in reversed(tx.records(RECORDS_MAX))}
+        self._records.start(tx)
+        self._forward.start(tx)
         self._sweep_at = now.at
         self._next_expiry = tx.next_expiry()
         return tuple(out)
@@ -141,13 +127,9 @@ class Node:
     def next_deadline(self) -> Instant:
         """Return when a Tick is due at the latest."""
         times = [self._card.deadline(), self._sweep_at]
-        if self._next_expiry is not None:
-            times.append(self._next_expiry)
-        if self._spread_at is not None:
-            times.append(self._spread_at)
-        times += [at for n in self._links.values() if (at := n.lane.deadline()) is not None]
-        if (at := self._posts.deadline()) is not None:
-            times.append(at)
+        maybe = (self._next_expiry, self._records.deadline(), self._posts.deadline(), self._forward.deadline())
+        times += [at for at in maybe if at is not None]
+        times += [at for n in self._neighbours if (at := n.lane.deadline()) is not None]
         return min(times)
 
     def step(self, events: Iterable[Event], tx: MeshStore, now: Now) -> tuple[Effect, ...]:
@@ -158,14 +140,31 @@ class Node:
         self._upgrade_on(tx, now, out)
         self._timers(tx, now, out)
         self._flush_receipts(tx, now, out)
-        for neighbour in self._links.values():
-            if neighbour.lane.backlog and not self._outbox.upgrading(neighbour.peer):
-                neighbour.lane.fill(tx, self._outbox, now.at, out)
-            self._posts.fill(tx, neighbour.lane, now.at, out)
+        self._hand_over(tx, now, out)
         self._flush_results(out)
-        self._spread_records(tx, now, out)
+        self._records.flush(self._neighbours.links, tx, self._policy, now, out)
         self._next_expiry = tx.next_expiry()
         return tuple(out)
+
+    def _hand_over(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        """Fill the lanes: to whom the mail is for, along routes, and what has neither, to servers."""
+        if self._forward.gave_up:
+            self._forward.gave_up = False
+            self._carry_again()
+        servers = []
+        for neighbour in self._neighbours:
+            if isinstance(neighbour.lane, CarrierLane):
+                servers.append(neighbour)
+            else:
+                self._fill(neighbour, tx, now, out)
+        self._forward.fill(tx, now, out)
+        for server in servers:
+            self._fill(server, tx, now, out)
+
+    def _fill(self, neighbour: Neighbour, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        if neighbour.lane.backlog and not self._outbox.upgrading(neighbour.peer):
+            neighbour.lane.fill(tx, self._outbox, now.at, out)
+        self._posts.fill(tx, neighbour.lane, now.at, out)
 
     def _apply(self, event: Event, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         match event:
@@ -190,7 +189,7 @@ class Node:
             case Withdrawn():
                 self._outbox.withdraw(tx, event.uid, now, out)
             case PolicyChanged():
-                self._policy_changed(event, out)
+                self._policy_changed(event, tx, now, out)
             case SelfChanged():
                 self._wanted = replace(
                     self._wanted,
@@ -201,7 +200,7 @@ class Node:
                 )
                 self._publish(tx, now, out)
             case InterestArrived():
-                if (neighbour := self._links.get(event.link)) is not None:
+                if (neighbour := self._neighbours.at(event.link)) is not None:
                     self._posts.interest(neighbour.peer, event.channels)
             case PostWritten():
                 self._posts.write(event, tx, self._policy, now, out)
@@ -220,22 +219,19 @@ class Node:
         if event.peer in self._policy.blocked:
             out.append(CloseLink(event.link, Goodbye.BUSY, "no room"))
             return
-        old = self._by_peer.get(event.peer)
-        if old is not None:
-            self._links.pop(old.lane.link, None)
-            self._spread.link_down(old.lane.link)
         address = None if event.carrier else str(event.address or "")
-        neighbour = _Neighbour(event.peer, self._lane(event, tx, now), address, now.at)
-        self._links[event.link] = neighbour
-        self._by_peer[event.peer] = neighbour
+        neighbour = Neighbour(event.peer, self._lane(event, tx, now), address, now.at)
+        old = self._neighbours.add(neighbour)
+        if old is not None:
+            self._records.link_down(old.lane.link)
+            self._forward.link_down(old, tx)
         self._posts.link_up(event.peer, event.store_epoch, now.at)
         if event.carrier:
             return
-        owners = [*reversed(self._by_peer), *(record.key for record in tx.records(OFFER_MAX))]
-        self._spread.link_up(event.link, event.peer, (o for o in owners if o not in self._policy.blocked), now.at)
+        self._records.link_up(event.link, event.peer, self._neighbours.peers, tx, self._policy, now)
         self._see(neighbour, tx, now)
 
-    def _see(self, neighbour: _Neighbour, tx: MeshStore, now: Now) -> None:
+    def _see(self, neighbour: Neighbour, tx: MeshStore, now: Now) -> None:
         """Note that a peer is there, or was until now: a link's beginning and its end."""
         if neighbour.address is not None:
             tx.see(Sighting(neighbour.peer, now.wall, now.at, neighbour.address), self._policy.contacts)
@@ -245,67 +241,77 @@ class Node:
             return Lane(event.link, event.peer, event.window, now.at)
         taken = self._servers.setdefault(event.peer, Taken())
         taken.begin(event.store_epoch, tx)
-        return CarrierLane(event.link, event.peer, event.window, now.at, taken, self._by_peer)
+        return CarrierLane(event.link, event.peer, event.window, now.at, taken, self._has_better_way)
+
+    def _has_better_way(self, held: Held) -> bool:
+        """Say whether a server need not be asked to take something."""
+        return held.dst in self._neighbours or self._forward.serves(held)
 
     def _carry_again(self) -> None:
         """Something was passed over, for it had the direct way or was being sealed better."""
-        for neighbour in self._links.values():
+        for neighbour in self._neighbours:
             if isinstance(neighbour.lane, CarrierLane):
                 neighbour.lane.look_again()
 
     def _carry(self) -> None:
         """Something of ours waits for somebody who is not linked: a server may have a way."""
-        for neighbour in self._links.values():
+        for neighbour in self._neighbours:
             if isinstance(neighbour.lane, CarrierLane):
                 neighbour.lane.backlog = True
 
     def _link_down(self, event: LinkDown, tx: MeshStore, now: Now) -> None:
-        self._spread.link_down(event.link)
-        neighbour = self._links.pop(event.link, None)
-        if neighbour is None:
-            return
-        if self._by_peer.get(neighbour.peer) is neighbour:
-            del self._by_peer[neighbour.peer]
-            self._posts.link_down(neighbour.peer)
-            self._see(neighbour, tx, now)
-        self._results.pop(event.link, None)
+        self._drop(event.link, tx, now)
         self._carry_again()
+
+    def _drop(self, link: LinkId, tx: MeshStore, now: Now) -> None:
+        """A link is gone, or is none to us any more."""
+        self._records.link_down(link)
+        self._results.pop(link, None)
+        neighbour = self._neighbours.drop(link)
+        if neighbour is not None:
+            self._posts.link_down(neighbour.peer)
+            self._forward.link_down(neighbour, tx)
+            self._see(neighbour, tx, now)
 
     def _rejected(self, event: EnvelopeRejected, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         tx.count("rejected")
-        neighbour = self._links.get(event.link)
+        neighbour = self._neighbours.at(event.link)
         if neighbour is None:
             return
         ban = self._patience.tried(neighbour.peer, now.at)
         if ban:
-            del self._links[event.link]
-            self._by_peer.pop(neighbour.peer, None)
-            self._posts.link_down(neighbour.peer)
-            self._see(neighbour, tx, now)
+            self._drop(event.link, tx, now)
             out.append(CloseLink(event.link, Goodbye.ABUSE, "too many envelopes that do not verify", ban))
 
-    def _policy_changed(self, event: PolicyChanged, out: list[Effect]) -> None:
+    def _policy_changed(self, event: PolicyChanged, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         self._policy = replace(self._policy, contacts=event.contacts, blocked=event.blocked, disk_low=event.disk_low)
-        for peer in sorted(event.blocked & self._by_peer.keys()):
-            neighbour = self._by_peer.pop(peer)
-            del self._links[neighbour.lane.link]
-            self._posts.link_down(peer)
+        for peer in sorted(event.blocked & self._neighbours.peers):
+            neighbour = self._neighbours.find(peer)
+            assert neighbour is not None
+            self._drop(neighbour.lane.link, tx, now)
             out.append(CloseLink(neighbour.lane.link, Goodbye.BUSY, "no room"))
 
     # --- what comes in
 
     def _arrived(self, event: EnvelopeArrived, tx: MeshStore, now: Now, out: list[Effect]) -> None:
-        neighbour = self._links.get(event.link)
+        neighbour = self._neighbours.at(event.link)
         if neighbour is None:
             # Its link is gone: unanswered, so the neighbour still has it and will offer it again.
             return
         checked, via = event.checked, neighbour.peer
         envelope, receipt = checked.envelope, checked.receipt
-        let_in = self._posts.admit if envelope.kind == Kind.CHANNEL else admit
-        admission = let_in(tx, checked, via, self._policy, now)
-        onward = self._by_peer.get(PeerKey(envelope.dst))
-        if onward is not None:
-            onward.lane.backlog = True
+        if envelope.kind == Kind.CHANNEL:
+            admission = self._posts.admit(tx, checked, via, self._policy, now)
+        else:
+            onward = self._neighbours.find(envelope.dst)
+            passing = onward is not None or self._forward.reaches(envelope.dst)
+            admission = admit(tx, checked, via, self._policy, now, passing=passing)
+            if admission.verdict is Verdict.DUPLICATE and receipt is None and envelope.dst != self._policy.me:
+                self._forward.repeated(tx, envelope, via, self._policy, now, out)
+            elif onward is not None:
+                onward.lane.backlog = True
+            elif admission.held is not None:
+                self._forward.offer(tx, admission.held, now, out)
         if admission.line is not None:
             out.append(Journaled(admission.line))
         if admission.status is not None:
@@ -339,7 +345,8 @@ class Node:
             self._cure(author, receipt, tx, now)
             return
         self._outbox.receipt(tx, receipt, author, via, now, out)
-        lanes = [n.lane for n in (self._by_peer.get(author), self._by_peer.get(via)) if n is not None]
+        self._forward.receipted(receipt.ids, author, now)
+        lanes = [n.lane for n in (self._neighbours.find(author), self._neighbours.find(via)) if n is not None]
         for lane in lanes:
             for id in receipt.ids:
                 lane.answered(id, now.at)
@@ -348,9 +355,11 @@ class Node:
         """Let go of carried copies that their recipient, and nobody else, says have arrived."""
         if receipt.status is not Status.DELIVERED:
             return
+        self._forward.receipted(receipt.ids, author, now)
         for id in receipt.ids:
             held = tx.held(id)
             if held is not None and not held.own and held.dst == author:
+                tx.count("passed_on")
                 tx.release(id)
                 tx.remember(id, Fate.GONE, after_release(now.at))
 
@@ -367,7 +376,7 @@ class Node:
                 self._outbox.seal_again(tx, sent, record.prekeys[0], now, out)
 
     def _answered(self, event: ResultsArrived, tx: MeshStore, now: Now, out: list[Effect]) -> None:
-        neighbour = self._links.get(event.link)
+        neighbour = self._neighbours.at(event.link)
         if neighbour is None:
             return
         lane = neighbour.lane
@@ -380,7 +389,10 @@ class Node:
             held = tx.held(result.id)
             if held is None:
                 continue
-            if result.verdict is Verdict.DEFERRED:
+            to_next_hop = held.dst != neighbour.peer and not isinstance(lane, CarrierLane)
+            if to_next_hop:
+                self._forward.answered(tx, result, held, neighbour.peer, now, out)
+            elif result.verdict is Verdict.DEFERRED:
                 lane.deferred(now.at)
             elif isinstance(lane, CarrierLane):
                 lane.took(result.id)
@@ -390,70 +402,17 @@ class Node:
             if held.own:
                 sent = self._outbox.result(tx, result, held, neighbour.peer, now, out)
                 if sent is not None:
-                    self._outbox.seal_again(tx, sent, self._prekey_of(sent.to, tx, now), now, out)
+                    self._outbox.seal_again(tx, sent, self._records.prekey_of(sent.to, tx, now), now, out)
             elif held.dst == neighbour.peer and result.verdict is not Verdict.DEFERRED:
-                tx.release(result.id)
-                tx.remember(result.id, Fate.GONE, after_release(now.at))
-
-    def _prekey_of(self, peer: PeerKey, tx: MeshStore, now: Now) -> Prekey | None:
-        stored = tx.record(peer)
-        if stored is None:
-            return None
-        record = open_record(stored.data, self._crypto)
-        if _age(stored, now) >= record.lifetime_s * 1_000:
-            return None
-        return record.prekeys[0] if record.prekeys else None
+                self._forward.arrived(tx, held, now)
 
     def _record(self, event: RecordArrived, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         record = event.record
         if record.key == self._policy.me:
             if self._card.heard(record, out):
                 self._publish(tx, now, out)
-            return
-        if record.key in self._policy.blocked or event.age_ms >= record.lifetime_s * 1_000:
-            return
-        known = self._records.get(record.key)
-        if known is None and (stored := tx.record(record.key)) is not None:
-            # More are kept than were loaded at the start.
-            known = self._records[record.key] = stored.version
-        if known is not None and record.version <= known:
-            stored = tx.record(record.key)
-            if stored is not None and record.version == known and stored.data != record.signed:
-                self._conflict(record.key, tx, now, out)
-                return
-            if stored is not None and record.version < known and event.link is not None:
-                # Its owner, or a neighbour, is behind: show the newer one.
-                out.append(SendRecord(event.link, stored.data, _age(stored, now)))
-            if event.link is not None:
-                self._spread.shown(record.key, event.link)
-            if record.version < known:
-                return
-        else:
-            if known is None:
-                self._make_room_for_record(tx)
-            tx.put_record(StoredRecord(record.key, *record.version, record.signed, event.age_ms, now.at))
-            self._records.pop(record.key, None)
-            self._records[record.key] = record.version  # last, as the newest to come
-            self._spread.news(record.key, event.link, now.at)
-        if record.prekeys:
+        elif self._records.heard(event, self._neighbours, tx, self._policy, now, out) and record.prekeys:
             self._outbox.upgrade(tx, record.key, record.prekeys[0], now, out)
-
-    def _conflict(self, peer: PeerKey, tx: MeshStore, now: Now, out: list[Effect]) -> None:
-        """Raise the alarm that a peer contradicts itself: once in a run, however often it does."""
-        tx.count("record_conflicts")
-        if peer in self._conflicts or (peer not in self._policy.contacts and not self._alarms.take(now.at)):
-            return
-        self._conflicts.add(peer)
-        out.append(Alarm("record_conflict", "two different records of one peer have the same number", peer))
-
-    def _make_room_for_record(self, tx: MeshStore) -> None:
-        if len(self._records) < RECORDS_MAX:
-            return
-        for old in self._records:
-            if old not in self._policy.contacts and old not in self._by_peer:
-                tx.drop_record(old)
-                del self._records[old]
-                return
 
     # --- what goes out
 
@@ -470,20 +429,19 @@ class Node:
         )  # fmt: skip
         tx.put_sent(sent)
         out.append(Accepted(event.uid, Reason.NONE, sent))
-        prekey = self._prekey_of(to, tx, now) if event.protection is Protection.IDENTITY else None
+        prekey = self._records.prekey_of(to, tx, now) if event.protection is Protection.IDENTITY else None
         if prekey is not None:
             # The record came while the message was being sealed.
             self._outbox.upgrade(tx, to, prekey, now, out)
-        neighbour = self._by_peer.get(to)
+        neighbour = self._neighbours.find(to)
         if neighbour is not None:
-            if prekey is not None:
-                neighbour.lane.backlog = True
-                return
-            if neighbour.lane.backlog or not neighbour.lane.room():
+            if prekey is not None or neighbour.lane.backlog or not neighbour.lane.room():
                 neighbour.lane.backlog = True
             else:
                 neighbour.lane.hand(held, now.at, out)
         else:
+            if prekey is None:
+                self._forward.offer(tx, held, now, out)
             self._carry()
 
     def _resealed(self, event: Resealed, tx: MeshStore, now: Now) -> None:
@@ -505,11 +463,12 @@ class Node:
             self._outbox.give_up(sent.to)
         else:
             tx.resealed(event.uid, event.envelope.id, event.protection)
-        neighbour = self._by_peer.get(sent.to)
+        neighbour = self._neighbours.find(sent.to)
         if neighbour is not None:
             neighbour.lane.answered(sent.envelope_id, now.at)
             neighbour.lane.backlog = True
         else:
+            self._forward.look(sent.to)
             self._carry()
 
     def _upgrade_on(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
@@ -517,11 +476,7 @@ class Node:
         for peer in sorted(self._to_upgrade):
             if self._outbox.upgrade_on(tx, peer, now, out):
                 continue
-            neighbour = self._by_peer.get(peer)
-            if neighbour is not None:
-                neighbour.lane.look_again()
-            else:
-                self._carry_again()
+            self._look_again(peer)
         self._to_upgrade.clear()
 
     def _reseal_failed(self, event: ResealFailed, tx: MeshStore) -> None:
@@ -529,25 +484,20 @@ class Node:
         sent = tx.sent(event.uid)
         if sent is not None:
             self._outbox.give_up(sent.to)
-        neighbour = self._by_peer.get(sent.to) if sent is not None else None
-        # It was passed over while it was being sealed.
+            self._look_again(sent.to)
+
+    def _look_again(self, peer: PeerKey) -> None:
+        """Something for a peer was passed over while it was being sealed."""
+        neighbour = self._neighbours.find(peer)
         if neighbour is not None:
             neighbour.lane.look_again()
         else:
+            self._forward.look(peer)
             self._carry_again()
 
     def _publish(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         if self._card.publish(tx, self._wanted, now, out):
-            out.extend(SendRecord(link, self.record.signed, 0) for link in self._links)
-
-    def _spread_records(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
-        for link, owner in self._spread.due(now.at):
-            stored = tx.record(owner)
-            if stored is None or link not in self._links or owner in self._policy.blocked:
-                continue
-            if (age_ms := _age(stored, now)) < RECORD_LIFETIME_S * 1_000:
-                out.append(SendRecord(link, stored.data, age_ms))
-        self._spread_at = self._spread.deadline(now.at)
+            out.extend(SendRecord(link, self.record.signed, 0) for link in self._neighbours.links)
 
     # --- time
 
@@ -565,17 +515,19 @@ class Node:
                     tx.remember(held.id, Fate.GONE, after_release(now.at))
         if now.at >= self._sweep_at:
             more = tx.forget(now.at, SWEEP_BATCH) == SWEEP_BATCH
+            more |= tx.forget_passed(SEEN_MAX, PASSED_BATCH) == PASSED_BATCH
             self._sweep_at = Instant(now.at + (1_000 if more else SWEEP_MS))
-        for neighbour in self._links.values():
+        for neighbour in self._neighbours:
             at = neighbour.lane.deadline()
             if at is not None and now.at >= at:
                 neighbour.lane.retry(tx, now.at, out)
+        self._forward.timers(tx, now, out)
 
     # --- answers gathered during the step
 
     def _flush_receipts(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         for (link, author, status), ids in self._repeated.items():
-            neighbour = self._links.get(link)
+            neighbour = self._neighbours.at(link)
             for start in range(0, len(ids), RECEIPT_IDS_MAX):
                 if neighbour is not None and neighbour.repeats.take(now.at):
                     self._receipts.setdefault((author, status), []).extend(ids[start : start + RECEIPT_IDS_MAX])
@@ -586,9 +538,11 @@ class Node:
                 payload = Receipt(status, tuple(ids[start : start + RECEIPT_IDS_MAX]), record).encode()
                 header = Header(Kind.RECEIPT, self._signer.key, author, self._entropy(16), ttl_s=TTL_MAX_S)
                 envelope = make(header, payload, self._signer)
-                neighbour = self._by_peer.get(author)
+                neighbour = self._neighbours.find(author)
                 if neighbour is not None:
                     out.append(SendEnvelope(neighbour.lane.link, envelope.wire()))
+                elif self._forward.say(envelope, now, out):
+                    continue
                 elif tx.usage(Scope.OWN).bytes < self._policy.limits.own_bytes // 2:
                     # Strangers' receipts must leave room for what the owner wants to say.
                     submit(tx, envelope, self._policy, now)
@@ -623,8 +577,3 @@ def _oldest_first(events: Iterable[Event]) -> Iterator[Event]:
 
 def _is_post(event: Event) -> bool:
     return isinstance(event, EnvelopeArrived) and event.checked.envelope.kind == Kind.CHANNEL
-
-
-def _age(stored: StoredRecord, now: Now) -> int:
-    """How long ago a stored record was signed."""
-    return stored.age_ms + max(0, now.at - stored.stored_at)

@@ -39,12 +39,12 @@ from quicprochat.core.events import (
     SendResults,
     StateChanged,
 )
-from quicprochat.core.gate import Policy
 from quicprochat.core.identity import Contact, Ticket, fingerprint
 from quicprochat.core.ids import PeerKey, Uid
 from quicprochat.core.link import Hello
 from quicprochat.core.memory import MemoryStore
 from quicprochat.core.node import Node
+from quicprochat.core.policy import Policy
 from quicprochat.core.receipt import State
 from quicprochat.core.store import Line, LineKind, MeshStore, Scope, Sent
 from quicprochat.p2p.account import Account
@@ -132,12 +132,11 @@ class P2pNode:
         except BaseException:
             self._home.disown()
             raise
-        signer = self._book.signer
-        identity = self._book.identity
+        signer, identity, options = self._book.signer, self._book.identity, self._options
         self._clock = SystemClock(self._store.value(CLOCK_KEY))
         self._disk_low = self._make_room()
         self._policy = Policy(
-            identity.key, identity.known(), identity.blocked(), self._options.limits, self._disk_low, carry=False
+            identity.key, identity.known(), identity.blocked(), options.limits, self._disk_low, options.carry
         )
         self._node = Node(signer, self._crypto, entropy, self._policy)
         self._edge = Edge(signer, signer.exchange_private(), self._crypto, entropy)

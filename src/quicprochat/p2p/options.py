@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from quicprochat.core.address import Address
-from quicprochat.core.gate import Limits
+from quicprochat.core.policy import Carry, Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,5 +25,7 @@ class Options:
     """A home server's host:port for this run; "" uses the one noted in the home, if any."""
     discovery: bool = False
     quiet: bool = False
+    carry: Carry = Carry.ALL
+    """Whose mail is taken for others, and passed on or carried to them."""
     limits: Limits = field(default_factory=Limits)
     disk_reserve_bytes: int = 16 << 20

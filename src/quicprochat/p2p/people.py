@@ -9,8 +9,8 @@ from quicprochat.core.address import Address
 from quicprochat.core.errors import LocalError
 from quicprochat.core.identity import Contact, pair_fingerprint, scan_agrees
 from quicprochat.core.ids import PeerKey
-from quicprochat.core.node import RECORDS_MAX
 from quicprochat.core.record import PeerRecord, reread_verified
+from quicprochat.core.records import RECORDS_MAX
 from quicprochat.core.store import MeshStore, Sighting, StoredRecord
 from quicprochat.core.time import WallTime
 from quicprochat.p2p.book import AddressBook, is_served_name, looks_whole

@@ -45,6 +45,7 @@ from quicprochat.core.events import (
     Withdrawn,
     Written,
 )
+from quicprochat.core.forward import NextHops
 from quicprochat.core.gate import Limits, Policy, Reject, check
 from quicprochat.core.ids import UID_BYTES, ChannelId, PeerKey, Uid
 from quicprochat.core.link import (
@@ -93,6 +94,7 @@ class Peer:
         self.store = MemoryStore(durable=True)
         self.policy = Policy(self.key, limits=limits)
         self.cables: list[Cable] = []
+        self.routes: NextHops | None = None
         self.node: Node | None = None
         self.record: PeerRecord | None = None
         self._record_at = Instant(0)
@@ -128,7 +130,7 @@ class Peer:
         self.world.note(self.name, "starts")
         self.clock.start(self.world.now, rebooted=rebooted)
         now = self.moment()
-        node = self.node = Node(self.signer, self.world.crypto, self.entropy, self.policy)
+        node = self.node = Node(self.signer, self.world.crypto, self.entropy, self.policy, self.routes)
         self.store.begin()
         effects = node.start(self.store, now) + node.step([SelfChanged(self.name, "", "", ())], self.store, now)
         self.busy = True

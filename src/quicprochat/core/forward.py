@@ -1,0 +1,423 @@
+"""Passing on: what is for somebody several links away goes to a next hop, and to another one where nothing comes of it.
+
+Nobody takes a message over from its author. A relay keeps its copy until the next hop has stored one, and then only
+the id; the author keeps the message until the recipient's receipt, and offers it again when none comes in time. A copy
+that comes again, late, is therefore a cry for another way: whoever passed it on tries its next best next hop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import Protocol
+
+from quicprochat.core.envelope import Kind, MeshEnvelope
+from quicprochat.core.events import Effect, SendEnvelope
+from quicprochat.core.gate import Policy, Verdict, again
+from quicprochat.core.ids import EnvelopeId, PeerKey
+from quicprochat.core.link import Result
+from quicprochat.core.neighbours import Neighbour, Neighbours
+from quicprochat.core.outbox import Outbox
+from quicprochat.core.store import Fate, Held, MeshStore
+from quicprochat.core.time import Instant, Now
+from quicprochat.core.window import after_release
+
+OTHERS_MAX = 3
+"""Other next hops that are tried for an envelope before the first is tried again, and carriers are asked as well."""
+PATIENCE_FIRST_MS = 5_000
+"""A receipt is not missed before this, however short the way seems (guess)."""
+PATIENCE_LAST_MS = 300_000
+METRIC_MAX = 20_000
+"""A metric above this says how little a way is trusted, not how long it takes."""
+PAUSE_FIRST_MS, PAUSE_LAST_MS = 2_000, 300_000
+"""How long a destination's mail waits when its next hops have no room: at first, and after many times in vain."""
+PASSED_MAX = 65_536
+"""Others' envelopes of which it is remembered to whom they were passed; beyond that, the oldest is forgotten."""
+ESTIMATES_MAX = 4_096
+SHARE = 32
+"""Envelopes for one destination that are passed on before it is another's turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A neighbour through which a destination can be reached; ``metric`` is the cost of the whole way in ms."""
+
+    peer: PeerKey
+    metric: int
+
+
+class NextHops(Protocol):
+    """What passing on asks of routing."""
+
+    def next_hops(self, destination: PeerKey) -> Sequence[Way]:
+        """Return the ways to a destination, the best first."""
+        ...
+
+    def changed(self) -> Iterable[PeerKey]:
+        """Return whose ways are other ones than when this was asked last."""
+        ...
+
+    def judge(self, destination: PeerKey, hop: PeerKey, now: Instant, *, delivered: bool) -> None:
+        """Learn what became of something that a next hop had taken: a receipt came, or none came in time."""
+        ...
+
+
+class NoRoutes:
+    """For a node that knows nobody but its neighbours."""
+
+    def next_hops(self, destination: PeerKey) -> Sequence[Way]:
+        """Return nothing."""
+        return ()
+
+    def changed(self) -> Iterable[PeerKey]:
+        """Return nobody."""
+        return ()
+
+    def judge(self, destination: PeerKey, hop: PeerKey, now: Instant, *, delivered: bool) -> None:
+        """Learn nothing."""
+
+
+class _Pass:
+    """What became of one envelope: ``hop`` has it, or nobody; ``due`` is when to ask anew, while it is held here."""
+
+    __slots__ = ("at", "dst", "due", "hop", "rounds", "stored", "tried")
+
+    def __init__(self, dst: PeerKey) -> None:
+        self.dst = dst
+        self.hop: PeerKey | None = None
+        self.tried: tuple[PeerKey, ...] = ()
+        self.at = Instant(0)
+        self.stored = False
+        self.due: Instant | None = None
+        self.rounds = 0
+
+
+@dataclass(slots=True)
+class _Pause:
+    until: Instant
+    serial: int
+    """From this one on it was put off."""
+    ms: int = PAUSE_FIRST_MS
+
+
+class Forward:
+    """What is under way to whom. All of it may be forgotten: what is held is then offered once more."""
+
+    def __init__(self, routes: NextHops, neighbours: Neighbours, outbox: Outbox) -> None:
+        self._routes = routes
+        self._neighbours = neighbours
+        self._outbox = outbox
+        self._ready: dict[PeerKey, int] = {}
+        """Destinations in turn, with the serial up to which the store was looked through."""
+        self._stranded: set[PeerKey] = set()
+        """Destinations for which something is held that no next hop was found for."""
+        self._pauses: dict[PeerKey, _Pause] = {}
+        self._passes: dict[EnvelopeId, _Pass] = {}
+        self._passed: dict[EnvelopeId, _Pass] = {}
+        """Others' envelopes that a next hop has stored and that are held no more."""
+        self._due: list[tuple[Instant, EnvelopeId]] = []
+        self._paused_until: Instant | None = None
+        self._estimates: dict[PeerKey, int] = {}
+        self.gave_up = False
+        """True once something found no next hop that is worth it; whoever reads it sets it back."""
+
+    def start(self, tx: MeshStore) -> None:
+        """Take up what the store holds."""
+        self._ready = {PeerKey(dst): 0 for dst in tx.destinations()}
+
+    # --- what there is to pass on
+
+    def reaches(self, dst: bytes) -> bool:
+        """Say whether a neighbour knows a way to somebody who is none himself."""
+        return next(self._ways(PeerKey(dst)), None) is not None
+
+    def serves(self, held: Held) -> bool:
+        """Say whether an envelope has a way that it has not been tried on in vain."""
+        known = self._passes.get(held.id)
+        return (known is None or not known.rounds) and self.reaches(held.dst)
+
+    def under_way(self, id: EnvelopeId) -> bool:
+        """Say whether a next hop has an envelope or is getting it, and is still trusted with it."""
+        known = self._passes.get(id)
+        return known is not None and known.hop is not None and not known.rounds
+
+    def look(self, dst: bytes, after: int = 0) -> None:
+        """There may be something to pass on to a destination, above a serial: a route came, or what was awaited."""
+        key = PeerKey(dst)
+        self._ready[key] = min(after, self._ready.get(key, after))
+
+    def offer(self, tx: MeshStore, held: Held, now: Now, out: list[Effect]) -> None:
+        """Pass on what is new in the store, unless it has to wait for its turn."""
+        dst = PeerKey(held.dst)
+        if dst in self._ready or dst in self._neighbours or self._paused(dst, now.at):
+            return
+        found = self._choose(held, ())
+        if found is None:
+            self._stranded.add(dst)
+        elif not self._hand(tx, held, found, now, out):
+            self._ready[dst] = held.serial - 1
+
+    def fill(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        """Pass on what waits, destinations in turn, as far as the windows of their next hops go."""
+        for dst in self._routes.changed():
+            if dst in self._stranded:
+                self._stranded.discard(dst)
+                self.look(dst)
+        progress = True
+        while progress and self._ready:
+            progress = False
+            for dst in list(self._ready):
+                if dst in self._neighbours or self._paused(dst, now.at):
+                    del self._ready[dst]
+                elif not self.reaches(dst):
+                    del self._ready[dst]
+                    self._stranded.add(dst)
+                elif any(n.lane.room() for n, _ in self._ways(dst)):
+                    progress |= self._turn(dst, tx, now, out)
+
+    def _turn(self, dst: PeerKey, tx: MeshStore, now: Now, out: list[Effect]) -> bool:
+        """Pass on one share; return whether there may be more for which there is room."""
+        after = self._ready.pop(dst)
+        found = tx.waiting(dst, after, SHARE)
+        for held in found:
+            if held.id not in self._passes and not self._withheld(held):
+                chosen = self._choose(held, ())
+                if chosen is None:
+                    self._stranded.add(dst)
+                elif not self._hand(tx, held, chosen, now, out):
+                    self._ready[dst] = after
+                    return False
+            after = held.serial
+        if len(found) == SHARE:
+            self._ready[dst] = after  # at the end: now it is another's turn
+            return True
+        return False
+
+    def _withheld(self, held: Held) -> bool:
+        return held.own and (self._outbox.withheld(held.id) or self._outbox.upgrading(PeerKey(held.dst)))
+
+    def _ways(self, dst: PeerKey) -> Iterator[tuple[Neighbour, Way]]:
+        for way in self._routes.next_hops(dst):
+            neighbour = self._neighbours.find(way.peer)
+            if neighbour is not None and neighbour.address is not None:
+                yield neighbour, way
+
+    def _choose(self, held: Held, tried: tuple[PeerKey, ...]) -> Neighbour | None:
+        """Return the best next hop that was not tried: never the one it came from, nor its author."""
+        for neighbour, way in self._ways(PeerKey(held.dst)):
+            if way.peer not in tried and way.peer not in (held.via, held.src):
+                return neighbour
+        return None
+
+    def _hand(self, tx: MeshStore, held: Held, to: Neighbour, now: Now, out: list[Effect]) -> bool:
+        """Hand an envelope to a next hop; False when it must wait."""
+        if held.kind == Kind.RECEIPT:
+            # Nobody answers it, and when it is lost its recipient asks for another: nothing is kept.
+            if not to.lane.pace_passed(now.at, len(held.wire)):
+                self._pause(PeerKey(held.dst), held.serial, now.at)
+                return True
+            out.append(SendEnvelope(to.lane.link, held.to_send(now.at)))
+            self._let_go(tx, held, Fate.GONE, now)
+            return True
+        if not to.lane.room():
+            return False
+        known = self._passes.get(held.id) or self._passed.pop(held.id, None) or _Pass(PeerKey(held.dst))
+        self._passes[held.id] = known
+        known.hop, known.at, known.stored, known.due = to.peer, now.at, False, None
+        known.tried = (*known.tried, to.peer)
+        to.lane.launch(held, now.at, out)
+        return True
+
+    def _let_go(self, tx: MeshStore, held: Held, fate: Fate, now: Now) -> None:
+        tx.release(held.id)
+        if not held.own:
+            tx.remember(held.id, fate, after_release(now.at))
+
+    def say(self, envelope: MeshEnvelope, now: Now, out: list[Effect]) -> bool:
+        """Send a receipt of our own on its way, if there is one."""
+        wire = envelope.wire()
+        for neighbour, _ in self._ways(PeerKey(envelope.dst)):
+            if neighbour.lane.pace_passed(now.at, len(wire)):
+                out.append(SendEnvelope(neighbour.lane.link, wire))
+                return True
+            break
+        return False
+
+    # --- what became of it
+
+    def answered(self, tx: MeshStore, result: Result, held: Held, peer: PeerKey, now: Now, out: list[Effect]) -> None:
+        """A next hop answered for an envelope that is held here."""
+        known = self._passes.get(held.id)
+        if known is None or known.hop != peer:
+            return
+        if result.verdict in (Verdict.STORED, Verdict.DUPLICATE):
+            if (pause := self._pauses.get(known.dst)) is not None and now.at >= pause.until:
+                del self._pauses[known.dst]
+            if held.own:
+                known.stored = True
+                self._ask_anew(held.id, known, self._patience(known), now.at)
+                return
+            self._passed_on(tx, held, known, now)
+            return
+        if (found := self._choose(held, known.tried)) is not None and self._hand(tx, held, found, now, out):
+            return
+        known.hop = None
+        if result.verdict is Verdict.DEFERRED:
+            del self._passes[held.id]
+            self._pause(known.dst, held.serial, now.at)
+        else:
+            self._give_up(known)
+            self._ask_anew(held.id, known, PATIENCE_LAST_MS, now.at)
+
+    def arrived(self, tx: MeshStore, held: Held, now: Now) -> None:
+        """The recipient, a neighbour, has taken what was held for him; his receipt may still get lost."""
+        known = _Pass(PeerKey(held.dst))
+        known.hop, known.at = known.dst, now.at
+        self._passed_on(tx, held, known, now)
+
+    def _passed_on(self, tx: MeshStore, held: Held, known: _Pass, now: Now) -> None:
+        tx.count("passed_on")
+        self._let_go(tx, held, Fate.PASSED, now)
+        self._passes.pop(held.id, None)
+        self._passed.pop(held.id, None)
+        self._passed[held.id] = known
+        if len(self._passed) > PASSED_MAX:
+            del self._passed[next(iter(self._passed))]
+
+    def _give_up(self, known: _Pass) -> None:
+        known.rounds += 1
+        known.tried = ()
+        self.gave_up = True
+
+    def receipted(self, ids: Iterable[EnvelopeId], signer: PeerKey, now: Now) -> None:
+        """A recipient's receipt for envelopes is here: whoever was passed them last has done what it promised."""
+        for id in ids:
+            table = self._passes if id in self._passes else self._passed
+            known = table.get(id)
+            if known is None or known.dst != signer:
+                continue
+            del table[id]
+            if known.hop is None:
+                continue
+            self._routes.judge(known.dst, known.hop, now.at, delivered=True)
+            if len(known.tried) == 1 and not known.rounds:
+                self._learn(known.dst, now.at - known.at)
+
+    def repeated(
+        self, tx: MeshStore, envelope: MeshEnvelope, via: PeerKey, policy: Policy, now: Now, out: list[Effect]
+    ) -> None:
+        """What was passed on comes again: after so long no receipt has reached its author, so another way is due."""
+        recipient = self._neighbours.find(envelope.dst)
+        if recipient is None and not self.reaches(envelope.dst):
+            return
+        known = self._passed.get(envelope.id)
+        if known is not None and now.at < known.at + self._patience(known):
+            return
+        held = again(tx, envelope, via, policy, now)
+        if held is None:
+            return
+        if recipient is not None:
+            self._passed.pop(envelope.id, None)
+            recipient.lane.backlog = True
+            return
+        tried: tuple[PeerKey, ...] = ()
+        if known is not None:
+            if known.hop is not None:
+                self._routes.judge(known.dst, known.hop, now.at, delivered=False)
+            if len(known.tried) > OTHERS_MAX:
+                known.tried = ()
+            tried = known.tried
+        found = self._choose(held, tried)
+        if found is None and tried:
+            assert known is not None
+            known.tried = ()
+            found = self._choose(held, ())
+        if found is not None and not self._hand(tx, held, found, now, out):
+            self.look(held.dst, held.serial - 1)
+
+    def link_down(self, neighbour: Neighbour, tx: MeshStore) -> None:
+        """What was under way over a link has to go another way, and so has what was for its other end."""
+        for id in neighbour.lane.flying:
+            held = tx.held(id)
+            if held is None:
+                continue
+            known = self._passes.get(id)
+            if known is not None and known.hop == neighbour.peer:
+                del self._passes[id]
+            self.look(held.dst, held.serial - 1)
+        self.look(neighbour.peer)
+
+    # --- time
+
+    def _paused(self, dst: PeerKey, now: Instant) -> bool:
+        pause = self._pauses.get(dst)
+        return pause is not None and now < pause.until
+
+    def _pause(self, dst: PeerKey, serial: int, now: Instant) -> None:
+        pause = self._pauses.get(dst)
+        if pause is None:
+            pause = self._pauses[dst] = _Pause(Instant(now + PAUSE_FIRST_MS), serial)
+        elif now < pause.until:
+            pause.serial = min(pause.serial, serial)
+            return
+        else:
+            pause.ms = min(2 * pause.ms, PAUSE_LAST_MS)
+            pause.until, pause.serial = Instant(now + pause.ms), serial
+        self._ready.pop(dst, None)
+        if self._paused_until is None or pause.until < self._paused_until:
+            self._paused_until = pause.until
+
+    def _ask_anew(self, id: EnvelopeId, known: _Pass, after_ms: int, now: Instant) -> None:
+        known.due = Instant(now + min(PATIENCE_LAST_MS, after_ms << min(known.rounds, 8)))
+        heappush(self._due, (known.due, id))
+
+    def _patience(self, known: _Pass) -> int:
+        """Return twice the time in which a receipt can be expected."""
+        metric = min(METRIC_MAX, next((way.metric for _, way in self._ways(known.dst)), 0))
+        return max(PATIENCE_FIRST_MS, 2 * max(2 * metric, self._estimates.get(known.dst, 0)))
+
+    def _learn(self, dst: PeerKey, took_ms: int) -> None:
+        """Remember how long receipts from a destination take: at once when it grows, slowly when it shrinks."""
+        known = self._estimates.pop(dst, 0)
+        self._estimates[dst] = max(took_ms, known - (known >> 3) + (took_ms >> 3))
+        if len(self._estimates) > ESTIMATES_MAX:
+            del self._estimates[next(iter(self._estimates))]
+
+    def deadline(self) -> Instant | None:
+        """Return when :meth:`timers` has something to do."""
+        times = [] if self._paused_until is None else [self._paused_until]
+        if self._due:
+            times.append(self._due[0][0])
+        return min(times, default=None)
+
+    def timers(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        """Take up again what has waited long enough."""
+        if self._paused_until is not None and now.at >= self._paused_until:
+            for dst, pause in self._pauses.items():
+                if now.at >= pause.until and pause.serial:
+                    self.look(dst, pause.serial - 1)
+                    pause.serial = 0
+            self._paused_until = min((p.until for p in self._pauses.values() if p.serial), default=None)
+        while self._due and self._due[0][0] <= now.at:
+            at, id = heappop(self._due)
+            known = self._passes.get(id)
+            if known is None or known.due != at:
+                continue
+            held = tx.held(id)
+            if held is None or known.dst in self._neighbours:
+                del self._passes[id]
+                continue
+            self._retry(tx, held, known, now, out)
+
+    def _retry(self, tx: MeshStore, held: Held, known: _Pass, now: Now, out: list[Effect]) -> None:
+        """No receipt came in time: another next hop, then, more and more slowly, all of them again."""
+        if known.stored and known.hop is not None:
+            self._routes.judge(known.dst, known.hop, now.at, delivered=False)
+        found = self._choose(held, known.tried) if len(known.tried) <= OTHERS_MAX else None
+        if found is None:
+            self._give_up(known)
+            found = self._choose(held, ())
+        known.hop = None
+        if found is None or self._withheld(held) or not self._hand(tx, held, found, now, out):
+            self._ask_anew(held.id, known, PATIENCE_FIRST_MS, now.at)
