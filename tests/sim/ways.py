@@ -15,7 +15,7 @@ class Omniscient:
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
-        self.verdicts: list[tuple[PeerKey, PeerKey, bool]] = []
+        self.bad: set[tuple[PeerKey, PeerKey]] = set()
         self._told: dict[PeerKey, Sequence[Way]] = {}
 
     def next_hops(self, destination: PeerKey) -> Sequence[Way]:
@@ -30,8 +30,7 @@ class Omniscient:
             cost = costs.get(far.key)
             if cable.links and cost is not None:
                 ways.append(Way(far.key, cost + 2 * cable.latency_ms))
-        bad = {hop for dst, hop, delivered in self.verdicts[-1:] if dst == destination and not delivered}
-        return sorted(ways, key=lambda way: (way.peer in bad, way.metric, way.peer))
+        return sorted(ways, key=lambda way: ((destination, way.peer) in self.bad, way.metric, way.peer))
 
     def _costs(self, destination: PeerKey) -> dict[PeerKey, int]:
         peers = {peer.key: peer for peer in self.peer.world.peers}
@@ -54,8 +53,8 @@ class Omniscient:
         return changed
 
     def judge(self, destination: PeerKey, hop: PeerKey, now: Instant, *, delivered: bool) -> None:
-        """Remember what became of something."""
-        self.verdicts.append((destination, hop, delivered))
+        """Put a next hop that was of no use behind the others."""
+        (self.bad.discard if delivered else self.bad.add)((destination, hop))
 
 
 def omniscient(*peers: Peer) -> None:

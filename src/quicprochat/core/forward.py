@@ -81,10 +81,11 @@ class NoRoutes:
 class _Pass:
     """What became of one envelope: ``hop`` has it, or nobody; ``due`` is when to ask anew, while it is held here."""
 
-    __slots__ = ("at", "dst", "due", "hop", "rounds", "stored", "tried")
+    __slots__ = ("at", "dst", "due", "hop", "rounds", "stored", "tried", "via")
 
-    def __init__(self, dst: PeerKey) -> None:
-        self.dst = dst
+    def __init__(self, held: Held) -> None:
+        self.dst = PeerKey(held.dst)
+        self.via = held.via
         self.hop: PeerKey | None = None
         self.tried: tuple[PeerKey, ...] = ()
         self.at = Instant(0)
@@ -147,12 +148,12 @@ class Forward:
         key = PeerKey(dst)
         self._ready[key] = min(after, self._ready.get(key, after))
 
-    def offer(self, tx: MeshStore, held: Held, now: Now, out: list[Effect]) -> None:
-        """Pass on what is new in the store, unless it has to wait for its turn."""
+    def offer(self, tx: MeshStore, held: Held, now: Now, out: list[Effect], back: Neighbour | None = None) -> None:
+        """Pass on what is new in the store, unless it has to wait for its turn; a receipt best the way ``back``."""
         dst = PeerKey(held.dst)
         if dst in self._ready or dst in self._neighbours or self._paused(dst, now.at):
             return
-        found = self._choose(held, ())
+        found = back or self._choose(held, ())
         if found is None:
             self._stranded.add(dst)
         elif not self._hand(tx, held, found, now, out):
@@ -199,8 +200,7 @@ class Forward:
 
     def _ways(self, dst: PeerKey) -> Iterator[tuple[Neighbour, Way]]:
         for way in self._routes.next_hops(dst):
-            neighbour = self._neighbours.find(way.peer)
-            if neighbour is not None and neighbour.address is not None:
+            if (neighbour := self._mesh(way.peer)) is not None:
                 yield neighbour, way
 
     def _choose(self, held: Held, tried: tuple[PeerKey, ...]) -> Neighbour | None:
@@ -222,7 +222,7 @@ class Forward:
             return True
         if not to.lane.room():
             return False
-        known = self._passes.get(held.id) or self._passed.pop(held.id, None) or _Pass(PeerKey(held.dst))
+        known = self._passes.get(held.id) or self._passed.pop(held.id, None) or _Pass(held)
         self._passes[held.id] = known
         known.hop, known.at, known.stored, known.due = to.peer, now.at, False, None
         known.tried = (*known.tried, to.peer)
@@ -234,15 +234,32 @@ class Forward:
         if not held.own:
             tx.remember(held.id, fate, after_release(now.at))
 
-    def say(self, envelope: MeshEnvelope, now: Now, out: list[Effect]) -> bool:
-        """Send a receipt of our own on its way, if there is one."""
+    def came_from(self, ids: Iterable[EnvelopeId]) -> Neighbour | None:
+        """Return who handed us what a receipt is for: the way on which the message came is one that works."""
+        for id in ids:
+            known = self._passes.get(id) or self._passed.get(id)
+            if known is not None:
+                return self._mesh(known.via)
+        return None
+
+    def _mesh(self, peer: bytes) -> Neighbour | None:
+        """Return a neighbour that is no server."""
+        neighbour = self._neighbours.find(peer)
+        return None if neighbour is None or neighbour.address is None else neighbour
+
+    def say(self, envelope: MeshEnvelope, via: PeerKey, again: bool, now: Now, out: list[Effect]) -> bool:
+        """Send a receipt of our own on its way, best the way ``via`` on which the message came.
+
+        ``again``: an earlier one did not arrive, so that way it is, whatever routing says. False: there is no way now.
+        """
         wire = envelope.wire()
-        for neighbour, _ in self._ways(PeerKey(envelope.dst)):
-            if neighbour.lane.pace_passed(now.at, len(wire)):
-                out.append(SendEnvelope(neighbour.lane.link, wire))
-                return True
-            break
-        return False
+        ways = [neighbour for neighbour, _ in self._ways(PeerKey(envelope.dst))]
+        back = self._mesh(via)
+        to = back if back is not None and (again or back in ways) else next(iter(ways), None)
+        if to is None or not to.lane.pace_passed(now.at, len(wire)):
+            return False
+        out.append(SendEnvelope(to.lane.link, wire))
+        return True
 
     # --- what became of it
 
@@ -272,7 +289,7 @@ class Forward:
 
     def arrived(self, tx: MeshStore, held: Held, now: Now) -> None:
         """The recipient, a neighbour, has taken what was held for him; his receipt may still get lost."""
-        known = _Pass(PeerKey(held.dst))
+        known = _Pass(held)
         known.hop, known.at = known.dst, now.at
         self._passed_on(tx, held, known, now)
 

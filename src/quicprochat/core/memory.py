@@ -140,7 +140,9 @@ class MemoryStore:
         return gone
 
     def forget_passed(self, keep: int, limit: int) -> int:
-        passed = [(at or 0, id) for id, (fate, at) in self._fates.items() if fate in (Fate.GONE, Fate.PASSED)]
+        passed = [
+            (-1 if at is None else at, id) for id, (fate, at) in self._fates.items() if fate in (Fate.GONE, Fate.PASSED)
+        ]
         old = sorted(passed)[: max(0, min(limit, len(passed) - keep))]
         for _, id in old:
             self._del(self._fates, id)

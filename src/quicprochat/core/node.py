@@ -94,7 +94,7 @@ class Node:
         self._next_expiry: Instant | None = None
         # Gathered during one step, sent at its end.
         self._to_upgrade: set[PeerKey] = set()
-        self._receipts: dict[tuple[PeerKey, Status], list[EnvelopeId]] = {}
+        self._receipts: dict[tuple[PeerKey, Status, PeerKey, bool], list[EnvelopeId]] = {}
         self._repeated: dict[tuple[LinkId, PeerKey, Status], list[EnvelopeId]] = {}
         self._results: dict[LinkId, list[Result]] = {}
 
@@ -311,7 +311,8 @@ class Node:
             elif onward is not None:
                 onward.lane.backlog = True
             elif admission.held is not None:
-                self._forward.offer(tx, admission.held, now, out)
+                back = self._forward.came_from(receipt.ids) if receipt is not None else None
+                self._forward.offer(tx, admission.held, now, out, back)
         if admission.line is not None:
             out.append(Journaled(admission.line))
         if admission.status is not None:
@@ -319,7 +320,7 @@ class Node:
             if repeated:
                 self._repeated.setdefault((event.link, envelope.src, admission.status), []).append(envelope.id)
             else:
-                self._receipts.setdefault((envelope.src, admission.status), []).append(envelope.id)
+                self._receipts.setdefault((envelope.src, admission.status, via, False), []).append(envelope.id)
         if receipt is not None:
             if admission.verdict is Verdict.STORED:
                 self._receipt(checked.envelope.dst, envelope.src, receipt, via, tx, now, out)
@@ -530,9 +531,10 @@ class Node:
             neighbour = self._neighbours.at(link)
             for start in range(0, len(ids), RECEIPT_IDS_MAX):
                 if neighbour is not None and neighbour.repeats.take(now.at):
-                    self._receipts.setdefault((author, status), []).extend(ids[start : start + RECEIPT_IDS_MAX])
+                    key = (author, status, neighbour.peer, True)
+                    self._receipts.setdefault(key, []).extend(ids[start : start + RECEIPT_IDS_MAX])
         self._repeated.clear()
-        for (author, status), ids in self._receipts.items():
+        for (author, status, via, again), ids in self._receipts.items():
             record = self.record.signed if status is Status.UNOPENABLE else b""
             for start in range(0, len(ids), RECEIPT_IDS_MAX):
                 payload = Receipt(status, tuple(ids[start : start + RECEIPT_IDS_MAX]), record).encode()
@@ -541,7 +543,7 @@ class Node:
                 neighbour = self._neighbours.find(author)
                 if neighbour is not None:
                     out.append(SendEnvelope(neighbour.lane.link, envelope.wire()))
-                elif self._forward.say(envelope, now, out):
+                elif self._forward.say(envelope, via, again, now, out):
                     continue
                 elif tx.usage(Scope.OWN).bytes < self._policy.limits.own_bytes // 2:
                     # Strangers' receipts must leave room for what the owner wants to say.

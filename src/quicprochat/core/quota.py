@@ -50,8 +50,11 @@ class Quotas:
             del table[key]
         elif self._heaps:
             for prefix in (b"", key[:KEY_BYTES]):
-                if (heap := self._heaps.get((scope, prefix))) is not None:
-                    heappush(heap, (-used[1], key))
+                if (heap := self._heaps.get((scope, prefix))) is None:
+                    continue
+                heappush(heap, (-used[1], key))
+                if len(heap) > 4 * len(table) + 64:
+                    del self._heaps[scope, prefix]  # mostly what does not hold any more; made anew when it is asked for
 
     def change(self, held: Held, sign: int) -> None:
         """Count an envelope in or out of all its scopes."""
@@ -69,7 +72,7 @@ class Quotas:
         """
         table = self._used[scope]
         heap = self._heaps.get((scope, prefix))
-        if heap is None or len(heap) > 4 * len(table) + 64:
+        if heap is None:
             heap = [(-used[1], key) for key, used in table.items() if key.startswith(prefix)]
             heapify(heap)
             self._heaps[scope, prefix] = heap
