@@ -51,6 +51,10 @@ def _dispatch(request: Request, settings: Settings) -> int:
             from quicprochat.client.manpage import manual_page
 
             return _print(manual_page())
+        case "sim":
+            from quicprochat.sim.command import simulate
+
+            return _print(simulate(request.args, as_json=settings.json))
         case _:
             from quicprochat.client.run import run
 

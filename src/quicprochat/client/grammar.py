@@ -86,7 +86,7 @@ def parse_line(line: str) -> Request | None:
     if name == "help" or (mesh and not name):
         about = tuple(rest.replace("/", " ").split())
         return Request("help", {"about": about or (("mesh",) if mesh else ())})
-    if name in ("completion", "man") and not mesh:
+    if name in ("completion", "man", "sim") and not mesh:
         raise LocalError(f"this is for the shell: qpc {name}")
     if name == "daemon":
         raise LocalError("this is a node already; a daemon is started from the shell with: qpc daemon")
@@ -239,6 +239,12 @@ def _cursor(text: str) -> int:
     return int(text)
 
 
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is not a whole number")
+    return int(text)
+
+
 def _seconds(text: str) -> float:
     try:
         seconds = float(text)
@@ -255,5 +261,6 @@ _READERS: dict[Value, Callable[[str], Any]] = {
     Value.TEXT: str,
     Value.COUNT: _count,
     Value.CURSOR: _cursor,
+    Value.NUMBER: _number,
     Value.SECONDS: _seconds,
 }

@@ -50,7 +50,7 @@ def _overview(*, slash: bool) -> str:
     rows += [(f"{start}mesh {command.name}", command.summary) for command in only_mesh]
     if slash:
         rows += [("/help [<command>]", "show this, or how one command is used"), ("/quit", "leave")]
-        return f"{_table(rows)}\n{_not_yet(start)}\n"
+        return "\n".join((_table(rows), *_not_yet(start))) + "\n"
     top = [
         ("qpc", "open a prompt; from a pipe, read its lines"),
         *((f"qpc {name}", command.summary) for name, command in COMMANDS.items() if not command.mesh),
@@ -62,7 +62,8 @@ def _overview(*, slash: bool) -> str:
             "",
             _table([*top, *rows]),
             "",
-            f"Commands without the word mesh exist with it too: qpc mesh send = qpc send.\n{_not_yet(start)}",
+            "Commands without the word mesh exist with it too: qpc mesh send = qpc send.",
+            *_not_yet(start),
             "",
             "Options, before or after the command; each also as an environment variable, as in QPC_HOME:",
             _table([_option(option) for option in GLOBALS]),
@@ -93,5 +94,7 @@ def _option(option: Option) -> tuple[str, str]:
     return ", ".join(option.flags) + values, option.help
 
 
-def _not_yet(start: str) -> str:
-    return "Not there yet: " + ", ".join(f"{start}{'' if c.plain else 'mesh '}{name}" for name, c in NOT_YET.items())
+def _not_yet(start: str) -> list[str]:
+    """Return the line that says what is missing, none when nothing is."""
+    names = ", ".join(f"{start}{'' if c.plain else 'mesh '}{name}" for name, c in NOT_YET.items())
+    return [f"Not there yet: {names}"] if names else []

@@ -44,7 +44,8 @@ def manual_page() -> str:
     ]
     for command in COMMANDS.values():
         lines += _command(command)
-    lines += [".PP", *_paragraph(f"Not there yet: {', '.join(NOT_YET)}.")]
+    if NOT_YET:
+        lines += [".PP", *_paragraph(f"Not there yet: {', '.join(NOT_YET)}.")]
     lines += [*_section("Options"), *_paragraph("Before or after the command.")]
     for option in GLOBALS:
         lines += _item(_flags(option), option.help)

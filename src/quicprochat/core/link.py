@@ -58,6 +58,7 @@ class FrameType(IntEnum):
     BYE = 0x07
     BEAT = 0x08
     INTEREST = 0x80
+    ROUTE = 0x81
 
 
 class Goodbye(IntEnum):

@@ -104,7 +104,7 @@ class LineCompleter(Completer):
         name = words[0][1:]
         if name == "mesh":
             if len(words) == 1:
-                mesh = [n for n, c in COMMANDS.items() if c.mesh] + [n for n in NOT_YET if n not in ("sim", *COMMANDS)]
+                mesh = [n for n, c in COMMANDS.items() if c.mesh] + [n for n in NOT_YET if n not in COMMANDS]
                 yield from self._commands(typed, "", sorted(mesh))
                 return
             words = words[1:]

@@ -244,7 +244,7 @@ def _ends_in_text(word: str, rest: str) -> bool:
 
 def names() -> list[str]:
     """Return every word that may follow a slash."""
-    return sorted({*HABITS, "mesh", *(n for n, c in COMMANDS.items() if c.mesh), *(n for n in NOT_YET if n != "sim")})
+    return sorted({*HABITS, "mesh", *(n for n, c in COMMANDS.items() if c.mesh), *NOT_YET})
 
 
 def summary(name: str) -> str:
