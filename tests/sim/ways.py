@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from quicprochat.core.forward import Way
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.time import Instant
 from quicprochat.sim.peer import Peer
@@ -16,21 +15,20 @@ class Omniscient:
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
         self.bad: set[tuple[PeerKey, PeerKey]] = set()
-        self._told: dict[PeerKey, Sequence[Way]] = {}
+        self._told: dict[PeerKey, Sequence[PeerKey]] = {}
 
-    def next_hops(self, destination: PeerKey) -> Sequence[Way]:
-        """Return every neighbour that is nearer to the destination than the peer itself, and their costs."""
+    def next_hops(self, destination: PeerKey) -> Sequence[PeerKey]:
+        """Return every neighbour through which the destination can be reached."""
         costs = self._costs(destination)
-        mine = costs.get(self.peer.key)
-        if mine is None:
+        if self.peer.key not in costs:
             return ()
         ways = []
         for cable in self.peer.cables:
             far = cable.ends[0] if cable.ends[1] is self.peer else cable.ends[1]
             cost = costs.get(far.key)
             if cable.links and cost is not None:
-                ways.append(Way(far.key, cost + 2 * cable.latency_ms))
-        return sorted(ways, key=lambda way: ((destination, way.peer) in self.bad, way.metric, way.peer))
+                ways.append((far.key, cost + 2 * cable.latency_ms))
+        return [hop for hop, cost in sorted(ways, key=lambda way: ((destination, way[0]) in self.bad, way[1], way[0]))]
 
     def _costs(self, destination: PeerKey) -> dict[PeerKey, int]:
         peers = {peer.key: peer for peer in self.peer.world.peers}
@@ -52,12 +50,12 @@ class Omniscient:
         self._told = found
         return changed
 
-    def judge(self, destination: PeerKey, hop: PeerKey, now: Instant, *, delivered: bool) -> None:
+    def judge(self, neighbour: PeerKey, destination: PeerKey, arrived: bool, now: Instant) -> None:
         """Put a next hop that was of no use behind the others."""
-        (self.bad.discard if delivered else self.bad.add)((destination, hop))
+        (self.bad.discard if arrived else self.bad.add)((destination, neighbour))
 
 
 def omniscient(*peers: Peer) -> None:
     """Give peers routes."""
     for peer in peers:
-        peer.routes = Omniscient(peer)
+        peer.hops = Omniscient(peer)

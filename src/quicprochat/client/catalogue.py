@@ -216,7 +216,8 @@ _ALL = (
             " runs a node itself and stays up to 5 seconds for a first subscriber."),
     Command("store", "show what is stored and what was done", plain=True),
     Command("route", "list the ways to other peers", shape=Shape.LIST,
-            details="cost is the round trip in milliseconds; up, how long the way has been there without a break."),
+            details="direct is a link, mesh a way over other nodes, server your home server. cost is a round trip in"
+            " milliseconds and 32 for each hop, more where packets get lost; up, how long the way has been there."),
     Command("trace", "show what happened to a message of yours", (Word("id", "<id>"),), plain=True),
     Command("outbox", "list your messages that nobody has confirmed yet", shape=Shape.LIST, plain=True,
             details="The newest 1,000 that are queued or relayed, newest last. To follow one: qpc trace <id>;"

@@ -28,8 +28,8 @@ OTHERS_MAX = 3
 PATIENCE_FIRST_MS = 5_000
 """A receipt is not missed before this, however short the way seems (guess)."""
 PATIENCE_LAST_MS = 300_000
-METRIC_MAX = 20_000
-"""A metric above this says how little a way is trusted, not how long it takes."""
+SLOW_MS = 60_000
+"""Receipts are not taken to be slower than this only because none come."""
 PAUSE_FIRST_MS, PAUSE_LAST_MS = 2_000, 300_000
 """How long a destination's mail waits when its next hops have no room: at first, and after many times in vain."""
 PASSED_MAX = 65_536
@@ -39,43 +39,20 @@ SHARE = 32
 """Envelopes for one destination that are passed on before it is another's turn."""
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
-    """A neighbour through which a destination can be reached; ``metric`` is the cost of the whole way in ms."""
-
-    peer: PeerKey
-    metric: int
-
-
 class NextHops(Protocol):
-    """What passing on asks of routing."""
+    """What passing on asks of routing; ``core.route.Routes`` is it."""
 
-    def next_hops(self, destination: PeerKey) -> Sequence[Way]:
-        """Return the ways to a destination, the best first."""
+    def next_hops(self, destination: PeerKey) -> Sequence[PeerKey]:
+        """Return the neighbours through which a destination can be reached, the best first."""
         ...
 
     def changed(self) -> Iterable[PeerKey]:
         """Return whose ways are other ones than when this was asked last."""
         ...
 
-    def judge(self, destination: PeerKey, hop: PeerKey, now: Instant, *, delivered: bool) -> None:
+    def judge(self, neighbour: PeerKey, destination: PeerKey, arrived: bool, now: Instant) -> None:
         """Learn what became of something that a next hop had taken: a receipt came, or none came in time."""
         ...
-
-
-class NoRoutes:
-    """For a node that knows nobody but its neighbours."""
-
-    def next_hops(self, destination: PeerKey) -> Sequence[Way]:
-        """Return nothing."""
-        return ()
-
-    def changed(self) -> Iterable[PeerKey]:
-        """Return nobody."""
-        return ()
-
-    def judge(self, destination: PeerKey, hop: PeerKey, now: Instant, *, delivered: bool) -> None:
-        """Learn nothing."""
 
 
 class _Pass:
@@ -174,7 +151,7 @@ class Forward:
                 elif not self.reaches(dst):
                     del self._ready[dst]
                     self._stranded.add(dst)
-                elif any(n.lane.room() for n, _ in self._ways(dst)):
+                elif any(neighbour.lane.room() for neighbour in self._ways(dst)):
                     progress |= self._turn(dst, tx, now, out)
 
     def _turn(self, dst: PeerKey, tx: MeshStore, now: Now, out: list[Effect]) -> bool:
@@ -198,15 +175,15 @@ class Forward:
     def _withheld(self, held: Held) -> bool:
         return held.own and (self._outbox.withheld(held.id) or self._outbox.upgrading(PeerKey(held.dst)))
 
-    def _ways(self, dst: PeerKey) -> Iterator[tuple[Neighbour, Way]]:
-        for way in self._routes.next_hops(dst):
-            if (neighbour := self._mesh(way.peer)) is not None:
-                yield neighbour, way
+    def _ways(self, dst: PeerKey) -> Iterator[Neighbour]:
+        for hop in self._routes.next_hops(dst):
+            if (neighbour := self._mesh(hop)) is not None:
+                yield neighbour
 
     def _choose(self, held: Held, tried: tuple[PeerKey, ...]) -> Neighbour | None:
         """Return the best next hop that was not tried: never the one it came from, nor its author."""
-        for neighbour, way in self._ways(PeerKey(held.dst)):
-            if way.peer not in tried and way.peer not in (held.via, held.src):
+        for neighbour in self._ways(PeerKey(held.dst)):
+            if neighbour.peer not in tried and neighbour.peer not in (held.via, held.src):
                 return neighbour
         return None
 
@@ -253,7 +230,7 @@ class Forward:
         ``again``: an earlier one did not arrive, so that way it is, whatever routing says. False: there is no way now.
         """
         wire = envelope.wire()
-        ways = [neighbour for neighbour, _ in self._ways(PeerKey(envelope.dst))]
+        ways = list(self._ways(PeerKey(envelope.dst)))
         back = self._mesh(via)
         to = back if back is not None and (again or back in ways) else next(iter(ways), None)
         if to is None or not to.lane.pace_passed(now.at, len(wire)):
@@ -306,6 +283,8 @@ class Forward:
         known.rounds += 1
         known.tried = ()
         self.gave_up = True
+        # Perhaps receipts are only slow: then a way that is in order must not look like one that is not.
+        self._learn(known.dst, min(SLOW_MS, self._patience(known)))
 
     def receipted(self, ids: Iterable[EnvelopeId], signer: PeerKey, now: Now) -> None:
         """A recipient's receipt for envelopes is here: whoever was passed them last has done what it promised."""
@@ -317,19 +296,23 @@ class Forward:
             del table[id]
             if known.hop is None:
                 continue
-            self._routes.judge(known.dst, known.hop, now.at, delivered=True)
+            self._routes.judge(known.hop, known.dst, True, now.at)
             if len(known.tried) == 1 and not known.rounds:
+                # Else nobody knows for which copy the receipt is (Karn's rule).
                 self._learn(known.dst, now.at - known.at)
 
     def repeated(
         self, tx: MeshStore, envelope: MeshEnvelope, via: PeerKey, policy: Policy, now: Now, out: list[Effect]
     ) -> None:
-        """What was passed on comes again: after so long no receipt has reached its author, so another way is due."""
+        """What was passed on comes again: after so long no receipt has reached its author, so another way is due.
+
+        Its author waits for twice the expected time; who passed it on acts after once that time, or would be asleep.
+        """
         recipient = self._neighbours.find(envelope.dst)
         if recipient is None and not self.reaches(envelope.dst):
             return
         known = self._passed.get(envelope.id)
-        if known is not None and now.at < known.at + self._patience(known):
+        if known is not None and now.at < known.at + self._patience(known) // 2:
             return
         held = again(tx, envelope, via, policy, now)
         if held is None:
@@ -341,7 +324,7 @@ class Forward:
         tried: tuple[PeerKey, ...] = ()
         if known is not None:
             if known.hop is not None:
-                self._routes.judge(known.dst, known.hop, now.at, delivered=False)
+                self._routes.judge(known.hop, known.dst, False, now.at)
             if len(known.tried) > OTHERS_MAX:
                 known.tried = ()
             tried = known.tried
@@ -391,8 +374,7 @@ class Forward:
 
     def _patience(self, known: _Pass) -> int:
         """Return twice the time in which a receipt can be expected."""
-        metric = min(METRIC_MAX, next((way.metric for _, way in self._ways(known.dst)), 0))
-        return max(PATIENCE_FIRST_MS, 2 * max(2 * metric, self._estimates.get(known.dst, 0)))
+        return min(PATIENCE_LAST_MS, max(PATIENCE_FIRST_MS, 2 * self._estimates.get(known.dst, 0)))
 
     def _learn(self, dst: PeerKey, took_ms: int) -> None:
         """Remember how long receipts from a destination take: at once when it grows, slowly when it shrinks."""
@@ -430,7 +412,7 @@ class Forward:
     def _retry(self, tx: MeshStore, held: Held, known: _Pass, now: Now, out: list[Effect]) -> None:
         """No receipt came in time: another next hop, then, more and more slowly, all of them again."""
         if known.stored and known.hop is not None:
-            self._routes.judge(known.dst, known.hop, now.at, delivered=False)
+            self._routes.judge(known.hop, known.dst, False, now.at)
         found = self._choose(held, known.tried) if len(known.tried) <= OTHERS_MAX else None
         if found is None:
             self._give_up(known)

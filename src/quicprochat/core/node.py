@@ -7,6 +7,7 @@ carried envelopes pass through unread.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import groupby
@@ -24,10 +25,12 @@ from quicprochat.core.events import (
     EnvelopeArrived,
     EnvelopeRejected,
     Event,
+    FrameArrived,
     InterestArrived,
     Journaled,
     LinkDown,
     LinkId,
+    LinkMeasured,
     LinkUp,
     PolicyChanged,
     PostWritten,
@@ -37,6 +40,7 @@ from quicprochat.core.events import (
     ResultsArrived,
     SelfChanged,
     SendEnvelope,
+    SendFrame,
     SendRecord,
     SendResults,
     Subscribed,
@@ -45,18 +49,21 @@ from quicprochat.core.events import (
     Withdrawn,
     Written,
 )
-from quicprochat.core.forward import Forward, NextHops, NoRoutes
+from quicprochat.core.forward import Forward, NextHops
 from quicprochat.core.gate import Reason, Verdict, admit, submit
 from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.link import RESULTS_MAX, Goodbye, Result
 from quicprochat.core.neighbours import Neighbour, Neighbours
 from quicprochat.core.outbox import Outbox
 from quicprochat.core.patience import Patience
-from quicprochat.core.policy import Policy
+from quicprochat.core.policy import Carry, Policy
 from quicprochat.core.posts import Posts
 from quicprochat.core.receipt import OPEN_STATES, RECEIPT_IDS_MAX, Receipt, State, Status
 from quicprochat.core.record import PeerRecord
 from quicprochat.core.records import Records
+from quicprochat.core.route import Routes, RouteView
+from quicprochat.core.route_cost import link_cost
+from quicprochat.core.route_frames import HASH_BYTES
 from quicprochat.core.seal import Protection
 from quicprochat.core.store import Fate, Held, MeshStore, Scope, Sent, Sighting
 from quicprochat.core.time import MINUTE_MS, Instant, Now
@@ -75,8 +82,9 @@ class Node:
     """One peer's protocol state. Durable things live in the store; what is here is rebuilt by links and time."""
 
     def __init__(
-        self, signer: Signer, crypto: Crypto, entropy: Entropy, policy: Policy, routes: NextHops | None = None
+        self, signer: Signer, crypto: Crypto, entropy: Entropy, policy: Policy, hops: NextHops | None = None
     ) -> None:
+        """``hops`` takes the place of routing, for tests that know the world."""
         self._signer = signer
         self._crypto = crypto
         self._entropy = entropy
@@ -86,7 +94,9 @@ class Node:
         self._outbox = Outbox()
         self._posts = Posts(signer, crypto, entropy)
         self._neighbours = Neighbours()
-        self._forward = Forward(routes or NoRoutes(), self._neighbours, self._outbox)
+        self._routes = Routes(signer, crypto)
+        self._routed = hops is None
+        self._forward = Forward(hops or self._routes, self._neighbours, self._outbox)
         self._servers: dict[PeerKey, Taken] = {}
         self._records = Records(crypto)
         self._patience = Patience()
@@ -113,6 +123,14 @@ class Node:
         """Whether our wall clock may be mentioned in messages; False once it was proved wrong."""
         return self._outbox.claim_time
 
+    def routes(self, now: Now) -> list[RouteView]:
+        """Return the routes there are."""
+        return self._routes.table(now.at)
+
+    def routes_held(self, peer: PeerKey) -> bytes:
+        """Return what a hello says to a peer of its routes that we still know."""
+        return self._routes.held(peer)
+
     def start(self, tx: MeshStore, now: Now) -> tuple[Effect, ...]:
         """Take up what the store remembers; to be called once, inside a transaction, before the first step."""
         out: list[Effect] = []
@@ -120,6 +138,8 @@ class Node:
         self._posts.start(tx, out)
         self._records.start(tx)
         self._forward.start(tx)
+        self._routes.start(tx, now.at)
+        self._apply_policy()
         self._sweep_at = now.at
         self._next_expiry = tx.next_expiry()
         return tuple(out)
@@ -127,7 +147,10 @@ class Node:
     def next_deadline(self) -> Instant:
         """Return when a Tick is due at the latest."""
         times = [self._card.deadline(), self._sweep_at]
-        maybe = (self._next_expiry, self._records.deadline(), self._posts.deadline(), self._forward.deadline())
+        maybe = (
+            self._next_expiry, self._records.deadline(), self._posts.deadline(), self._forward.deadline(),
+            self._routes.deadline() if self._routed else None,
+        )  # fmt: skip
         times += [at for at in maybe if at is not None]
         times += [at for n in self._neighbours if (at := n.lane.deadline()) is not None]
         return min(times)
@@ -140,11 +163,21 @@ class Node:
         self._upgrade_on(tx, now, out)
         self._timers(tx, now, out)
         self._flush_receipts(tx, now, out)
+        self._tell_routes(tx, now, out)
         self._hand_over(tx, now, out)
         self._flush_results(out)
         self._records.flush(self._neighbours.links, tx, self._policy, now, out)
         self._next_expiry = tx.next_expiry()
         return tuple(out)
+
+    def _tell_routes(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        if not self._routed:
+            return
+        frames = self._routes.due(now.at)
+        self._routes.keep(tx)
+        for peer, kind, body in frames:
+            if (neighbour := self._neighbours.find(peer)) is not None:
+                out.append(SendFrame(neighbour.lane.link, kind, body))
 
     def _hand_over(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         """Fill the lanes: to whom the mail is for, along routes, and what has neither, to servers."""
@@ -208,10 +241,23 @@ class Node:
                 self._posts.join(tx, event.channel, out)
             case Unsubscribed():
                 self._posts.leave(tx, event.channel, now, out)
+            case LinkMeasured():
+                if (neighbour := self._neighbours.at(event.link)) is not None:
+                    self._routes.cost(neighbour.peer, event.rtt_ms, event.loss, now.at, relayed=event.relayed)
+            case FrameArrived():
+                self._frame(event, tx, now, out)
             case Tick():
                 pass
             case _:
                 assert_never(event)
+
+    def _frame(self, event: FrameArrived, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        neighbour = self._neighbours.at(event.link)
+        if neighbour is None or not self._routed:
+            return
+        if self._routes.received(neighbour.peer, event.body, now.at) is not None:
+            # No honest node says such a thing, or passes it on.
+            self._rejected(EnvelopeRejected(event.link), tx, now, out)
 
     # --- links
 
@@ -228,6 +274,8 @@ class Node:
         self._posts.link_up(event.peer, event.store_epoch, now.at)
         if event.carrier:
             return
+        cost = link_cost(event.rtt_ms, relayed=event.relayed)
+        self._routes.link_up(event.peer, cost, event.routes, now.at)
         self._records.link_up(event.link, event.peer, self._neighbours.peers, tx, self._policy, now)
         self._see(neighbour, tx, now)
 
@@ -271,6 +319,7 @@ class Node:
         if neighbour is not None:
             self._posts.link_down(neighbour.peer)
             self._forward.link_down(neighbour, tx)
+            self._routes.link_down(neighbour.peer, now.at)
             self._see(neighbour, tx, now)
 
     def _rejected(self, event: EnvelopeRejected, tx: MeshStore, now: Now, out: list[Effect]) -> None:
@@ -285,11 +334,16 @@ class Node:
 
     def _policy_changed(self, event: PolicyChanged, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         self._policy = replace(self._policy, contacts=event.contacts, blocked=event.blocked, disk_low=event.disk_low)
+        self._apply_policy()
         for peer in sorted(event.blocked & self._neighbours.peers):
             neighbour = self._neighbours.find(peer)
             assert neighbour is not None
             self._drop(neighbour.lane.link, tx, now)
             out.append(CloseLink(neighbour.lane.link, Goodbye.BUSY, "no room"))
+
+    def _apply_policy(self) -> None:
+        self._routes.pin(self._policy.contacts)
+        self._routes.leaf = self._policy.carry is Carry.NO
 
     # --- what comes in
 
@@ -499,6 +553,7 @@ class Node:
     def _publish(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         if self._card.publish(tx, self._wanted, now, out):
             out.extend(SendRecord(link, self.record.signed, 0) for link in self._neighbours.links)
+            self._routes.announce(hashlib.sha256(self.record.signed).digest()[:HASH_BYTES], 0, now.at)
 
     # --- time
 

@@ -109,6 +109,8 @@ class Routes:
         self._record_hash = bytes(HASH_BYTES)
         self._flags = 0
         self._jumped = self.cloned = False
+        self.leaf = False
+        """True: only we ourselves are announced, for we pass nothing on."""
         self._bumps = TokenBucket(BUMPS, BUMPS_PER_S, Instant(0))
         self._flaps: dict[PeerKey, Flaps] = {}
         self._asks: dict[PeerKey, list[Request]] = {}
@@ -550,7 +552,7 @@ class Routes:
         paths: list[int] = []
         for number in numbers:
             by = best[number]
-            if by is None or by is one:
+            if by is None or by is one or (self.leaf and number != SELF):
                 if told[number] != INFINITY:
                     told[number] = INFINITY
                     paths.append(number << DISTANCE_BITS | INFINITY)

@@ -13,6 +13,7 @@ from quicprochat.core.events import (
     EnvelopeArrived,
     EnvelopeRejected,
     Event,
+    FrameArrived,
     InterestArrived,
     LinkId,
     RecordArrived,
@@ -93,8 +94,8 @@ class LinkOwner(Protocol):
         """Return this moment."""
         ...
 
-    def own_hello(self) -> Hello:
-        """Return what to say first."""
+    def own_hello(self, peer: PeerKey) -> Hello:
+        """Return what to say to a peer first."""
         ...
 
     def link_ready(self, link: PeerLink, hello: Hello) -> bool:
@@ -188,7 +189,7 @@ class PeerLink:
         """Live until the link ends. Raises: StoreError only; everything else is the end of this link alone."""
         tasks: list[asyncio.Task[None]] = []
         try:
-            self.send(frame(FrameType.HELLO, self._owner.own_hello().encode()))
+            self.send(frame(FrameType.HELLO, self._owner.own_hello(self.peer).encode()))
             tasks = [asyncio.create_task(self._guard(work)) for work in (self._write, self._read, self._beat)]
             await asyncio.wait([self._ending, *tasks], return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -289,6 +290,8 @@ class PeerLink:
                 if not self._interests.take(self._owner.instant()):
                     raise RemoteError("too many changes of interest", code=Goodbye.ABUSE)
                 out.append(InterestArrived(self.id, decode_interest(body)))
+            case FrameType.ROUTE:
+                out.append(FrameArrived(self.id, FrameType.ROUTE, body))
             case FrameType.BYE:
                 code, reason = decode_bye(body)
                 raise UnavailableError(f"the peer said goodbye ({code}): {reason}")

@@ -34,6 +34,7 @@ from quicprochat.core.events import (
     Reseal,
     SelfChanged,
     SendEnvelope,
+    SendFrame,
     SendInterest,
     SendRecord,
     SendResults,
@@ -41,11 +42,12 @@ from quicprochat.core.events import (
 )
 from quicprochat.core.identity import Contact, Ticket, fingerprint
 from quicprochat.core.ids import PeerKey, Uid
-from quicprochat.core.link import Hello
+from quicprochat.core.link import Hello, frame
 from quicprochat.core.memory import MemoryStore
 from quicprochat.core.node import Node
 from quicprochat.core.policy import Policy
 from quicprochat.core.receipt import State
+from quicprochat.core.route_cost import link_cost
 from quicprochat.core.store import Line, LineKind, MeshStore, Scope, Sent
 from quicprochat.p2p.account import Account
 from quicprochat.p2p.book import AddressBook
@@ -297,6 +299,9 @@ class P2pNode:
                 self._outgoing.accepted(effect)
                 if effect.sent is not None:
                     self._feed.tell()
+            case SendFrame():
+                if (peer := self._links.link(effect.link)) is not None:
+                    peer.send(frame(effect.kind, effect.body))
             case CloseLink() if (home := self._account.link(effect.link)) is not None:
                 home.end(effect.code, effect.reason)
             case CloseLink():
@@ -337,8 +342,8 @@ class P2pNode:
     def _own_record(self) -> tuple[bytes, int]:
         return self._node.record.signed, max(0, self._driver.now().at - self._node.record_made_at)
 
-    def _hello(self) -> Hello:
-        return Hello(self._session, self._epoch, *self._own_record())
+    def _hello(self, peer: PeerKey) -> Hello:
+        return Hello(self._session, self._epoch, *self._own_record(), routes=self._node.routes_held(peer))
 
     def _whom_to_look_up(self) -> list[PeerKey]:
         return [key for key, contact in self._book.identity.contacts.items() if contact.name and not contact.blocked]
@@ -578,14 +583,17 @@ class P2pNode:
 
     def routes(self) -> list[RouteView]:
         """Return the ways to destinations that exist now."""
-        now = self._links.instant()
+        now, linked = self._driver.now(), self._links.linked()
         views = []
-        for peer in sorted(self._links.linked()):
+        for peer in sorted(linked):
             found = self._links.describe(peer)
             if found is not None:
-                rtt = found[0].rtt_ms()
-                views.append(RouteView(peer, peer, max(1, round(rtt or 1)), 1, (now - found[1]) / 1_000, "direct"))
-        return views + self._account.routes(self._links.linked())
+                cost = link_cost(found[0].rtt_ms() or 0, relayed=found[0].relayed())
+                views.append(RouteView(peer, peer, cost, 1, (now.at - found[1]) / 1_000, "direct"))
+        for way in sorted(self._node.routes(now), key=lambda way: (way.metric, way.destination)):
+            if way.destination not in linked:
+                views.append(RouteView(way.destination, way.next_hop, way.metric, way.hops, way.age_s, "mesh"))
+        return views + self._account.routes({view.destination for view in views})
 
     async def use_server(self, server: str, *, trust: bytes | None = None) -> ServerStanding:
         """Make ``host:port`` the home server, "" none; return how we stand with it once it was tried.

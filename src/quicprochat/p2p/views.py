@@ -47,7 +47,7 @@ class ServerView:
 
 @dataclass(frozen=True, slots=True)
 class RouteView:
-    """A way to a destination. ``metric`` is the link's cost: its round trip in milliseconds, at least 1."""
+    """A way to a destination. ``metric`` is what it costs: for each hop its round trip in ms and some for the hop."""
 
     destination: PeerKey
     next_hop: PeerKey

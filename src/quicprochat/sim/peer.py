@@ -18,6 +18,7 @@ from quicprochat.core.events import (
     EnvelopeArrived,
     EnvelopeRejected,
     Event,
+    FrameArrived,
     InterestArrived,
     Journaled,
     LinkDown,
@@ -36,6 +37,7 @@ from quicprochat.core.events import (
     ResultsArrived,
     SelfChanged,
     SendEnvelope,
+    SendFrame,
     SendInterest,
     SendRecord,
     SendResults,
@@ -94,7 +96,8 @@ class Peer:
         self.store = MemoryStore(durable=True)
         self.policy = Policy(self.key, limits=limits)
         self.cables: list[Cable] = []
-        self.routes: NextHops | None = None
+        self.hops: NextHops | None = None
+        """In place of routing, for tests that know the world."""
         self.node: Node | None = None
         self.record: PeerRecord | None = None
         self._record_at = Instant(0)
@@ -130,7 +133,7 @@ class Peer:
         self.world.note(self.name, "starts")
         self.clock.start(self.world.now, rebooted=rebooted)
         now = self.moment()
-        node = self.node = Node(self.signer, self.world.crypto, self.entropy, self.policy, self.routes)
+        node = self.node = Node(self.signer, self.world.crypto, self.entropy, self.policy, self.hops)
         self.store.begin()
         effects = node.start(self.store, now) + node.step([SelfChanged(self.name, "", "", ())], self.store, now)
         self.busy = True
@@ -202,6 +205,8 @@ class Peer:
                 self._send(effect.link, FrameType.RESULTS, encode_results(effect.results))
             case SendRecord():
                 self._send(effect.link, FrameType.RECORD, encode_record(effect.record, effect.age_ms))
+            case SendFrame():
+                self._send(effect.link, effect.kind, effect.body)
             case CloseLink():
                 self._close(effect)
             case Reseal():
@@ -252,7 +257,9 @@ class Peer:
         """A connection is there: say hello."""
         assert self.record is not None
         self._links[link.id] = link
-        hello = Hello(bytes(16), bytes(16), self.record.signed, self.moment().at - self._record_at)
+        assert self.node is not None
+        routes = self.node.routes_held(link.far.peer.key) if self.hops is None else b""
+        hello = Hello(bytes(16), bytes(16), self.record.signed, self.moment().at - self._record_at, routes=routes)
         link.send(FrameType.HELLO, hello.encode())
 
     def lost(self, link: Link) -> None:
@@ -272,7 +279,7 @@ class Peer:
             link.ready = True
             self.post(
                 RecordArrived(link.id, open_record(hello.record, crypto), hello.record_age_ms),
-                LinkUp(link.id, link.far.peer.key, hello.window),
+                LinkUp(link.id, link.far.peer.key, hello.window, rtt_ms=2 * link.cable.latency_ms, routes=hello.routes),
             )
         elif kind == FrameType.ENVELOPE:
             checked = check(body, self.key, self._keys, crypto, self._secrets)
@@ -284,6 +291,8 @@ class Peer:
             self.post(RecordArrived(link.id, open_record(data, crypto), age))
         elif kind == FrameType.INTEREST:
             self.post(InterestArrived(link.id, decode_interest(body)))
+        elif kind == FrameType.ROUTE:
+            self.post(FrameArrived(link.id, FrameType.ROUTE, body))
 
     # --- the owner
 
