@@ -590,9 +590,11 @@ class P2pNode:
             if found is not None:
                 cost = link_cost(found[0].rtt_ms() or 0, relayed=found[0].relayed())
                 views.append(RouteView(peer, peer, cost, 1, (now.at - found[1]) / 1_000, "direct"))
-        for way in sorted(self._node.routes(now), key=lambda way: (way.metric, way.destination)):
-            if way.destination not in linked:
-                views.append(RouteView(way.destination, way.next_hop, way.metric, way.hops, way.age_s, "mesh"))
+        views += [
+            RouteView(way.destination, way.next_hop, way.metric, way.hops, way.age_s, "mesh")
+            for way in sorted(self._node.routes(now), key=lambda way: (way.metric, way.destination))
+            if way.destination not in linked
+        ]
         return views + self._account.routes({view.destination for view in views})
 
     async def use_server(self, server: str, *, trust: bytes | None = None) -> ServerStanding:
