@@ -107,6 +107,9 @@ GLOBALS = (
     Option(("--no-discovery",), "neither look for peers nor announce yourself on the local network (mDNS)", Value.FLAG),
     Option(("--quiet",), "look for peers on the local network without announcing yourself; who is found is linked, and"
            " learns your key", Value.FLAG),
+    Option(("--carry",), "whose messages your node takes, to pass them on or keep them until somebody comes by:"
+           " no, contacts (what your contacts write or are written) or all (the default); those who carry see who writes"
+           " to whom, never what", shown="WHOSE", choices=("no", "contacts", "all")),
     Option(("--ephemeral",), "keep messages in memory only; they are gone when the node stops", Value.FLAG),
     Option(("--json",), "JSON on standard output: one object a line, a list as one array on one line; errors as JSON on"
            " standard error", Value.FLAG),
@@ -214,7 +217,10 @@ _ALL = (
             " have not joined is an error, so that a typo does not make a private word public. At the prompt, one pair"
             " of double quotes around the whole text is left out, as in a shell. Where no daemon runs, the command"
             " runs a node itself and stays up to 5 seconds for a first subscriber."),
-    Command("store", "show what is stored and what was done", plain=True),
+    Command("store", "show what is stored and what was done", plain=True,
+            details="carried are messages and receipts of others that wait here for a way or somebody who comes by;"
+            " passed_on, how many were handed on to the next node or their recipient; evicted, how many made room"
+            " for others: their authors still have them."),
     Command("route", "list the ways to other peers", shape=Shape.LIST,
             details="direct is a link, mesh a way over other nodes, server your home server. cost is a round trip in"
             " milliseconds and 32 for each hop, more where packets get lost; up, how long the way has been there."),

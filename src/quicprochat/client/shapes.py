@@ -199,6 +199,10 @@ def store_object(view: StoreView) -> Json:
         "duplicates": view.duplicates,
         "unread": view.unread,
         "posts": view.posts,
+        "carried": view.carried,
+        "carried_bytes": view.carried_bytes,
+        "passed_on": view.passed_on,
+        "evicted": view.evicted,
     }
 
 

@@ -644,6 +644,8 @@ class P2pNode:
                 store.usage(Scope.POSTS).count + sum(
                     store.usage(Scope.OWN_POSTS, channel.id).count for channel in self.channels()
                 ),
+                carried.count + receipts.count, carried.bytes + receipts.bytes,
+                counters.get("passed_on", 0), counters.get("evicted", 0),
             )  # fmt: skip
 
         return await self._call(read)

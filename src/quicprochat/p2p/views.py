@@ -89,7 +89,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class StoreView:
-    """What the store holds and has done."""
+    """What the store holds and has done. ``carried`` are others' messages and receipts, counted in ``messages`` too."""
 
     messages: int
     bytes: int
@@ -100,6 +100,10 @@ class StoreView:
     duplicates: int
     unread: int
     posts: int
+    carried: int
+    carried_bytes: int
+    passed_on: int
+    evicted: int
 
 
 @dataclass(frozen=True, slots=True)
