@@ -49,6 +49,9 @@ class Label(Enum):
     EXPORT = "export"
     ROUTE = "route"
     ROUTE_DIGEST = "route-digest"
+    RANGE = "range"
+    SHORT = "short"
+    LIKELY = "likely"
 
 
 _PREFIXES = {label: b"quicprochat-mesh/1/" + label.value.encode("ascii") + b"\x00" for label in Label}

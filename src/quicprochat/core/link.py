@@ -61,6 +61,10 @@ class FrameType(IntEnum):
     BEAT = 0x08
     INTEREST = 0x80
     ROUTE = 0x81
+    RANGES = 0x84
+    OFFER = 0x85
+    WANT = 0x86
+    LIKELY = 0x87
 
 
 class Goodbye(IntEnum):

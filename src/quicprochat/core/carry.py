@@ -1,0 +1,324 @@
+"""Carrying: what to hand to whom when two nodes meet, so that mail gets where no path leads.
+
+Epidemic within the lifetime: whoever meets a node gets what it lacks, because messages are small and everything cleverer
+loses some of what is reachable. A link-up begins with a reconciliation (``reconcile.py``); what one side then lacks, and
+what comes in while the link lives, is offered in the order of its use, asked for and handed over (``encounter.py``).
+Receipts travel in the same way and cure: a copy whose recipient has signed for it is let go of (``cures.py``).
+
+Nothing here reads or keeps an envelope's bytes. The caller judges what comes in at its gate, stores it, and tells:
+
+* :meth:`Carry.hold` what is stored and may be handed on; :meth:`Carry.seen` what is known and not held;
+  :meth:`Carry.release` what is no longer held; :meth:`Carry.unwelcome` what came and was put off;
+* :meth:`Carry.link_up`, :meth:`Carry.received`, :meth:`Carry.link_down` what happens on links;
+* then asks :meth:`Carry.poll` which frames to send, and :meth:`Carry.take` what to hand over next, as its window allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from quicprochat.core.crypto import Entropy
+from quicprochat.core.cures import Cures
+from quicprochat.core.encounter import Encounter, Rank, Want, decode_offer, encode_offer
+from quicprochat.core.entries import Entry, EntrySet
+from quicprochat.core.envelope import Kind
+from quicprochat.core.errors import WireError
+from quicprochat.core.ids import EnvelopeId, PeerKey
+from quicprochat.core.likely import Likely, decode_likely, encode_likely, name_of
+from quicprochat.core.link import FrameType
+from quicprochat.core.reconcile import SALT_BYTES, Ranges, Reconciler
+from quicprochat.core.shelf import Parcel, Shelf
+from quicprochat.core.time import DAY_MS, MINUTE_MS, SECOND_MS, Instant
+
+ASK_MS = 30 * SECOND_MS
+"""A neighbour that brings nothing of what it was asked for in this time: others are asked."""
+AGAIN_MS = 10 * MINUTE_MS
+"""Reconciling again on a link that lives: 45 bytes when all is well, and whatever was missed is found."""
+PRESSED_MS = DAY_MS
+"""So long after something had to stay behind, whom one is likely to meet is told to neighbours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """A frame to send to a neighbour."""
+
+    peer: PeerKey
+    kind: FrameType
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CarryLimits:
+    """Bounds of strangers' mail."""
+
+    bytes: int = 64 << 20
+    count: int = 1 << 20
+
+
+def nothing_known(id: EnvelopeId) -> bool:
+    """Say that an id was never seen: the answer of a node without a longer memory than Carry's own."""
+    return False
+
+
+class Carry:
+    """One node's part in carrying."""
+
+    __slots__ = (
+        "_asked_of", "_cures", "_dirty", "_encounters", "_entropy", "_entries", "_known", "_likely", "_pressed_until",
+        "_say", "_shelf", "contacts", "me",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        me: PeerKey,
+        entropy: Entropy,
+        limits: CarryLimits = CarryLimits(),  # noqa: B008 - frozen
+        known: Callable[[EnvelopeId], bool] = nothing_known,
+    ) -> None:
+        """``known`` says whether an id was seen, however long ago; it may read the store."""
+        self.me = me
+        self.contacts: frozenset[bytes] = frozenset()
+        self._entropy = entropy
+        self._known = known
+        self._entries = EntrySet()
+        self._shelf = Shelf(limits.bytes, limits.count)
+        self._cures = Cures()
+        self._likely = Likely()
+        self._encounters: dict[PeerKey, Encounter] = {}
+        self._asked_of: dict[EnvelopeId, PeerKey] = {}
+        self._dirty: dict[PeerKey, None] = {}
+        self._say: list[Say] = []
+        self._pressed_until = Instant(0)
+
+    # --- what the node has
+
+    def hold(self, parcel: Parcel, now: Instant) -> list[EnvelopeId]:
+        """An envelope is in the store and may be handed on; return what must leave the store for it, at times itself."""
+        id = parcel.id
+        self._entries.add(parcel.entry, parcel.expires_at)
+        self._shelf.put(parcel)
+        gone = []
+        while self._shelf.over and (victim := self._shelf.victim(lambda one: self._worth(one, now))) is not None:
+            self._shelf.pop(victim.id)
+            gone.append(victim.id)
+            self._pressed_until = Instant(now + PRESSED_MS)
+        self._came(id, now)
+        if id in self._shelf:
+            for peer, encounter in self._encounters.items():
+                if peer != parcel.via and id not in encounter.taking:
+                    encounter.giving.queue(self._rank(parcel, encounter), id)
+                    self._dirty[peer] = None
+        return gone
+
+    def seen(self, entry: Entry, id: EnvelopeId, expires_at: Instant, now: Instant) -> None:
+        """An envelope is known and not held: delivered here, cured, or refused for good."""
+        self._entries.add(entry, expires_at)
+        self._came(id, now)
+
+    def unwelcome(self, id: EnvelopeId, now: Instant) -> None:
+        """An envelope came and there was no room for it: do not wait for it any longer, on this link."""
+        self._came(id, now)
+
+    def release(self, id: EnvelopeId) -> None:
+        """An envelope is not held any more; that it was seen stays."""
+        self._shelf.pop(id)
+
+    def cured(
+        self, ids: Iterable[EnvelopeId], signer: PeerKey, via: PeerKey, until: Instant
+    ) -> list[EnvelopeId]:
+        """A receipt says that its signer has these envelopes; return those to let go of.
+
+        Only what was addressed to the signer is believed; what has not been here yet is kept in mind (``until``).
+        """
+        gone = []
+        for id in ids:
+            parcel = self._shelf.get(id)
+            if parcel is not None:
+                if parcel.dst == signer:
+                    self._shelf.pop(id)
+                    gone.append(id)
+            elif id not in self._entries:
+                self._cures.add(id, signer, via, until)
+        return gone
+
+    def is_cured(self, id: EnvelopeId, recipient: bytes) -> bool:
+        """Say whether the recipient of this envelope has signed for it: then it is seen, and not worth holding."""
+        return self._cures.known(id, recipient)
+
+    def _came(self, id: EnvelopeId, now: Instant) -> None:
+        peer = self._asked_of.pop(id, None)
+        if peer is not None and (encounter := self._encounters.get(peer)) is not None:
+            encounter.taking.asked.pop(id, None)
+            encounter.taking.heard_at = now
+            self._dirty[peer] = None
+
+    def _worth(self, parcel: Parcel, now: Instant) -> tuple[float, ...]:
+        return (-parcel.handed, self._likely.of(parcel.dst, now))
+
+    def _rank(self, parcel: Parcel, encounter: Encounter) -> Rank:
+        if parcel.dst == encounter.peer:
+            group = 0
+        elif parcel.src == self.me:
+            group = 1
+        elif parcel.src in self.contacts or parcel.dst in self.contacts:
+            group = 2
+        else:
+            group = 3 if parcel.kind == Kind.RECEIPT else 4
+        value = encounter.likely.get(name_of(parcel.dst), 0) if encounter.likely else 0
+        return (group, -value, parcel.handed)
+
+    # --- links
+
+    def link_up(self, peer: PeerKey, now: Instant) -> None:
+        """A link came up; the side with the lower key begins."""
+        self.link_down(peer, now)
+        self._encounters[peer] = encounter = Encounter(peer)
+        self._likely.met(peer, now)
+        if now < self._pressed_until:
+            self._tell(encounter, now)
+        if self.me < peer:
+            self._begin(encounter, now)
+
+    def _begin(self, encounter: Encounter, now: Instant) -> None:
+        salt = self._entropy(SALT_BYTES)
+        encounter.reconciler = Reconciler(self._entries, salt)
+        encounter.again_at = Instant(now + AGAIN_MS)
+        encounter.giving.again()
+        self._say.append(Say(encounter.peer, FrameType.RANGES, encounter.reconciler.begin(salt).encode()))
+
+    def _tell(self, encounter: Encounter, now: Instant) -> None:
+        if not encounter.told:
+            encounter.told = True
+            self._say.append(Say(encounter.peer, FrameType.LIKELY, encode_likely(self._likely.table(now))))
+
+    def link_down(self, peer: PeerKey, now: Instant) -> None:
+        """A link is gone; what was asked for over it is asked for elsewhere."""
+        encounter = self._encounters.pop(peer, None)
+        if encounter is not None:
+            if encounter.giving.unfinished:
+                self._pressed_until = Instant(now + PRESSED_MS)
+            self._ask_elsewhere(encounter, now)
+            self._dirty.pop(peer, None)
+
+    def _ask_elsewhere(self, encounter: Encounter, now: Instant) -> None:
+        asked, encounter.taking.asked = encounter.taking.asked, {}
+        for id in asked:
+            del self._asked_of[id]
+            for other in self._encounters.values():
+                if other is not encounter and id in other.taking:
+                    other.taking.again(id)
+                    self._dirty[other.peer] = None
+
+    def received(self, peer: PeerKey, kind: int, body: bytes, now: Instant) -> None:
+        """A frame of carrying came. Raises: WireError, which ends the link."""
+        encounter = self._encounters.get(peer)
+        if encounter is None:
+            return
+        encounter.speaks = True
+        self._dirty[peer] = None
+        match kind:
+            case FrameType.RANGES:
+                self._ranges(encounter, Ranges.decode(body), now)
+            case FrameType.OFFER:
+                encounter.taking.offered(decode_offer(body))
+            case FrameType.WANT:
+                for id in encounter.giving.answered(Want.decode(body)):
+                    if (parcel := self._shelf.get(id)) is not None:
+                        encounter.giving.want(self._rank(parcel, encounter), id)
+            case FrameType.LIKELY:
+                encounter.likely = decode_likely(body)
+                self._likely.told(peer, encounter.likely, self.me, now)
+                self._tell(encounter, now)
+
+    def _ranges(self, encounter: Encounter, ranges: Ranges, now: Instant) -> None:
+        if ranges.step == 0:
+            if self.me < encounter.peer:
+                raise WireError("a reconciliation begun by the wrong side")
+            if encounter.again_at is not None and now < encounter.again_at - AGAIN_MS // 2:
+                raise WireError("a reconciliation begun again too soon")
+            encounter.reconciler = Reconciler(self._entries, ranges.salt)
+            encounter.again_at = Instant(now + AGAIN_MS)
+            encounter.giving.again()
+        if encounter.reconciler is None:
+            raise WireError("a reconciliation that nobody began")
+        found = encounter.reconciler.heard(ranges)
+        for entry in found.lacking:
+            parcel = self._shelf.get(EnvelopeId(entry[8:]))
+            if parcel is not None and parcel.expires_at > now:
+                encounter.giving.queue(self._rank(parcel, encounter), parcel.id)
+        if found.reply is not None:
+            self._say.append(Say(encounter.peer, FrameType.RANGES, found.reply.encode()))
+        if encounter.reconciler.done:
+            encounter.reconciler = None
+
+    # --- what to do next
+
+    def poll(self, now: Instant) -> list[Say]:
+        """Return the frames to send, in their order."""
+        for peer in self._dirty:
+            encounter = self._encounters[peer]
+            if not encounter.speaks:
+                continue
+            if (want := self._want(encounter, now)) is not None:
+                self._say.append(Say(peer, FrameType.WANT, want.encode()))
+            if ids := encounter.giving.offers(self._shelf):
+                self._say.append(Say(peer, FrameType.OFFER, encode_offer(ids)))
+        self._dirty.clear()
+        out, self._say = self._say, []
+        return out
+
+    def _want(self, encounter: Encounter, now: Instant) -> Want | None:
+        taking, ids = encounter.taking, []
+        while (id := taking.undecided()) is not None:
+            if id in self._asked_of or id in self._entries or self._known(id):
+                continue
+            if not taking.asked:
+                taking.heard_at = now
+            self._asked_of[id] = encounter.peer
+            taking.asked[id] = None
+            ids.append(id)
+        return taking.want(ids)
+
+    def take(self, peer: PeerKey, room_bytes: int, now: Instant) -> list[EnvelopeId]:
+        """Return what to hand over to a neighbour now, the most useful first, within so many bytes."""
+        encounter = self._encounters.get(peer)
+        out: list[EnvelopeId] = []
+        while encounter is not None and (id := encounter.giving.next()) is not None:
+            parcel = self._shelf.get(id)
+            if parcel is not None and parcel.expires_at > now:
+                if parcel.size > room_bytes:
+                    break
+                room_bytes -= parcel.size
+                parcel.handed += 1
+                out.append(id)
+            encounter.giving.took()
+        if out:
+            self._dirty[peer] = None
+        return out
+
+    def deadline(self) -> Instant | None:
+        """Return when :meth:`tick` has something to do, if nothing happens before."""
+        times = [end for end in (self._entries.next_end(),) if end is not None]
+        for encounter in self._encounters.values():
+            if encounter.taking.asked:
+                times.append(Instant(encounter.taking.heard_at + ASK_MS))
+            if encounter.again_at is not None and self.me < encounter.peer:
+                times.append(encounter.again_at)
+        return min(times, default=None)
+
+    def tick(self, now: Instant) -> None:
+        """Do what is due: forget what has expired, ask others, look for what was missed."""
+        end = self._entries.next_end()
+        if end is not None and end <= now:
+            self._entries.expire(now)
+            self._cures.expire(now)
+        for encounter in list(self._encounters.values()):
+            if encounter.taking.asked and now >= encounter.taking.heard_at + ASK_MS:
+                self._ask_elsewhere(encounter, now)
+                self._dirty[encounter.peer] = None
+            if encounter.again_at is not None and now >= encounter.again_at and self.me < encounter.peer:
+                if encounter.speaks:
+                    self._begin(encounter, now)
+                else:
+                    encounter.again_at = None

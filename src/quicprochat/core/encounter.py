@@ -1,0 +1,208 @@
+"""One link between two carriers: what each has offered, asked for and is about to hand over.
+
+    OFFER = count 2 (1..1024) | count * envelope id 32           numbered from 0 in each direction of a link
+    WANT  = dealt 4 | count 2 (0..1024) | count * number 4       ``dealt``: so many of your offers are dealt with
+
+What a node lacks it asks for, from one neighbour at a time; so nothing comes twice, though several have it. An offerer
+goes on when its offers are dealt with: a broken encounter wastes little, and the most useful is always next.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Container, Sequence
+from heapq import heappop, heappush
+
+from quicprochat.core.errors import WireError
+from quicprochat.core.ids import ID_BYTES, EnvelopeId, PeerKey
+from quicprochat.core.reconcile import Reconciler
+from quicprochat.core.time import Instant
+from quicprochat.core.wire import Reader
+
+Rank = tuple[float, ...]
+"""How useful it is to hand something over: the lowest first."""
+
+OFFER_MAX = 1_024
+"""Ids in one frame."""
+AHEAD = 256
+"""Offers that are not dealt with yet."""
+HANDING_LOW = 32
+"""Offers go on while fewer than this wait to be handed over."""
+ASK_MAX = 128
+"""Envelopes asked for over one link that have not come."""
+NUMBERS_MAX = 65_536
+"""Offers in one direction of a link: what they make a node remember. The next link goes on."""
+
+
+class Giving:
+    """What goes from us to the neighbour: queued, then offered, then wanted, then handed over."""
+
+    __slots__ = ("_dealt", "_numbers", "_queue", "_queued", "_wanted")
+
+    def __init__(self) -> None:
+        self._queue: list[tuple[Rank, EnvelopeId]] = []
+        self._queued: set[EnvelopeId] = set()
+        self._numbers: list[EnvelopeId] = []
+        self._dealt = 0
+        self._wanted: list[tuple[Rank, EnvelopeId]] = []
+
+    @property
+    def unfinished(self) -> bool:
+        """Say whether something useful is left that the neighbour has not got."""
+        return bool(self._queue or self._wanted)
+
+    def queue(self, rank: Rank, id: EnvelopeId) -> None:
+        """Let something be offered in its turn, once."""
+        if id not in self._queued:
+            self._queued.add(id)
+            heappush(self._queue, (rank, id))
+
+    def again(self) -> None:
+        """A new reconciliation begins: what the neighbour then still lacks may be offered once more."""
+        self._queued = {id for _, id in self._queue}
+        self._queued.update(id for _, id in self._wanted)
+
+    def offers(self, held: Container[EnvelopeId]) -> list[EnvelopeId]:
+        """Return the most useful of what is queued and still held, as many as may be offered now, and number them."""
+        ids: list[EnvelopeId] = []
+        if len(self._wanted) < HANDING_LOW:
+            room = min(AHEAD + self._dealt, NUMBERS_MAX) - len(self._numbers)
+            while self._queue and len(ids) < room:
+                if (id := heappop(self._queue)[1]) in held:
+                    ids.append(id)
+        self._numbers.extend(ids)
+        return ids
+
+    def answered(self, want: Want) -> list[EnvelopeId]:
+        """The neighbour has dealt with offers; return what it wants. Raises: WireError for what was never offered."""
+        if not self._dealt <= want.dealt <= len(self._numbers):
+            raise WireError("a neighbour that deals with offers nobody made")
+        self._dealt = want.dealt
+        if any(number >= len(self._numbers) for number in want.numbers):
+            raise WireError("a neighbour that wants what nobody offered")
+        return [self._numbers[number] for number in want.numbers]
+
+    def want(self, rank: Rank, id: EnvelopeId) -> None:
+        """Let something be handed over in its turn."""
+        if len(self._wanted) < OFFER_MAX:
+            heappush(self._wanted, (rank, id))
+
+    def next(self) -> EnvelopeId | None:
+        """Return what to hand over next."""
+        return self._wanted[0][1] if self._wanted else None
+
+    def took(self) -> None:
+        """That one is on its way."""
+        heappop(self._wanted)
+
+
+class Taking:
+    """What the neighbour has for us: offered, then asked for, until it came."""
+
+    __slots__ = ("_count", "_dealt", "_offered", "_open", "_spare", "_told", "asked", "heard_at")
+
+    def __init__(self) -> None:
+        self._offered: dict[EnvelopeId, int] = {}
+        self._count = 0
+        self._open: deque[EnvelopeId] = deque()
+        self._spare: deque[EnvelopeId] = deque()
+        self._dealt = 0
+        self._told = 0
+        self.asked: dict[EnvelopeId, None] = {}
+        self.heard_at = Instant(0)
+        """When something asked for came last, or was asked for first."""
+
+    def __contains__(self, id: EnvelopeId) -> bool:
+        return id in self._offered
+
+    def offered(self, ids: Sequence[EnvelopeId]) -> None:
+        """The neighbour offers something. Raises: WireError when it does not wait for answers."""
+        if self._count + len(ids) > min(self._told + AHEAD, NUMBERS_MAX):
+            raise WireError("a neighbour that offers more and more and waits for no answer")
+        for number, id in enumerate(ids, self._count):
+            self._offered[id] = number
+        self._count += len(ids)
+        self._open.extend(ids)
+
+    def again(self, id: EnvelopeId) -> None:
+        """Another neighbour that was asked did not bring this."""
+        self._spare.append(id)
+
+    def undecided(self) -> EnvelopeId | None:
+        """Return what to decide on next; None when there is nothing, or enough is asked for."""
+        if len(self.asked) >= ASK_MAX:
+            return None
+        if self._spare:
+            return self._spare.popleft()
+        if not self._open:
+            return None
+        self._dealt += 1
+        return self._open.popleft()
+
+    def want(self, ids: Sequence[EnvelopeId]) -> Want | None:
+        """Return what to say after deciding, None for nothing new."""
+        if not ids and self._dealt == self._told:
+            return None
+        self._told = self._dealt
+        return Want(self._dealt, tuple(self._offered[id] for id in ids))
+
+
+class Encounter:
+    """One link; nothing of it outlives the link."""
+
+    __slots__ = ("again_at", "giving", "likely", "peer", "reconciler", "speaks", "taking", "told")
+
+    def __init__(self, peer: PeerKey) -> None:
+        self.peer = peer
+        self.giving = Giving()
+        self.taking = Taking()
+        self.speaks = False
+        """True once the neighbour sent a frame of carrying: it may do without."""
+        self.reconciler: Reconciler | None = None
+        self.again_at: Instant | None = None
+        """When a reconciliation may begin anew, since links may live for weeks."""
+        self.likely: dict[bytes, int] = {}
+        """Whom the neighbour is likely to meet; empty unless it said so."""
+        self.told = False
+        """Whether we said so."""
+
+
+class Want:
+    """The answer to offers."""
+
+    __slots__ = ("dealt", "numbers")
+
+    def __init__(self, dealt: int, numbers: tuple[int, ...]) -> None:
+        self.dealt, self.numbers = dealt, numbers
+
+    def encode(self) -> bytes:
+        """Return the body of a WANT frame."""
+        numbers = b"".join(number.to_bytes(4, "big") for number in self.numbers)
+        return self.dealt.to_bytes(4, "big") + len(self.numbers).to_bytes(2, "big") + numbers
+
+    @classmethod
+    def decode(cls, body: bytes) -> Want:
+        """Read a WANT frame. Raises: WireError."""
+        reader = Reader(body, "an answer to offers")
+        dealt = reader.uint(4)
+        if (count := reader.uint(2)) > OFFER_MAX:
+            raise WireError(f"an answer that wants {count} envelopes; {OFFER_MAX} are allowed")
+        numbers = tuple(reader.uint(4) for _ in range(count))
+        reader.end()
+        return cls(dealt, numbers)
+
+
+def encode_offer(ids: Sequence[EnvelopeId]) -> bytes:
+    """Return the body of an OFFER frame."""
+    assert 0 < len(ids) <= OFFER_MAX
+    return len(ids).to_bytes(2, "big") + b"".join(ids)
+
+
+def decode_offer(body: bytes) -> tuple[EnvelopeId, ...]:
+    """Read an OFFER frame. Raises: WireError."""
+    reader = Reader(body, "an offer")
+    if not 0 < (count := reader.uint(2)) <= OFFER_MAX:
+        raise WireError(f"an offer of {count} envelopes; 1 to {OFFER_MAX} are allowed")
+    ids = tuple(EnvelopeId(reader.take(ID_BYTES)) for _ in range(count))
+    reader.end()
+    return ids
