@@ -8,7 +8,7 @@ that merely is newer some time later. Whoever has no feasible way left asks the 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -52,6 +52,8 @@ from quicprochat.core.route_wants import Wants
 from quicprochat.core.store import MeshStore
 from quicprochat.core.time import HOUR_MS, SECOND_MS, Instant
 
+PACE_MS = 20
+"""Urgent words leave at once, and then not more often than this: a storm of them is one frame."""
 GATHER_MS = 200
 LAZY_MS = 2 * SECOND_MS
 """A newer announcement of an unchanged way waits so long for others; whoever waits for it gets it at once."""
@@ -118,6 +120,7 @@ class Routes:
         self._held_down: list[Neighbour] = []
         self._replies: list[tuple[PeerKey, bytes]] = []
         self._resign_at = self._refresh_at = self._forgive_at = Instant(0)
+        self._paced_until = Instant(0)
         self._soon_at: Instant | None = None
         self._lazy_at: Instant | None = None
         self._hungry_at: Instant | None = None
@@ -494,9 +497,17 @@ class Routes:
     def deadline(self) -> Instant | None:
         """Return when :meth:`due` has something to say, if nothing happens before; 0 for at once."""
         table = self._table
-        if table.urgent or self._asks or self._greet or self._replies:
+        if self._asks or self._greet or self._replies:
             return Instant(0)
-        times = [self._resign_at, self._refresh_at, self._forgive_at, self._soon_at, self._lazy_at, self._hungry_at]
+        times = [
+            *((self._paced_until,) if table.urgent else ()),
+            self._resign_at,
+            self._refresh_at,
+            self._forgive_at,
+            self._soon_at,
+            self._lazy_at,
+            self._hungry_at,
+        ]
         times += [self._bump_at, self._wants.deadline()]
         times += [one.held_until for one in self._held_down]
         return min(at for at in times if at is not None)
@@ -505,21 +516,24 @@ class Routes:
         """Return the frames to send now, in this order for each neighbour."""
         self._timers(now)
         table, out = self._table, []
-        numbers = table.urgent
+        numbers: dict[int, None] = {}
+        if table.urgent and now >= self._paced_until:
+            numbers, table.urgent = table.urgent, {}
+            self._paced_until = Instant(now + PACE_MS)
         if self._soon_at is not None and now >= self._soon_at:
             numbers = {**numbers, **table.soon}
             table.soon, self._soon_at = {}, None
         if self._lazy_at is not None and now >= self._lazy_at:
             numbers = {**numbers, **table.lazy}
             table.lazy, self._lazy_at = {}, None
-        table.urgent = {}
         greeted = self._greet
         self._greet = {}
-        if numbers and len(table.links) > 0:
+        if numbers and table.links:
             self._sink(numbers)
+            listed = list(numbers)
             for one in table.links.values():
                 if one.key not in greeted:
-                    out += self._told(one, numbers)
+                    out += self._told(one, listed)
         for key, first in greeted.items():
             everything = range(len(table.keys))
             self._sink(everything)
@@ -541,12 +555,21 @@ class Routes:
                 table.sink(number, table.distance[number], current)
 
     def _told(
-        self, one: Neighbour, numbers: Iterable[int], *, greeting: bool = False, first: bool = False
+        self, one: Neighbour, numbers: Sequence[int], *, greeting: bool = False, first: bool = False
     ) -> list[RouteFrame]:
-        """Return what this neighbour does not know yet of these destinations. What goes by it is kept from it."""
+        """Return what this neighbour does not know yet of these destinations; when greeting, at least one frame."""
+        frames: list[RouteFrame] = []
+        for start in range(0, len(numbers), ITEMS_MAX):
+            new, renewed, paths = self._news(one, numbers[start : start + ITEMS_MAX])
+            if new or renewed or paths or greeting:
+                frames.append((one.key, FrameType.ROUTE, encode_update(new, renewed, paths, first=first)))
+                first = greeting = False
+        return frames
+
+    def _news(self, one: Neighbour, numbers: Sequence[int]) -> tuple[list[bytes], list[bytes], list[int]]:
+        """Return the three parts of an UPDATE, and count them as told. A way by this neighbour is no way for it."""
         table = self._table
         best, distances, current, told, shown = table.best, table.distance, table.current, one.told, one.shown
-        frames: list[RouteFrame] = []
         new: list[bytes] = []
         renewed: list[bytes] = []
         paths: list[int] = []
@@ -567,12 +590,7 @@ class Routes:
             if told[number] != (distance := distances[number]):
                 told[number] = distance
                 paths.append(number << DISTANCE_BITS | distance)
-            if len(paths) == ITEMS_MAX or len(renewed) == 2 * ITEMS_MAX:
-                frames.append((one.key, FrameType.ROUTE, encode_update(new, renewed, paths, first=first)))
-                new, renewed, paths, first, greeting = [], [], [], False, False
-        if new or renewed or paths or greeting:
-            frames.append((one.key, FrameType.ROUTE, encode_update(new, renewed, paths, first=first)))
-        return frames
+        return new, renewed, paths
 
     def _told_digest(self, one: Neighbour) -> bytes:
         return digest_of(

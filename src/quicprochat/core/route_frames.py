@@ -108,7 +108,9 @@ class Update:
     """``id << 48 | distance``"""
 
 
-def encode_update(new: Sequence[bytes], renewed: Sequence[bytes], paths: Sequence[int], *, first: bool = False) -> bytes:
+def encode_update(
+    new: Sequence[bytes], renewed: Sequence[bytes], paths: Sequence[int], *, first: bool = False
+) -> bytes:
     """Return an UPDATE; ``new`` and ``renewed`` hold ids and announcements by turns."""
     return b"".join(
         (
@@ -167,7 +169,9 @@ def decode_requests(body: bytes) -> list[Request]:
     count, odd = divmod(len(body) - 1, _REQUEST.size)
     if odd or not 0 < count <= REQUESTS_MAX:
         raise WireError("a list of route requests whose length does not fit")
-    return [Request(PeerKey(key), seqno, min(hops, REQUEST_HOPS)) for key, seqno, hops in _REQUEST.iter_unpack(body[1:])]
+    return [
+        Request(PeerKey(key), seqno, min(hops, REQUEST_HOPS)) for key, seqno, hops in _REQUEST.iter_unpack(body[1:])
+    ]
 
 
 def encode_digest(digest: bytes) -> bytes:

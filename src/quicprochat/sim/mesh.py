@@ -88,9 +88,7 @@ class Mesh:
         self.stations[other].links[one] = Wire(self.stations[one], edge)
 
     def _boot(self, station: Station) -> None:
-        station.routes = Routes(
-            station.signer, self.crypto, destinations_max=self._destinations_max, opened=self._open
-        )
+        station.routes = Routes(station.signer, self.crypto, destinations_max=self._destinations_max, opened=self._open)
         station.routes.start(station.disk, Instant(self.now))
         station.alarm_at = -1
 
@@ -242,5 +240,3 @@ class Mesh:
                     stack.pop()
                     state[node] = 2
         return False
-
-
