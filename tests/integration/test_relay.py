@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 
 from quicprochat.core.address import Address
@@ -34,7 +35,7 @@ async def line(tmp_path: Path, names: str, **options: object) -> AsyncIterator[l
         for name in names:
             opened = Options(tmp_path / name, bind=Address("127.0.0.1", 0), **options)  # type: ignore[arg-type]
             nodes.append(await stack.enter_async_context(Hidden(opened)))
-        for one, other in zip(nodes, nodes[1:], strict=False):
+        for one, other in pairwise(nodes):
             await one.add(other.where(), "next")
             await one.wait_linked(other.key, 20)
         yield nodes

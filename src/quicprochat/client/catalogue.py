@@ -108,7 +108,7 @@ GLOBALS = (
     Option(("--quiet",), "look for peers on the local network without announcing yourself; who is found is linked, and"
            " learns your key", Value.FLAG),
     Option(("--carry",), "whose messages your node takes, to pass them on or keep for who comes by:"
-           " no, contacts (what your contacts write or are written) or all (the default); those who carry see who writes"
+           " no, contacts (what your contacts write or are written) or all (the default); who carries sees who writes"
            " to whom, never what", shown="WHOSE", choices=("no", "contacts", "all")),
     Option(("--ephemeral",), "keep messages in memory only; they are gone when the node stops", Value.FLAG),
     Option(("--json",), "JSON on standard output: one object a line, a list as one array on one line; errors as JSON on"

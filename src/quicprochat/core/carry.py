@@ -65,15 +65,26 @@ class Carry:
     """One node's part in carrying."""
 
     __slots__ = (
-        "_asked_of", "_cures", "_dirty", "_encounters", "_entropy", "_entries", "_known", "_likely", "_pressed_until",
-        "_say", "_shelf", "contacts", "me",
+        "_asked_of",
+        "_cures",
+        "_dirty",
+        "_encounters",
+        "_entries",
+        "_entropy",
+        "_known",
+        "_likely",
+        "_pressed_until",
+        "_say",
+        "_shelf",
+        "contacts",
+        "me",
     )  # fmt: skip
 
     def __init__(
         self,
         me: PeerKey,
         entropy: Entropy,
-        limits: CarryLimits = CarryLimits(),  # noqa: B008 - frozen
+        limits: CarryLimits = CarryLimits(),
         known: Callable[[EnvelopeId], bool] = nothing_known,
     ) -> None:
         """``known`` says whether an id was seen, however long ago; it may read the store."""
@@ -115,6 +126,10 @@ class Carry:
         """An envelope is known and not held: delivered here, cured, or refused for good."""
         self._entries.add(entry, expires_at)
         self._came(id, now)
+
+    def expects(self, id: EnvelopeId) -> bool:
+        """Say whether a neighbour was asked for an envelope and has not brought it yet."""
+        return id in self._asked_of
 
     def unwelcome(self, id: EnvelopeId, now: Instant) -> None:
         """An envelope came and there was no room for it: do not wait for it any longer, on this link."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from quicprochat.core.envelope import Kind, MeshEnvelope
 from quicprochat.core.events import Effect, SendEnvelope
@@ -22,6 +22,9 @@ from quicprochat.core.outbox import Outbox
 from quicprochat.core.store import Fate, Held, MeshStore
 from quicprochat.core.time import Instant, Now
 from quicprochat.core.window import after_release
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 
 OTHERS_MAX = 3
 """Other next hops that are tried for an envelope before the first is tried again, and carriers are asked as well."""
@@ -97,8 +100,13 @@ class Forward:
         self._due: list[tuple[Instant, EnvelopeId]] = []
         self._paused_until: Instant | None = None
         self._estimates: dict[PeerKey, int] = {}
+        self._said: dict[PeerKey, PeerKey] = {}
+        """To which next hop the last receipt for an author went."""
         self.gave_up = False
-        """True once something found no next hop that is worth it; whoever reads it sets it back."""
+        """True once something of ours was given up on; whoever reads it sets it back."""
+        self.left: list[Held] = []
+        """What is held and found no next hop; whoever reads it empties it. So with ``gone``, what is held no more."""
+        self.gone: list[EnvelopeId] = []
 
     def start(self, tx: MeshStore) -> None:
         """Take up what the store holds."""
@@ -132,7 +140,7 @@ class Forward:
             return
         found = back or self._choose(held, ())
         if found is None:
-            self._stranded.add(dst)
+            self._leave(held)
         elif not self._hand(tx, held, found, now, out):
             self._ready[dst] = held.serial - 1
 
@@ -148,10 +156,7 @@ class Forward:
             for dst in list(self._ready):
                 if dst in self._neighbours or self._paused(dst, now.at):
                     del self._ready[dst]
-                elif not self.reaches(dst):
-                    del self._ready[dst]
-                    self._stranded.add(dst)
-                elif any(neighbour.lane.room() for neighbour in self._ways(dst)):
+                elif not self.reaches(dst) or any(neighbour.lane.room() for neighbour in self._ways(dst)):
                     progress |= self._turn(dst, tx, now, out)
 
     def _turn(self, dst: PeerKey, tx: MeshStore, now: Now, out: list[Effect]) -> bool:
@@ -162,7 +167,7 @@ class Forward:
             if held.id not in self._passes and not self._withheld(held):
                 chosen = self._choose(held, ())
                 if chosen is None:
-                    self._stranded.add(dst)
+                    self._leave(held)
                 elif not self._hand(tx, held, chosen, now, out):
                     self._ready[dst] = after
                     return False
@@ -171,6 +176,10 @@ class Forward:
             self._ready[dst] = after  # at the end: now it is another's turn
             return True
         return False
+
+    def _leave(self, held: Held) -> None:
+        self._stranded.add(PeerKey(held.dst))
+        self.left.append(held)
 
     def _withheld(self, held: Held) -> bool:
         return held.own and (self._outbox.withheld(held.id) or self._outbox.upgrading(PeerKey(held.dst)))
@@ -208,6 +217,7 @@ class Forward:
 
     def _let_go(self, tx: MeshStore, held: Held, fate: Fate, now: Now) -> None:
         tx.release(held.id)
+        self.gone.append(held.id)
         if not held.own:
             tx.remember(held.id, fate, after_release(now.at))
 
@@ -229,13 +239,18 @@ class Forward:
 
         ``again``: an earlier one did not arrive, so that way it is, whatever routing says. False: there is no way now.
         """
-        wire = envelope.wire()
-        ways = list(self._ways(PeerKey(envelope.dst)))
+        wire, author = envelope.wire(), PeerKey(envelope.dst)
+        if again and (last := self._said.pop(author, via)) != via:
+            self._routes.judge(last, author, False, now.at)
+        ways = list(self._ways(author))
         back = self._mesh(via)
         to = back if back is not None and (again or back in ways) else next(iter(ways), None)
         if to is None or not to.lane.pace_passed(now.at, len(wire)):
             return False
         out.append(SendEnvelope(to.lane.link, wire))
+        self._said.pop(author, None)
+        self._said[author] = to.peer
+        _bound(self._said, ESTIMATES_MAX)
         return True
 
     # --- what became of it
@@ -261,7 +276,7 @@ class Forward:
             del self._passes[held.id]
             self._pause(known.dst, held.serial, now.at)
         else:
-            self._give_up(known)
+            self._give_up(held, known)
             self._ask_anew(held.id, known, PATIENCE_LAST_MS, now.at)
 
     def arrived(self, tx: MeshStore, held: Held, now: Now) -> None:
@@ -276,27 +291,27 @@ class Forward:
         self._passes.pop(held.id, None)
         self._passed.pop(held.id, None)
         self._passed[held.id] = known
-        if len(self._passed) > PASSED_MAX:
-            del self._passed[next(iter(self._passed))]
+        _bound(self._passed, PASSED_MAX)
 
-    def _give_up(self, known: _Pass) -> None:
+    def _give_up(self, held: Held, known: _Pass) -> None:
+        self.left.append(held)
         known.rounds += 1
         known.tried = ()
         self.gave_up = True
         # Perhaps receipts are only slow: then a way that is in order must not look like one that is not.
         self._learn(known.dst, min(SLOW_MS, self._patience(known)))
 
-    def receipted(self, ids: Iterable[EnvelopeId], signer: PeerKey, now: Now) -> None:
-        """A recipient's receipt for envelopes is here: whoever was passed them last has done what it promised."""
+    def receipted(self, ids: Iterable[EnvelopeId], signer: PeerKey, via: PeerKey, now: Now) -> None:
+        """A recipient's receipt for envelopes is here. It came the way they went: that next hop has kept its word."""
         for id in ids:
             table = self._passes if id in self._passes else self._passed
             known = table.get(id)
             if known is None or known.dst != signer:
                 continue
             del table[id]
-            if known.hop is None:
+            if known.hop != via:
                 continue
-            self._routes.judge(known.hop, known.dst, True, now.at)
+            self._routes.judge(via, known.dst, True, now.at)
             if len(known.tried) == 1 and not known.rounds:
                 # Else nobody knows for which copy the receipt is (Karn's rule).
                 self._learn(known.dst, now.at - known.at)
@@ -380,8 +395,7 @@ class Forward:
         """Remember how long receipts from a destination take: at once when it grows, slowly when it shrinks."""
         known = self._estimates.pop(dst, 0)
         self._estimates[dst] = max(took_ms, known - (known >> 3) + (took_ms >> 3))
-        if len(self._estimates) > ESTIMATES_MAX:
-            del self._estimates[next(iter(self._estimates))]
+        _bound(self._estimates, ESTIMATES_MAX)
 
     def deadline(self) -> Instant | None:
         """Return when :meth:`timers` has something to do."""
@@ -415,8 +429,14 @@ class Forward:
             self._routes.judge(known.hop, known.dst, False, now.at)
         found = self._choose(held, known.tried) if len(known.tried) <= OTHERS_MAX else None
         if found is None:
-            self._give_up(known)
+            self._give_up(held, known)
             found = self._choose(held, ())
         known.hop = None
         if found is None or self._withheld(held) or not self._hand(tx, held, found, now, out):
             self._ask_anew(held.id, known, PATIENCE_FIRST_MS, now.at)
+
+
+def _bound(table: dict[_K, _V], most: int) -> None:
+    """Forget what was put in longest ago, where there is too much."""
+    if len(table) > most:
+        del table[next(iter(table))]

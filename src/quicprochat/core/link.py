@@ -67,6 +67,10 @@ class FrameType(IntEnum):
     LIKELY = 0x87
 
 
+FOR_NODE = frozenset({FrameType.ROUTE, FrameType.RANGES, FrameType.OFFER, FrameType.WANT, FrameType.LIKELY})
+"""Frames of routing and carrying, which are read by the node and not by the link."""
+
+
 class Goodbye(IntEnum):
     """Why a link is closed; the code of the BYE frame and of the transport's close."""
 

@@ -15,9 +15,10 @@ from typing import assert_never
 
 from quicprochat.core.card import OwnCard
 from quicprochat.core.carrier import CarrierLane, Taken
+from quicprochat.core.carrying import Carrying
 from quicprochat.core.courier import Lane
 from quicprochat.core.crypto import Crypto, Entropy, Signer
-from quicprochat.core.envelope import TTL_MAX_S, Header, Kind, make
+from quicprochat.core.envelope import TTL_MAX_S, Header, Kind, MeshEnvelope, make
 from quicprochat.core.events import (
     Accepted,
     CloseLink,
@@ -50,9 +51,9 @@ from quicprochat.core.events import (
     Written,
 )
 from quicprochat.core.forward import Forward, NextHops
-from quicprochat.core.gate import Reason, Verdict, admit, submit
+from quicprochat.core.gate import Admission, Reason, Verdict, admit, submit
 from quicprochat.core.ids import EnvelopeId, PeerKey
-from quicprochat.core.link import RESULTS_MAX, Goodbye, Result
+from quicprochat.core.link import RESULTS_MAX, FrameType, Goodbye, Result
 from quicprochat.core.neighbours import Neighbour, Neighbours
 from quicprochat.core.outbox import Outbox
 from quicprochat.core.patience import Patience
@@ -97,6 +98,7 @@ class Node:
         self._routes = Routes(signer, crypto)
         self._routed = hops is None
         self._forward = Forward(hops or self._routes, self._neighbours, self._outbox)
+        self._carrying = Carrying(signer.key, entropy, self._neighbours, self._outbox, policy)
         self._servers: dict[PeerKey, Taken] = {}
         self._records = Records(crypto)
         self._patience = Patience()
@@ -139,6 +141,7 @@ class Node:
         self._records.start(tx)
         self._forward.start(tx)
         self._routes.start(tx, now.at)
+        self._carrying.start(tx, now)
         self._apply_policy()
         self._sweep_at = now.at
         self._next_expiry = tx.next_expiry()
@@ -149,7 +152,7 @@ class Node:
         times = [self._card.deadline(), self._sweep_at]
         maybe = (
             self._next_expiry, self._records.deadline(), self._posts.deadline(), self._forward.deadline(),
-            self._routes.deadline() if self._routed else None,
+            self._routes.deadline() if self._routed else None, self._carrying.deadline() if self._routed else None,
         )  # fmt: skip
         times += [at for at in maybe if at is not None]
         times += [at for n in self._neighbours if (at := n.lane.deadline()) is not None]
@@ -191,8 +194,19 @@ class Node:
             else:
                 self._fill(neighbour, tx, now, out)
         self._forward.fill(tx, now, out)
+        self._carry_on(tx, now, out)
         for server in servers:
             self._fill(server, tx, now, out)
+
+    def _carry_on(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        """Offer whoever is met what has no way, and hand over what was asked for."""
+        for held in self._forward.left:
+            self._carrying.keep(tx, held, now)
+        self._carrying.release(self._forward.gone)
+        self._forward.left.clear()
+        self._forward.gone.clear()
+        if self._routed:
+            self._carrying.flush(tx, now, out)
 
     def _fill(self, neighbour: Neighbour, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         if neighbour.lane.backlog and not self._outbox.upgrading(neighbour.peer):
@@ -221,6 +235,7 @@ class Node:
                 self._reseal_failed(event, tx)
             case Withdrawn():
                 self._outbox.withdraw(tx, event.uid, now, out)
+                self._carrying.release(tx.envelopes_of(event.uid))
             case PolicyChanged():
                 self._policy_changed(event, tx, now, out)
             case SelfChanged():
@@ -255,6 +270,9 @@ class Node:
         neighbour = self._neighbours.at(event.link)
         if neighbour is None or not self._routed:
             return
+        if event.kind is not FrameType.ROUTE:
+            self._carrying.heard(event, neighbour, tx, now, out)
+            return
         if self._routes.received(neighbour.peer, event.body, now.at) is not None:
             # No honest node says such a thing, or passes it on.
             self._rejected(EnvelopeRejected(event.link), tx, now, out)
@@ -276,6 +294,7 @@ class Node:
             return
         cost = link_cost(event.rtt_ms, relayed=event.relayed)
         self._routes.link_up(event.peer, cost, event.routes, now.at)
+        self._carrying.link_up(event.peer, now)
         self._records.link_up(event.link, event.peer, self._neighbours.peers, tx, self._policy, now)
         self._see(neighbour, tx, now)
 
@@ -320,6 +339,7 @@ class Node:
             self._posts.link_down(neighbour.peer)
             self._forward.link_down(neighbour, tx)
             self._routes.link_down(neighbour.peer, now.at)
+            self._carrying.link_down(neighbour.peer, now)
             self._see(neighbour, tx, now)
 
     def _rejected(self, event: EnvelopeRejected, tx: MeshStore, now: Now, out: list[Effect]) -> None:
@@ -343,6 +363,7 @@ class Node:
 
     def _apply_policy(self) -> None:
         self._routes.pin(self._policy.contacts)
+        self._carrying.decide(self._policy)
         self._routes.leaf = self._policy.carry is Carry.NO
 
     # --- what comes in
@@ -359,7 +380,12 @@ class Node:
         else:
             onward = self._neighbours.find(envelope.dst)
             passing = onward is not None or self._forward.reaches(envelope.dst)
-            admission = admit(tx, checked, via, self._policy, now, passing=passing)
+            if self._carrying.is_cured(envelope):
+                admission = Admission(Verdict.DUPLICATE)
+            else:
+                admission = admit(tx, checked, via, self._policy, now, passing=passing)
+            if self._carrying.expects(envelope.id):
+                self._brought(envelope, admission, now)
             if admission.verdict is Verdict.DUPLICATE and receipt is None and envelope.dst != self._policy.me:
                 self._forward.repeated(tx, envelope, via, self._policy, now, out)
             elif onward is not None:
@@ -377,7 +403,7 @@ class Node:
                 self._receipts.setdefault((envelope.src, admission.status, via, False), []).append(envelope.id)
         if receipt is not None:
             if admission.verdict is Verdict.STORED:
-                self._receipt(checked.envelope.dst, envelope.src, receipt, via, tx, now, out)
+                self._receipt(envelope, receipt, via, tx, now, out)
                 if checked.record is not None:
                     self._record(RecordArrived(None, checked.record, envelope.age_ms), tx, now, out)
                     self._reseal_unopened(receipt, checked.record, tx, now, out)
@@ -386,31 +412,33 @@ class Node:
         if not answered_by_receipt:
             self._results.setdefault(event.link, []).append(Result(envelope.id, admission.verdict, admission.reason))
 
+    def _brought(self, envelope: MeshEnvelope, admission: Admission, now: Now) -> None:
+        """Something is here that a neighbour was asked for."""
+        if admission.verdict is Verdict.DEFERRED:
+            self._carrying.put_off(envelope.id, now)
+        elif admission.held is None:
+            self._carrying.dealt_with(envelope, now)
+
     def _receipt(
-        self,
-        dst: bytes,
-        author: PeerKey,
-        receipt: Receipt,
-        via: PeerKey,
-        tx: MeshStore,
-        now: Now,
-        out: list[Effect],
+        self, envelope: MeshEnvelope, receipt: Receipt, via: PeerKey, tx: MeshStore, now: Now, out: list[Effect]
     ) -> None:
-        if dst != self._policy.me:
-            self._cure(author, receipt, tx, now)
+        author = envelope.src
+        self._carrying.cured(envelope, receipt, via, now)
+        if envelope.dst != self._policy.me:
+            self._cure(author, receipt, via, tx, now)
             return
         self._outbox.receipt(tx, receipt, author, via, now, out)
-        self._forward.receipted(receipt.ids, author, now)
+        self._forward.receipted(receipt.ids, author, via, now)
         lanes = [n.lane for n in (self._neighbours.find(author), self._neighbours.find(via)) if n is not None]
         for lane in lanes:
             for id in receipt.ids:
                 lane.answered(id, now.at)
 
-    def _cure(self, author: PeerKey, receipt: Receipt, tx: MeshStore, now: Now) -> None:
+    def _cure(self, author: PeerKey, receipt: Receipt, via: PeerKey, tx: MeshStore, now: Now) -> None:
         """Let go of carried copies that their recipient, and nobody else, says have arrived."""
         if receipt.status is not Status.DELIVERED:
             return
-        self._forward.receipted(receipt.ids, author, now)
+        self._forward.receipted(receipt.ids, author, via, now)
         for id in receipt.ids:
             held = tx.held(id)
             if held is not None and not held.own and held.dst == author:
@@ -511,6 +539,7 @@ class Node:
         # The old sealing makes room first, so that a full outbox cannot keep a better one out.
         old = tx.held(sent.envelope_id)
         tx.release(sent.envelope_id)
+        self._carrying.release((sent.envelope_id,))
         # It takes the room of what it replaces, so a disk that is almost full is no reason against it.
         if isinstance(submit(tx, event.envelope, replace(self._policy, disk_low=False), now), Reason):
             if old is not None:
@@ -567,6 +596,7 @@ class Node:
                     expire_post(tx, held, now.at)
                     continue
                 self._outbox.expire(tx, held, now, out)
+                self._carrying.release((held.id,))
                 if not held.own:
                     tx.remember(held.id, Fate.GONE, after_release(now.at))
         if now.at >= self._sweep_at:
@@ -602,7 +632,9 @@ class Node:
                     continue
                 elif tx.usage(Scope.OWN).bytes < self._policy.limits.own_bytes // 2:
                     # Strangers' receipts must leave room for what the owner wants to say.
-                    submit(tx, envelope, self._policy, now)
+                    held = submit(tx, envelope, self._policy, now)
+                    if isinstance(held, Held):
+                        self._forward.offer(tx, held, now, out)
                     self._carry()
         self._receipts.clear()
 

@@ -16,7 +16,7 @@ def scopes_of(held: Held) -> tuple[tuple[Scope, bytes], ...]:
             return ((Scope.OWN_POSTS, held.dst),)
         return ((Scope.POSTS, b""), (Scope.POSTS, held.dst), (Scope.POSTS, held.src + held.dst))
     if held.own:
-        return ((Scope.OWN, b""),)
+        return ((Scope.OWN, b""), (Scope.OWN_RECEIPTS, b"")) if held.kind == Kind.RECEIPT else ((Scope.OWN, b""),)
     if held.kind == Kind.RECEIPT:
         return ((Scope.RECEIPTS, b""), (Scope.RECEIPTS, held.via))
     return (

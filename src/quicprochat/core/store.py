@@ -75,6 +75,8 @@ class Scope(Enum):
 
     OWN = "own"
     """Our own outbox; key empty."""
+    OWN_RECEIPTS = "own receipts"
+    """Those in our own outbox that are receipts; key empty."""
     CARRIED = "carried"
     """Everybody else's mail, receipts apart; key empty."""
     RECEIPTS = "receipts"

@@ -22,6 +22,7 @@ from quicprochat.core.events import (
 from quicprochat.core.gate import Checked, Reject
 from quicprochat.core.ids import ChannelId, PeerKey
 from quicprochat.core.link import (
+    FOR_NODE,
     IGNORABLE,
     Beat,
     FrameParser,
@@ -290,8 +291,8 @@ class PeerLink:
                 if not self._interests.take(self._owner.instant()):
                     raise RemoteError("too many changes of interest", code=Goodbye.ABUSE)
                 out.append(InterestArrived(self.id, decode_interest(body)))
-            case FrameType.ROUTE:
-                out.append(FrameArrived(self.id, FrameType.ROUTE, body))
+            case _ if kind in FOR_NODE:
+                out.append(FrameArrived(self.id, FrameType(kind), body))
             case FrameType.BYE:
                 code, reason = decode_bye(body)
                 raise UnavailableError(f"the peer said goodbye ({code}): {reason}")

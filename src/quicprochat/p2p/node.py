@@ -621,7 +621,11 @@ class P2pNode:
     async def status(self) -> Status:
         """Return the node at a glance."""
         told = self._feed.told
-        waiting, unread = await self._driver.read(lambda store: (store.usage(Scope.OWN).count, store.unread()))
+
+        def read(store: MeshStore) -> tuple[int, int]:
+            return store.usage(Scope.OWN).count - store.usage(Scope.OWN_RECEIPTS).count, store.unread()
+
+        waiting, unread = await self._driver.read(read)
         return Status(
             self.name, self.key, self.networked, len(self._links.linked()), waiting, unread, self._disk_low,
             tuple(self.alarms[-ALARMS_SHOWN:]), told, self._account.standing().standing,

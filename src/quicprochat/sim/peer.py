@@ -51,6 +51,7 @@ from quicprochat.core.forward import NextHops
 from quicprochat.core.gate import Limits, Policy, Reject, check
 from quicprochat.core.ids import UID_BYTES, ChannelId, PeerKey, Uid
 from quicprochat.core.link import (
+    FOR_NODE,
     FrameType,
     Hello,
     decode_interest,
@@ -291,8 +292,8 @@ class Peer:
             self.post(RecordArrived(link.id, open_record(data, crypto), age))
         elif kind == FrameType.INTEREST:
             self.post(InterestArrived(link.id, decode_interest(body)))
-        elif kind == FrameType.ROUTE:
-            self.post(FrameArrived(link.id, FrameType.ROUTE, body))
+        elif kind in FOR_NODE:
+            self.post(FrameArrived(link.id, FrameType(kind), body))
 
     # --- the owner
 
