@@ -31,10 +31,11 @@ class Hidden(P2pNode):
 async def line(tmp_path: Path, names: str, **options: object) -> AsyncIterator[list[Hidden]]:
     """Nodes in a row, each linked to the next."""
     async with AsyncExitStack() as stack:
-        nodes = []
+        nodes: list[Hidden] = []
         for name in names:
             opened = Options(tmp_path / name, bind=Address("127.0.0.1", 0), **options)  # type: ignore[arg-type]
-            nodes.append(await stack.enter_async_context(Hidden(opened)))
+            nodes.append(Hidden(opened))
+            await stack.enter_async_context(nodes[-1])
         for one, other in pairwise(nodes):
             await one.add(other.where(), "next")
             await one.wait_linked(other.key, 20)
