@@ -14,6 +14,9 @@ from typing import Any
 
 from fuzz import words
 
+from quicprochat.core.bundle import BundleWriter
+from quicprochat.core.time import Instant, Now, WallTime
+
 ROOT = Path(__file__).resolve().parents[1]
 CORPUS = ROOT / "fuzz" / "corpus"
 LONGEST = 2_500
@@ -58,6 +61,9 @@ def seeds() -> dict[str, list[bytes]]:
     for channels in lists:
         document = {"identity": json.loads(files[0]), "record": [1, 2], **aged, "channels": channels}
         moved.append(json.dumps(document).encode())
+    writer, moment = BundleWriter(), Now(Instant(0), WallTime(1_800_000_000_000), True)
+    head, pieces = writer.begin(moment), [writer.add(wire) for wire in hexed("wire", "envelopes")[:2]]
+    bundle = b"".join([head, *pieces, writer.end()])
     id = b"id=" + vectors["keys"][1]["key"].encode()
     said = [[b"ver=1", b"role=node", id], [b"server=mesh.example.org:7000", b"domain=example.org", b"fp=" + b"0" * 64]]
     return {
@@ -67,6 +73,7 @@ def seeds() -> dict[str, list[bytes]]:
             b"\xffver=1",
             b"[2001:db8::1]:7000",
         ],
+        "bundle": [bundle, bundle[:-1], bundle + b"!", bundle[:40] + bytes([bundle[40] ^ 1]) + bundle[41:], head],
         "envelope": wires + [bytes.fromhex(wire) for wire in vectors["transit"]["wires"]],
         "letter": plains + inners,
         "receipt": hexed("payload", "receipts", "receipts_refused"),

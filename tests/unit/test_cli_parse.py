@@ -16,7 +16,7 @@ from quicprochat.core.errors import LocalError, RemoteError, StoreFullError, Una
 
 PLAIN = {
     "identity", "server", "register", "add", "verify", "block", "send", "cancel", "outbox", "inbox", "listen", "store",
-    "trace",
+    "trace", "bundle",
 }  # fmt: skip
 
 

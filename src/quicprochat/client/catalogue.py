@@ -228,6 +228,15 @@ _ALL = (
     Command("outbox", "list your messages that nobody has confirmed yet", shape=Shape.LIST, plain=True,
             details="The newest 1,000 that are queued or relayed, newest last. To follow one: qpc trace <id>;"
             " to withdraw it: qpc cancel <id>."),
+    Command("bundle", "take messages to others by hand, in a file", (
+                Word("action", "export|import", choices=("export", "import")), Word("file", "FILE")),
+            plain=True,
+            options=(Option(("--for",), "with export: only what is for this peer", shown="PEER"),),
+            details="export copies what waits on this node, yours and what it carries for others, into a new FILE, for"
+            " a stick; nothing leaves the outbox by that, and each message is sealed as on its way over links."
+            " import takes such a FILE in: what is for you comes into the inbox, the rest is passed on and carried. The"
+            " confirmations go back in the same way, by links or by the next bundle. Who finds the file sees who writes"
+            " to whom, never what. Exit code 7: the file is damaged or no bundle; nothing of it was taken."),
     Command("requests", "list strangers who wrote to you", shape=Shape.LIST),
     Command("accept", "make a contact of a stranger who wrote to you", (PEER,), (NAME,), details=_PEER_HELP),
     Command("daemon", "run your node until it is stopped", plain=True, mesh=False, network=True,

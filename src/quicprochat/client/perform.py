@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -60,6 +61,9 @@ class Performer:
             return await self._cancel(request)
         if command == "broadcast":
             return await self._broadcast(request)
+        if command == "bundle":
+            await self.show(command, await self._session.ask(command, {**request.args, "file": _whole(request)}))
+            return OK
         shape = COMMANDS[command].shape
         if shape is Shape.STREAM:
             await self.stream(command, request.args)
@@ -242,6 +246,11 @@ def _typed_name(peer: Json) -> str:
     name = str(peer["name"])
     plain = peer["contact"] and name.isascii() and name.replace("-", "").replace("_", "").isalnum() and name[0] != "-"
     return name if plain else str(peer["public_key"][:16])
+
+
+def _whole(request: Request) -> str:
+    """Return a file's whole path: the node that answers may stand in another directory."""
+    return os.path.abspath(os.path.expanduser(request.args["file"]))
 
 
 def _not_delivered(sent: Json) -> CallError:

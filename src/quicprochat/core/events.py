@@ -63,6 +63,21 @@ class FrameArrived:
 
 
 @dataclass(frozen=True, slots=True)
+class BundleArrived:
+    """Envelopes that passed ``check`` came in a file. Answered by :class:`BundleTaken` with the same number."""
+
+    ref: int
+    checked: tuple[Checked, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedByHand:
+    """These envelopes are in a file that the owner takes somewhere."""
+
+    ids: tuple[EnvelopeId, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LinkDown:
     """A link is gone."""
 
@@ -193,7 +208,7 @@ class Tick:
 Event = (
     LinkUp | LinkDown | EnvelopeArrived | EnvelopeRejected | ResultsArrived | RecordArrived | Written | Resealed
     | ResealFailed | Withdrawn | PolicyChanged | SelfChanged | Tick | InterestArrived | Subscribed | Unsubscribed
-    | PostWritten | LinkMeasured | FrameArrived
+    | PostWritten | LinkMeasured | FrameArrived | BundleArrived | CopiedByHand
 )  # fmt: skip
 
 
@@ -232,6 +247,14 @@ class SendFrame:
     link: LinkId
     kind: FrameType
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BundleTaken:
+    """The answers to :class:`BundleArrived`, in its order."""
+
+    ref: int
+    results: tuple[Result, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,13 +365,14 @@ class Alarm:
 
 Effect = (
     SendEnvelope | SendResults | SendRecord | CloseLink | Accepted | Reseal | Journaled | StateChanged | PrekeysChanged
-    | RecordMade | Alarm | SendInterest | ChannelsChanged | PostAccepted | PostTaken | SendFrame
+    | RecordMade | Alarm | SendInterest | ChannelsChanged | PostAccepted | PostTaken | SendFrame | BundleTaken
 )  # fmt: skip
 
 __all__ = [
-    "Accepted", "Alarm", "ChannelsChanged", "CloseLink", "Effect", "EnvelopeArrived", "EnvelopeId", "EnvelopeRejected",
-    "Event", "FrameArrived", "InterestArrived", "Journaled", "LinkDown", "LinkId", "LinkMeasured", "LinkUp",
-    "PolicyChanged", "PostAccepted", "PostTaken", "PostWritten", "PrekeysChanged", "RecordArrived", "RecordMade",
-    "Reseal", "ResealFailed", "Resealed", "ResultsArrived", "SelfChanged", "SendEnvelope", "SendFrame", "SendInterest",
-    "SendRecord", "SendResults", "StateChanged", "Subscribed", "Tick", "Unsubscribed", "Withdrawn", "Written",
+    "Accepted", "Alarm", "BundleArrived", "BundleTaken", "ChannelsChanged", "CloseLink", "CopiedByHand", "Effect",
+    "EnvelopeArrived", "EnvelopeId", "EnvelopeRejected", "Event", "FrameArrived", "InterestArrived", "Journaled",
+    "LinkDown", "LinkId", "LinkMeasured", "LinkUp", "PolicyChanged", "PostAccepted", "PostTaken", "PostWritten",
+    "PrekeysChanged", "RecordArrived", "RecordMade", "Reseal", "ResealFailed", "Resealed", "ResultsArrived",
+    "SelfChanged", "SendEnvelope", "SendFrame", "SendInterest", "SendRecord", "SendResults", "StateChanged",
+    "Subscribed", "Tick", "Unsubscribed", "Withdrawn", "Written",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import assert_never
 
+from quicprochat.core.bundle import BY_HAND
 from quicprochat.core.card import OwnCard
 from quicprochat.core.carrier import CarrierLane, Taken
 from quicprochat.core.carrying import Carrying
@@ -21,7 +22,10 @@ from quicprochat.core.crypto import Crypto, Entropy, Signer
 from quicprochat.core.envelope import TTL_MAX_S, Header, Kind, MeshEnvelope, make
 from quicprochat.core.events import (
     Accepted,
+    BundleArrived,
+    BundleTaken,
     CloseLink,
+    CopiedByHand,
     Effect,
     EnvelopeArrived,
     EnvelopeRejected,
@@ -51,7 +55,7 @@ from quicprochat.core.events import (
     Written,
 )
 from quicprochat.core.forward import Forward, NextHops
-from quicprochat.core.gate import Admission, Reason, Verdict, admit, submit
+from quicprochat.core.gate import Admission, Checked, Reason, Verdict, admit, submit
 from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.link import RESULTS_MAX, FrameType, Goodbye, Result
 from quicprochat.core.neighbours import Neighbour, Neighbours
@@ -259,6 +263,11 @@ class Node:
             case LinkMeasured():
                 if (neighbour := self._neighbours.at(event.link)) is not None:
                     self._routes.cost(neighbour.peer, event.rtt_ms, event.loss, now.at, relayed=event.relayed)
+            case BundleArrived():
+                self._bundle(event, tx, now, out)
+            case CopiedByHand():
+                for id in event.ids:
+                    self._outbox.copied(tx, id, now)
             case FrameArrived():
                 self._frame(event, tx, now, out)
             case Tick():
@@ -374,6 +383,23 @@ class Node:
             # Its link is gone: unanswered, so the neighbour still has it and will offer it again.
             return
         checked, via = event.checked, neighbour.peer
+        admission = self._take(checked, via, event.link, tx, now, out)
+        answered_by_receipt = via == checked.envelope.src and admission.status is not None
+        if checked.receipt is None and not answered_by_receipt:
+            result = Result(checked.envelope.id, admission.verdict, admission.reason)
+            self._results.setdefault(event.link, []).append(result)
+
+    def _bundle(self, event: BundleArrived, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        results = []
+        for checked in event.checked:
+            admission = self._take(checked, BY_HAND, None, tx, now, out)
+            results.append(Result(checked.envelope.id, admission.verdict, admission.reason))
+        out.append(BundleTaken(event.ref, tuple(results)))
+
+    def _take(
+        self, checked: Checked, via: PeerKey, link: LinkId | None, tx: MeshStore, now: Now, out: list[Effect]
+    ) -> Admission:
+        """Let an envelope in, whatever way it came, and do what follows from that."""
         envelope, receipt = checked.envelope, checked.receipt
         if envelope.kind == Kind.CHANNEL:
             admission = self._posts.admit(tx, checked, via, self._policy, now)
@@ -397,20 +423,16 @@ class Node:
             out.append(Journaled(admission.line))
         if admission.status is not None:
             repeated = admission.verdict is Verdict.DUPLICATE or admission.status is Status.UNOPENABLE
-            if repeated:
-                self._repeated.setdefault((event.link, envelope.src, admission.status), []).append(envelope.id)
+            if repeated and link is not None:
+                self._repeated.setdefault((link, envelope.src, admission.status), []).append(envelope.id)
             else:
-                self._receipts.setdefault((envelope.src, admission.status, via, False), []).append(envelope.id)
-        if receipt is not None:
-            if admission.verdict is Verdict.STORED:
-                self._receipt(envelope, receipt, via, tx, now, out)
-                if checked.record is not None:
-                    self._record(RecordArrived(None, checked.record, envelope.age_ms), tx, now, out)
-                    self._reseal_unopened(receipt, checked.record, tx, now, out)
-            return
-        answered_by_receipt = via == envelope.src and admission.status is not None
-        if not answered_by_receipt:
-            self._results.setdefault(event.link, []).append(Result(envelope.id, admission.verdict, admission.reason))
+                self._receipts.setdefault((envelope.src, admission.status, via, repeated), []).append(envelope.id)
+        if receipt is not None and admission.verdict is Verdict.STORED:
+            self._receipt(envelope, receipt, via, tx, now, out)
+            if checked.record is not None:
+                self._record(RecordArrived(None, checked.record, envelope.age_ms), tx, now, out)
+                self._reseal_unopened(receipt, checked.record, tx, now, out)
+        return admission
 
     def _brought(self, envelope: MeshEnvelope, admission: Admission, now: Now) -> None:
         """Something is here that a neighbour was asked for."""

@@ -6,6 +6,7 @@ the recipient, or our own decision, becomes a state.
 
 from __future__ import annotations
 
+from quicprochat.core.bundle import BY_HAND
 from quicprochat.core.events import Effect, Journaled, Reseal, StateChanged
 from quicprochat.core.gate import Reason, Verdict
 from quicprochat.core.ids import EnvelopeId, PeerKey, Uid
@@ -25,6 +26,8 @@ STATES_MAX = 3
 
 DIRECT = "direct"
 """The carrier of what went over a link to the recipient itself."""
+BUNDLE = "bundle"
+"""The carrier of what goes, or came, in a file."""
 
 DEFINITIVE = frozenset({Reason.UNSUPPORTED, Reason.HOPS})
 """Refusals by the recipient that no waiting will change."""
@@ -72,7 +75,7 @@ class Outbox:
         self, tx: MeshStore, receipt: Receipt, author: PeerKey, via: PeerKey, now: Now, out: list[Effect]
     ) -> None:
         """Apply a verified receipt; ids that are not messages of ours to that very author are ignored and counted."""
-        carrier = DIRECT if via == author else via.hex()
+        carrier = DIRECT if via == author else BUNDLE if via == BY_HAND else via.hex()
         for id in receipt.ids:
             sent = tx.sent_of(id)
             if sent is None or sent.to != author:
@@ -112,6 +115,12 @@ class Outbox:
             self.claim_time = False
             return sent
         return None
+
+    def copied(self, tx: MeshStore, id: EnvelopeId, now: Now) -> None:
+        """The owner has a copy in a file: it is on no other node yet, so the state stays what it is."""
+        sent = tx.sent_of(id)
+        if sent is not None and sent.state in OPEN_STATES:
+            self._report(tx, sent, "copied", BUNDLE, now)
 
     def _report(self, tx: MeshStore, sent: Sent, word: str, carrier: str, now: Now) -> None:
         """Note in the trace what somebody said of a message; the first time only, since the same is said many times."""

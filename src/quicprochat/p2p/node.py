@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from importlib.util import find_spec
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
@@ -21,6 +22,7 @@ from quicprochat.core.errors import UnavailableError
 from quicprochat.core.events import (
     Accepted,
     Alarm,
+    BundleTaken,
     ChannelsChanged,
     CloseLink,
     Effect,
@@ -51,6 +53,7 @@ from quicprochat.core.route_cost import link_cost
 from quicprochat.core.store import Line, LineKind, MeshStore, Scope, Sent
 from quicprochat.p2p.account import Account
 from quicprochat.p2p.book import AddressBook
+from quicprochat.p2p.bundles import Bundles
 from quicprochat.p2p.candidates import Candidate
 from quicprochat.p2p.channels import Channels
 from quicprochat.p2p.claims import Claims
@@ -65,6 +68,8 @@ from quicprochat.p2p.options import Options
 from quicprochat.p2p.outgoing import Outgoing, uid_of
 from quicprochat.p2p.people import People
 from quicprochat.p2p.views import (
+    BundleRead,
+    BundleWritten,
     ChannelView,
     PeerView,
     Posted,
@@ -155,6 +160,7 @@ class P2pNode:
             self._book, self._driver, self._links, claims, self._announced, self._policy_changed,
             self._options.limits.requests, Names(self._driver, self._account),
         )  # fmt: skip
+        self._bundles = Bundles(self._driver, self._links)
         self._outgoing = Outgoing(self._book, self._driver, self._links, self._edge, self._account.find, self._node)
         try:
             await self._driver.start()
@@ -320,6 +326,8 @@ class P2pNode:
                 self._channels.accepted(effect)
             case PostTaken():
                 self._channels.taken(effect)
+            case BundleTaken():
+                self._bundles.taken(effect)
             case RecordMade():
                 pass
             case Alarm():
@@ -538,6 +546,19 @@ class P2pNode:
                 yield line
             if line.kind is not LineKind.POST:
                 await self.read((line.cursor,))
+
+    # --- bundles by hand
+
+    async def write_bundle(self, path: Path, peer: PeerKey | None = None) -> BundleWritten:
+        """Copy what waits here for others, or for one peer, into a new file, to be taken there by hand.
+
+        Nothing leaves the outbox by that. Raises: LocalError with code ``exists``, UnavailableError.
+        """
+        return await self._bundles.write(path, peer)
+
+    async def read_bundle(self, path: Path) -> BundleRead:
+        """Take a bundle in, by the same gate as everything. Raises: LocalError when the file is not right."""
+        return await self._bundles.read(path)
 
     # --- channels
 

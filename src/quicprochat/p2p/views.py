@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from quicprochat.core.address import Address
 from quicprochat.core.channel import BroadcastChannel
@@ -132,3 +133,25 @@ class Posted:
     id: EnvelopeId
     channel: BroadcastChannel
     neighbours: int
+
+
+@dataclass(frozen=True, slots=True)
+class BundleWritten:
+    """A bundle that was made; ``own`` counts those of its envelopes that we wrote."""
+
+    file: Path
+    envelopes: int
+    own: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class BundleRead:
+    """A bundle that was taken in: of its envelopes, which were new, known, refused and put off, with the reasons."""
+
+    file: Path
+    envelopes: int
+    stored: int
+    duplicates: int
+    refused: dict[str, int]
+    deferred: dict[str, int]

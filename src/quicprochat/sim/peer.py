@@ -12,6 +12,7 @@ from quicprochat.core.envelope import TTL_DEFAULT_S, Header, Kind, MeshEnvelope,
 from quicprochat.core.events import (
     Accepted,
     Alarm,
+    BundleTaken,
     ChannelsChanged,
     CloseLink,
     Effect,
@@ -105,6 +106,8 @@ class Peer:
         self.doom: Doom | None = None
         self.told: list[Accepted | Journaled | StateChanged | Alarm | PostAccepted | PostTaken] = []
         """What the owner was told, over all runs."""
+        self.bundles: list[BundleTaken] = []
+        """What became of bundles brought by hand."""
         self.written: list[Uid] = []
         self.busy = False
         """True while a step is not committed yet."""
@@ -224,6 +227,8 @@ class Peer:
                 self._secrets = {c.id: ((c.epoch, c.secret),) for c in channels}
             case Accepted() | Journaled() | StateChanged() | Alarm() | PostAccepted() | PostTaken():
                 self.told.append(effect)
+            case BundleTaken():
+                self.bundles.append(effect)
 
     def _send(self, link: LinkId, kind: FrameType, body: bytes) -> None:
         if link in self._links:
