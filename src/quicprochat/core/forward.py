@@ -204,7 +204,7 @@ class Forward:
                 self._pause(PeerKey(held.dst), held.serial, now.at)
                 return True
             out.append(SendEnvelope(to.lane.link, held.to_send(now.at)))
-            self._let_go(tx, held, Fate.GONE, now)
+            self._let_go(tx, held, now)
             return True
         if not to.lane.room():
             return False
@@ -215,11 +215,11 @@ class Forward:
         to.lane.launch(held, now.at, out)
         return True
 
-    def _let_go(self, tx: MeshStore, held: Held, fate: Fate, now: Now) -> None:
+    def _let_go(self, tx: MeshStore, held: Held, now: Now) -> None:
         tx.release(held.id)
         self.gone.append(held.id)
         if not held.own:
-            tx.remember(held.id, fate, after_release(now.at))
+            tx.remember(held.id, Fate.GONE, after_release(now.at))
 
     def came_from(self, ids: Iterable[EnvelopeId]) -> Neighbour | None:
         """Return who handed us what a receipt is for: the way on which the message came is one that works."""
@@ -261,13 +261,12 @@ class Forward:
         if known is None or known.hop != peer:
             return
         if result.verdict in (Verdict.STORED, Verdict.DUPLICATE):
-            if (pause := self._pauses.get(known.dst)) is not None and now.at >= pause.until:
-                del self._pauses[known.dst]
+            self._resume(known.dst, now)
             if held.own:
                 known.stored = True
                 self._ask_anew(held.id, known, self._patience(known), now.at)
                 return
-            self._passed_on(tx, held, known, now)
+            self._passed_on(tx, held.id, known, now)
             return
         if (found := self._choose(held, known.tried)) is not None and self._hand(tx, held, found, now, out):
             return
@@ -283,14 +282,34 @@ class Forward:
         """The recipient, a neighbour, has taken what was held for him; his receipt may still get lost."""
         known = _Pass(held)
         known.hop, known.at = known.dst, now.at
-        self._passed_on(tx, held, known, now)
+        self._passed_on(tx, held.id, known, now)
 
-    def _passed_on(self, tx: MeshStore, held: Held, known: _Pass, now: Now) -> None:
+    def stored(self, tx: MeshStore, result: Result, peer: PeerKey, now: Now) -> bool:
+        """Let go of others' mail that a next hop has stored; False: it is something else, to be looked at closely.
+
+        What nearly always happens to what a relay holds, and so without reading it again.
+        """
+        known = self._passes.get(result.id)
+        if known is None or known.hop != peer or not known.via:
+            return False
+        if result.verdict not in (Verdict.STORED, Verdict.DUPLICATE):
+            return False
+        self._resume(known.dst, now)
+        self._passed_on(tx, result.id, known, now)
+        return True
+
+    def _resume(self, dst: PeerKey, now: Now) -> None:
+        if (pause := self._pauses.get(dst)) is not None and now.at >= pause.until:
+            del self._pauses[dst]
+
+    def _passed_on(self, tx: MeshStore, id: EnvelopeId, known: _Pass, now: Now) -> None:
         tx.count("passed_on")
-        self._let_go(tx, held, Fate.PASSED, now)
-        self._passes.pop(held.id, None)
-        self._passed.pop(held.id, None)
-        self._passed[held.id] = known
+        tx.release(id)
+        tx.remember(id, Fate.PASSED, after_release(now.at))
+        self.gone.append(id)
+        self._passes.pop(id, None)
+        self._passed.pop(id, None)
+        self._passed[id] = known
         _bound(self._passed, PASSED_MAX)
 
     def _give_up(self, held: Held, known: _Pass) -> None:

@@ -491,6 +491,8 @@ class Node:
             lane.answered(result.id, now.at)
             if self._posts.answered(neighbour.peer, result, now.at, out):
                 continue
+            if self._forward.stored(tx, result, neighbour.peer, now):
+                continue
             held = tx.held(result.id)
             if held is None:
                 continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from quicprochat.core.bucket import TokenBucket
@@ -55,6 +56,8 @@ CHECK_SLICE = 32
 """Envelopes checked in one go in a thread; between two slices others get their turn."""
 BATCHES_UNDER_WAY = 2
 """Batches of one link in checking or committing; the rest waits in QUIC, and its sender with it."""
+UNDER_WAY_BYTES = 256 * 1024
+"""Short batches may be more, up to so many bytes together: a disk is slow each time, not for each byte."""
 STRANGER_BURST, STRANGER_PER_S = 2_000, 1_000
 """Envelopes of a neighbour who is no contact that are verified: a quarter of a small core at most (guess)."""
 RECORD_BURST, RECORD_PER_S = 64, 16
@@ -152,7 +155,9 @@ class PeerLink:
         self._envelopes = TokenBucket(STRANGER_BURST, STRANGER_PER_S, now)
         self._records = TokenBucket(RECORD_BURST, RECORD_PER_S, now)
         self._interests = TokenBucket(INTEREST_BURST, INTEREST_PER_S, now)
-        self._under_way = asyncio.Semaphore(BATCHES_UNDER_WAY)
+        self._batches = 0
+        self._batch_bytes = 0
+        self._handed = asyncio.Event()
         self._ending: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def send_envelope(self, wire: bytes) -> None:
@@ -262,7 +267,7 @@ class PeerLink:
             else:
                 self._other(kind, body, others)
         if others:
-            await self._hand_over(others)
+            await self._hand_over(others, len(data))
         for start in range(0, len(envelopes), CHECK_SLICE):
             await self._take_in(envelopes[start : start + CHECK_SLICE])
 
@@ -311,15 +316,21 @@ class PeerLink:
         events: list[Event] = [
             EnvelopeRejected(self.id) if isinstance(one, Reject) else EnvelopeArrived(self.id, one) for one in checked
         ]
-        await self._hand_over(events)
+        await self._hand_over(events, sum(map(len, envelopes)))
 
-    async def _hand_over(self, events: list[Event]) -> None:
-        """Give a batch to the node; go on reading while it commits, but only so far ahead."""
-        await self._under_way.acquire()
-        self._owner.settle(events).add_done_callback(self._handed_over)
+    async def _hand_over(self, events: list[Event], size: int) -> None:
+        """Give a batch of so many bytes to the node; go on reading while it commits, but only so far ahead."""
+        while self._batches >= BATCHES_UNDER_WAY and self._batch_bytes + size > UNDER_WAY_BYTES:
+            self._handed.clear()
+            await self._handed.wait()
+        self._batches += 1
+        self._batch_bytes += size
+        self._owner.settle(events).add_done_callback(partial(self._handed_over, size))
 
-    def _handed_over(self, done: asyncio.Future[None]) -> None:
-        self._under_way.release()
+    def _handed_over(self, size: int, done: asyncio.Future[None]) -> None:
+        self._batches -= 1
+        self._batch_bytes -= size
+        self._handed.set()
         if not done.cancelled() and done.exception() is not None:
             # The store failed; the driver reports that itself and ends the node.
             self.end(Goodbye.LEAVING, "this node has stopped")
