@@ -15,7 +15,9 @@ from typing import Any
 from fuzz import words
 
 from quicprochat.core.bundle import BundleWriter
+from quicprochat.core.route_frames import INFINITY, Request, announce, distance, encode_requests, encode_update
 from quicprochat.core.time import Instant, Now, WallTime
+from quicprochat.sim.crypto import SimCrypto
 
 ROOT = Path(__file__).resolve().parents[1]
 CORPUS = ROOT / "fuzz" / "corpus"
@@ -84,6 +86,7 @@ def seeds() -> dict[str, list[bytes]]:
         "export": [*(header + document for document in moved), header, header[:-20] + b"\xff" * 20, moved[1]],
         "channel": [*posts, post, post + b"\x80" + bytes(185), b"freifunk", "Gru\u0308ße".encode()],
         "rpc": conversations(),
+        "route": routing(),
         "check": wires + hexed("wire", "receipts", "messages", "messages_unopenable") + inners[:1] + [post],
     }
 
@@ -101,6 +104,23 @@ def conversations() -> list[bytes]:
         words.finish(1),
     ]
     return [b"\0" + call for call in calls] + [b"\x40" + hello + b"".join(calls), b"\0" + b"".join(calls)]
+
+
+def routing() -> list[bytes]:
+    """Return what neighbours may say of routes: promises, news, requests, digests, and frames cut short."""
+    crypto = SimCrypto(b"fuzz")
+    signers = [crypto.signer(name) for name in (b"far", b"n0", b"me")]
+    first, second = ([announce(signer, epoch << 32, bytes(8)).wire for signer in signers] for epoch in (1, 2))
+    whole = [part for n, wire in enumerate(first) for part in (n.to_bytes(2, "big"), wire)]
+    renewed = [part for n, wire in enumerate(second) for part in (n.to_bytes(2, "big"), wire[32:])]
+    told, lost = ([n << 48 | d for n in range(3)] for d in (distance(40, 2), INFINITY))
+    bodies = [
+        encode_update(whole, (), told), encode_update((), renewed, ()), encode_update((), (), lost),
+        encode_requests([Request(signer.key, 2 << 32) for signer in signers]), b"\x03" + bytes(8), b"\x04",
+        encode_update(whole, (), told, first=True), encode_update(whole, (), told)[:-3],
+    ]  # fmt: skip
+    frames = [bytes([n % 2 | n << 4]) + len(body).to_bytes(2, "big") + body for n, body in enumerate(bodies)]
+    return [frames[0] + frame for frame in frames] + [b"".join(frames)]
 
 
 def named() -> dict[Path, bytes]:

@@ -249,8 +249,7 @@ _ALL = (
             options=(Option(("--pairs",), "pairs of nodes to send between (default: 1000)", Value.COUNT, "N"),
                      Option(("--cut",), "take this node away once routes have settled", shown="NODE"),
                      Option(("--seed",), "what chance begins with; the same seed gives the same run (default: 1)",
-                            Value.NUMBER, "S"),
-                     Option(("--plot",), "draw the network and its routes into this file", shown="OUT.png")),
+                            Value.NUMBER, "S")),
             details="topology: every node of a graph finds its ways to all others; FILE holds nodes and links, plain or"
             " gzip. Nothing touches the network or your home. Formats and figures: docs/simulator.md."),
     Command("completion", "print a script that completes commands with Tab", (

@@ -183,7 +183,8 @@ class Routes:
 
         We go past it once; the second time a copy of us must be alive, and we fall silent.
         """
-        if Announcement(wire).seqno <= self.seqno or self.cloned or not neighbour.proofs.take(now):
+        own = neighbour.said[SELF] = Announcement(wire)
+        if own.seqno <= self.seqno or self.cloned or not neighbour.proofs.take(now):
             return
         other = self._table.opened(wire)
         if other is None:
@@ -198,7 +199,7 @@ class Routes:
     # --- links
 
     def link_up(self, neighbour: PeerKey, cost: int, digest: bytes, now: Instant) -> None:
-        """A link is there. ``digest`` is what the neighbour holds of us (its :meth:`held`, from its hello), or empty."""
+        """A link is there. ``digest`` is what the neighbour holds of us: its :meth:`held`, from its hello; or empty."""
         table = self._table
         table.now = now
         if neighbour in table.links:
@@ -330,7 +331,8 @@ class Routes:
         update = decode_update(body)
         table = self._table
         if not (update.first or one.heard or one.ids):
-            return Fault.MALFORMED
+            # It takes up what we said to hold of it, and we do not any more.
+            self._ask_again(one, now)
         fault = None
         before: list[int] = []
         if update.first:
@@ -338,13 +340,15 @@ class Routes:
             one.forget_promises()
         touched: list[int] = []
         for id, wire in update.new:
-            number = self._defined(one, id, wire, touched, now)
-            if number is None:
+            if not self._defined(one, id, wire, touched, now):
                 fault = Fault.FORGED
         ids, promised, said = one.ids, one.promised, one.said
         for id, tail in update.renewed:
             number = ids[id] if id < len(ids) else UNDEFINED
-            if number == UNDEFINED or number == SELF:
+            if number == UNDEFINED:
+                continue
+            if number == SELF:
+                self._heard_own(table.keys[SELF] + tail, one, now)
                 continue
             announcement = table.newest[number]
             if announcement is None or announcement.wire[32:] != tail:
@@ -369,9 +373,9 @@ class Routes:
         if usable:
             for number in touched:
                 table.offer(number, one)
-            for number in before:
-                if promised[number] == INFINITY:
-                    table.choose(number)
+            for lost in before:
+                if promised[lost] == INFINITY:
+                    table.choose(lost)
         if not one.heard:
             one.heard = True
             if now >= one.held_until:
@@ -382,18 +386,18 @@ class Routes:
             self._meet({*touched, *(ids[id] for item in update.paths if (id := item >> DISTANCE_BITS) < known)})
         return fault
 
-    def _defined(self, one: Neighbour, id: int, wire: bytes, touched: list[int], now: Instant) -> int | None:
-        """A neighbour gives a destination its number; return ours for it, None where the announcement is not right."""
+    def _defined(self, one: Neighbour, id: int, wire: bytes, touched: list[int], now: Instant) -> bool:
+        """A neighbour gives a destination its number; say whether the announcement is right."""
         table = self._table
         if id == UNDEFINED:
-            return None
+            return False
         if wire[:32] == self._signer.key:
+            one.define(id, SELF)
             self._heard_own(wire, one, now)
-            one.define(id, UNDEFINED)
-            return UNDEFINED
+            return True
         number, announcement = table.learn(wire, one, now)
         if announcement is None:
-            return None
+            return False
         old = one.ids[id] if id < len(one.ids) else UNDEFINED
         if old != number:
             one.define(id, number)
@@ -408,7 +412,7 @@ class Routes:
             newest = table.newest[number]
             if newest is not None and announcement.seqno < newest.seqno and announcement.key == one.key:
                 self._remind(one, number, newest)
-        return number
+        return True
 
     def _remind(self, one: Neighbour, number: int, newest: Announcement) -> None:
         """A neighbour announces itself with a number it has passed before: show it, so that it can go on from there."""
@@ -419,8 +423,11 @@ class Routes:
     def _compared(self, one: Neighbour, digest: bytes, now: Instant) -> None:
         """The neighbour says what we should hold of it."""
         if digest != (self.held(one.key) or digest_of(())) and not one.refused and now >= one.again_at:
-            one.again_at = Instant(now + AGAIN_MS)
-            self._replies.append((one.key, bytes([AGAIN])))
+            self._ask_again(one, now)
+
+    def _ask_again(self, one: Neighbour, now: Instant) -> None:
+        one.again_at = Instant(now + AGAIN_MS)
+        self._replies.append((one.key, bytes([AGAIN])))
 
     def _repeated(self, one: Neighbour, now: Instant) -> None:
         """The neighbour wants to hear everything again, what cannot be reached included."""
@@ -499,17 +506,10 @@ class Routes:
         table = self._table
         if self._asks or self._greet or self._replies:
             return Instant(0)
-        times = [
-            *((self._paced_until,) if table.urgent else ()),
-            self._resign_at,
-            self._refresh_at,
-            self._forgive_at,
-            self._soon_at,
-            self._lazy_at,
-            self._hungry_at,
-        ]
-        times += [self._bump_at, self._wants.deadline()]
-        times += [one.held_until for one in self._held_down]
+        times = [self._resign_at, self._refresh_at, self._forgive_at, self._soon_at, self._lazy_at, self._hungry_at]
+        times += [self._bump_at, self._wants.deadline(), *(one.held_until for one in self._held_down)]
+        if table.urgent:
+            times.append(self._paced_until)
         return min(at for at in times if at is not None)
 
     def due(self, now: Instant) -> list[RouteFrame]:
@@ -629,10 +629,12 @@ class Routes:
             self._ask_better(table.hungry, now)
             table.hungry = {}
         for number, seqno in self._wants.again(now):
-            if table.best[number] is None:
+            table.choose(number)
+            if table.best[number] is None or number in table.hungry:
                 self._ask(number, seqno)
             else:
                 self._wants.forget(number)
+            table.hungry.pop(number, None)
         self._after(now)
 
     def _ask_better(self, numbers: Iterable[int], now: Instant) -> None:
@@ -643,6 +645,16 @@ class Routes:
                 self._ask(number, seqno)
 
     # --- what others of this node ask
+
+    @property
+    def destinations(self) -> int:
+        """How many destinations are known, ourselves among them."""
+        return len(self._table.index)
+
+    def cost_of(self, neighbour: PeerKey) -> int | None:
+        """Return what the link to a neighbour is counted with; None without a link."""
+        one = self._table.links.get(neighbour)
+        return None if one is None else one.smooth.cost
 
     def next_hops(self, destination: PeerKey) -> tuple[PeerKey, ...]:
         """Return the neighbours to hand a message for this peer to: feasible ones, best first, at most two."""

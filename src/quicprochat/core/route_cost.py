@@ -81,4 +81,4 @@ class Flaps:
         return 0 if over <= 0 else int(min(HOLD_MS * 2 ** min(over, 10.0), HOLD_MAX_MS))
 
     def _now(self, now: Instant) -> float:
-        return self._count * 0.5 ** (max(0, now - self._at) / FLAPS_HALF_LIFE_MS)
+        return float(self._count * 0.5 ** (max(0, now - self._at) / FLAPS_HALF_LIFE_MS))

@@ -50,7 +50,7 @@ UNDEFINED = 0xFFFF
 
 
 class Announcement:
-    """An origin's word that it is there: its sequence number, and the hash of its record. ``wire`` is what it signed."""
+    """An origin's word that it is there: its sequence number and the hash of its record, in ``wire`` as signed."""
 
     __slots__ = ("flags", "key", "record_hash", "seqno", "wire")
 
@@ -99,7 +99,7 @@ def hops_of(found: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """An UPDATE, cut into pieces: ids with announcements (whole, or without their keys), then id and distance as one."""
+    """An UPDATE cut into pieces: ids with announcements, whole or without their keys, then id and distance as one."""
 
     first: bool
     new: Sequence[tuple[int, bytes]]
@@ -152,7 +152,7 @@ def _numbered(body: bytes, start: int, end: int, size: int) -> list[tuple[int, b
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Somebody asks a destination for an announcement numbered ``seqno`` or more; ``hops`` are those it may still go."""
+    """Somebody asks a destination for an announcement numbered ``seqno`` or more; it may still go ``hops``."""
 
     key: PeerKey
     seqno: int

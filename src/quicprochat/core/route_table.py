@@ -23,6 +23,10 @@ DESTINATIONS_MAX = 4_096
 """Destinations a node knows; more, and the neighbour that brought most of them pays."""
 PROOFS_BURST, PROOFS_PER_S = 8_192, 64
 """Signatures verified for one link: a table at once, and then what joining and signing anew take (guess)."""
+CROWDING = 64
+"""A destination for which another must be pushed out costs as much as so many signatures."""
+REQUESTS_BURST, REQUESTS_PER_S = 4_096, 64
+"""Requests taken from one neighbour: all destinations at once, when a bridge falls, and then few (guess)."""
 CHUNK = 64
 SELF = 0
 """Our own number for ourselves."""
@@ -50,7 +54,7 @@ class Neighbour:
         self.price()
         self.judge = Judge()
         self.proofs = TokenBucket(PROOFS_BURST, PROOFS_PER_S, now)
-        self.requests = TokenBucket(64, 8, now)
+        self.requests = TokenBucket(REQUESTS_BURST, REQUESTS_PER_S, now)
         self.up = self.heard = self.usable = self.refused = False
         self.held_until = now
         self.again_at = self.checked_at = now
@@ -149,7 +153,7 @@ class Table:
         known = self.index.get(PeerKey(wire[:32]))
         if known is not None:
             return known, self.renewed(known, wire, neighbour, now)
-        if not neighbour.proofs.take(now):
+        if not neighbour.proofs.take(now, 1 if len(self.keys) < self.limit else CROWDING):
             neighbour.refused = True
             return UNDEFINED, self.newest[SELF]
         announcement = self.opened(wire)
@@ -301,7 +305,10 @@ class Table:
         """Make a way the one that is used and told, and note how soon others must hear of it."""
         before, shown = self.distance[number], self.current[number]
         announcement = shown if neighbour is None else neighbour.said[number]
+        turned = False
         if self.best[number] is not neighbour:
+            # Who was the way was kept from hearing of it, and may need it now.
+            turned = True
             self.best[number] = neighbour
             self.moved.add(self.keys[number])
             self.since[number] = self.now
@@ -309,7 +316,7 @@ class Table:
         self.current[number] = announcement
         if (before == INFINITY) != (found == INFINITY):
             self.urgent[number] = None
-        elif before != found:
+        elif turned or before != found:
             self.soon[number] = None
         elif announcement is not shown:
             self.lazy[number] = None

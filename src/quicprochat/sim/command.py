@@ -25,12 +25,12 @@ class _Kind:
 
 
 _KINDS = {
-    "topology": _Kind("quicprochat.sim.topology", frozenset({"pairs", "cut", "seed", "plot"})),
+    "topology": _Kind("quicprochat.sim.topology", frozenset({"pairs", "cut", "seed"})),
 }
 
 
 def simulate(args: Mapping[str, Any], *, as_json: bool) -> str:
-    """Run what the arguments ask for and return its report. Raises: LocalError."""
+    """Run what the arguments ask for and return its report. Raises: LocalError, UnavailableError."""
     kind = _KINDS[args["kind"]]
     options = {key: value for key, value in args.items() if key not in ("kind", "file")}
     for key in options:

@@ -17,7 +17,7 @@ from math import sqrt
 from pathlib import Path
 from typing import Any
 
-from quicprochat.core.errors import LocalError
+from quicprochat.core.errors import LocalError, UnavailableError
 
 FILE_MAX_BYTES = 256 << 20
 """Of a graph, unpacked: a hundred times the largest we know."""
@@ -65,14 +65,14 @@ class Graph:
 
 
 def read_graph(path: Path) -> Graph:
-    """Read a graph. Raises: LocalError."""
+    """Read a graph. Raises: LocalError for what is no graph, UnavailableError for what cannot be read."""
     try:
         data = path.read_bytes()
         if data[:2] == b"\x1f\x8b":
             with gzip.open(path) as unpacked:
                 data = unpacked.read(FILE_MAX_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise LocalError(f"{path} cannot be read: {error}", code="io") from error
+        raise UnavailableError(f"{path} cannot be read: {error}", retryable=False) from error
     if len(data) > FILE_MAX_BYTES:
         raise LocalError(f"{path} is larger than {FILE_MAX_BYTES >> 20} MiB; no graph is")
     try:
@@ -85,7 +85,7 @@ def _parse(found: Any) -> Graph:
     listed = {"links": found} if isinstance(found, list) else found
     if not isinstance(listed, dict) or not isinstance(listed.get("links"), list):
         raise ValueError("it has no list of links")
-    noted = {"silent_ends": 0, "loops": 0, "parallel": 0}
+    noted = {"silent_ends": 0, "self_links": 0, "parallel": 0}
     nodes: dict[str, None] = {}
     for node in _objects(listed.get("nodes", [])):
         nodes[_id(node.get("id"))] = None
@@ -95,7 +95,7 @@ def _parse(found: Any) -> Graph:
         other = _id(link["target"] if "target" in link else link.get("to"))
         nodes[one] = nodes[other] = None
         if one == other:
-            noted["loops"] += 1
+            noted["self_links"] += 1
             continue
         edge = Edge(one, other, RTT_MS.get(str(link.get("type")), RTT_MS["other"]), _loss(link, noted))
         ends = (min(one, other), max(one, other))

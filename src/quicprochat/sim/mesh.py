@@ -37,7 +37,7 @@ class Station:
 
 
 class Wire:
-    """One direction of a link; ``session`` tells its connections apart, so that what was on the way is lost by a cut."""
+    """One direction of a link; ``session`` tells its connections apart: what was on the way is lost by a cut."""
 
     __slots__ = ("clear_at", "cost", "latency_ms", "loss", "session", "target", "up")
 
@@ -141,25 +141,31 @@ class Mesh:
 
     def run(self, until: int) -> None:
         """Let time pass up to a moment."""
-        due = self._due
+        due, one = self._due, self._one
         while due and due[0][0] <= until:
-            self.now, _, station, sender, session, body = heappop(due)
-            if sender is None:
-                if session == station.alarm_at:
-                    station.alarm_at = -1
-                    self._flush(station)
-                continue
-            if self.stations[sender].links[station.signer.key].session == session:
-                station.routes.received(sender, body, Instant(self.now))
-                self._flush(station)
+            one()
         self.now = until
 
-    def step(self) -> bool:
-        """Let one event happen; False if there is none left."""
-        if not self._due:
+    def _one(self) -> bool:
+        self.now, _, station, sender, session, body = heappop(self._due)
+        if sender is None:
+            if session != station.alarm_at:
+                return False
+            station.alarm_at = -1
+        elif self.stations[sender].links[station.signer.key].session == session:
+            station.routes.received(sender, body, Instant(self.now))
+        else:
             return False
-        self.run(self._due[0][0])
+        self._flush(station)
         return True
+
+    def next_at(self) -> float:
+        """Return when the next event is due; infinity if none is."""
+        return self._due[0][0] if self._due else float("inf")
+
+    def step(self) -> bool:
+        """Let one event happen; say whether it meant anything to anybody."""
+        return self._one() if self._due else False
 
     def _flush(self, station: Station) -> None:
         routes = station.routes
