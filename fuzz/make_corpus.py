@@ -1,6 +1,6 @@
 """Write fuzz/corpus from docs/test-vectors.json: what each target begins with.
 
-    PYTHONPATH=. python fuzz/make_corpus.py
+    PYTHONPATH=src:. python fuzz/make_corpus.py
 
 Files are named by their content, as libFuzzer does; inputs that once failed a target may be added by hand and stay.
 """
@@ -15,6 +15,10 @@ from typing import Any
 from fuzz import words
 
 from quicprochat.core.bundle import BundleWriter
+from quicprochat.core.encounter import Want, encode_offer
+from quicprochat.core.ids import EnvelopeId
+from quicprochat.core.likely import encode_likely
+from quicprochat.core.reconcile import Mode, Range, Ranges
 from quicprochat.core.route_frames import INFINITY, Request, announce, distance, encode_requests, encode_update
 from quicprochat.core.time import Instant, Now, WallTime
 from quicprochat.sim.crypto import SimCrypto
@@ -87,6 +91,7 @@ def seeds() -> dict[str, list[bytes]]:
         "channel": [*posts, post, post + b"\x80" + bytes(185), b"freifunk", "Gru\u0308ße".encode()],
         "rpc": conversations(),
         "route": routing(),
+        "carry": carried(),
         "check": wires + hexed("wire", "receipts", "messages", "messages_unopenable") + inners[:1] + [post],
     }
 
@@ -121,6 +126,24 @@ def routing() -> list[bytes]:
     ]  # fmt: skip
     frames = [bytes([n % 2 | n << 4]) + len(body).to_bytes(2, "big") + body for n, body in enumerate(bodies)]
     return [frames[0] + frame for frame in frames] + [b"".join(frames)]
+
+
+def carried() -> list[bytes]:
+    """Return frames of carrying: bare, and as the target takes them, two with their types."""
+    names = (bytes(8), b"\xff" * 8)
+    ranges = (
+        Range(b"\0\0\1", Mode.SAME), Range(b"\0\0\2\5", Mode.FINGERPRINT, bytes(8)),
+        Range(b"\0\0\3", Mode.LIST, names=names), Range(b"\1", Mode.LIST), Range(b"", Mode.LACK, names=names[1:]),
+    )  # fmt: skip
+    begin = Ranges(0, (Range(b"", Mode.FINGERPRINT, bytes(8)),), bytes(16)).encode()
+    nothing = Ranges(0, (Range(b"", Mode.LIST),), bytes(16)).encode()
+    went_on, end = Ranges(1, ranges).encode(), Ranges(1, ()).encode()
+    offer, want = encode_offer([EnvelopeId(bytes([n]) * 32) for n in range(3)]), Want(2, (0, 1)).encode()
+    likely = encode_likely({bytes([n]) * 8: n for n in range(3)})
+    frames = [(0, begin), (0, nothing), (0, went_on), (0, end), (1, offer), (2, want), (3, likely)]
+    typed = [(len(body) + 1, bytes([kind]) + body) for kind, body in frames]
+    pairs = [bytes([size]) + one + other for size, one in typed if size < 256 for _, other in typed]
+    return [body for _, body in frames] + pairs
 
 
 def named() -> dict[Path, bytes]:

@@ -245,13 +245,24 @@ _ALL = (
             " waits up to 5 seconds for a single command to end, and ends itself (exit code 3) if a daemon or a"
             " prompt is there."),
     Command("sim", "run the mesh in a simulated network", (
-                Word("kind", "topology", choices=("topology",)), Word("file", "FILE")), plain=True, mesh=False,
+                Word("kind", "topology|trace", choices=("topology", "trace")), Word("file", "FILE")), plain=True,
+            mesh=False,
             options=(Option(("--pairs",), "pairs of nodes to send between (default: 1000)", Value.COUNT, "N"),
                      Option(("--cut",), "take this node away once routes have settled", shown="NODE"),
-                     Option(("--seed",), "what chance begins with; the same seed gives the same run (default: 1)",
-                            Value.NUMBER, "S")),
+                     Option(("--messages",), "messages that people write in a trace (default: 1000)", Value.COUNT, "N"),
+                     Option(("--ttl",), "how long a message of a trace lives (default: 86400)", Value.SECONDS, "S"),
+                     Option(("--router",), "who decides what is carried (default: epidemic, as real nodes do)",
+                            choices=("epidemic", "prophet", "spray", "direct")),
+                     Option(("--bytes-per-s",), "what a contact of a trace can carry (default: everything)",
+                            Value.COUNT, "B"),
+                     Option(("--store",), "messages of others that a node keeps (default: all)", Value.COUNT, "N"),
+                     Option(("--seed",), "what chance begins with; the same seed gives the same run (default: 1; of a"
+                            " trace: the reference messages)", Value.NUMBER, "S"),
+                     Option(("--plot",), "draw what a trace delivered over time into this file; takes matplotlib",
+                            shown="OUT.png")),
             details="topology: every node of a graph finds its ways to all others; FILE holds nodes and links, plain or"
-            " gzip. Nothing touches the network or your home. Formats and figures: docs/simulator.md."),
+            " gzip. trace: people meet and part, and carry each other's messages; FILE has lines of time and two nodes,"
+            " plain or gzip. Nothing touches the network or your home. Formats and figures: docs/simulator.md."),
     Command("completion", "print a script that completes commands with Tab", (
                 Word("shell", "bash|zsh|fish", choices=("bash", "zsh", "fish"), hidden=("contacts",)),), plain=True,
             mesh=False,

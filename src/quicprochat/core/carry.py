@@ -1,16 +1,18 @@
 """Carrying: what to hand to whom when two nodes meet, so that mail gets where no path leads.
 
-Epidemic within the lifetime: whoever meets a node gets what it lacks, because messages are small and everything cleverer
-loses some of what is reachable. A link-up begins with a reconciliation (``reconcile.py``); what one side then lacks, and
-what comes in while the link lives, is offered in the order of its use, asked for and handed over (``encounter.py``).
-Receipts travel in the same way and cure: a copy whose recipient has signed for it is let go of (``cures.py``).
+Epidemic within the lifetime: whoever meets a node gets what it lacks, because messages are small and everything
+cleverer loses some of what is reachable. A link-up begins with a reconciliation (``reconcile.py``); what one side then
+lacks, and what comes in while the link lives, is offered in the order of its use, asked for and handed over
+(``encounter.py``). Receipts travel in the same way and cure: a copy whose recipient has signed for it is let go of
+(``cures.py``).
 
 Nothing here reads or keeps an envelope's bytes. The caller judges what comes in at its gate, stores it, and tells:
 
 * :meth:`Carry.hold` what is stored and may be handed on; :meth:`Carry.seen` what is known and not held;
   :meth:`Carry.release` what is no longer held; :meth:`Carry.unwelcome` what came and was put off;
 * :meth:`Carry.link_up`, :meth:`Carry.received`, :meth:`Carry.link_down` what happens on links;
-* then asks :meth:`Carry.poll` which frames to send, and :meth:`Carry.take` what to hand over next, as its window allows.
+* then asks :meth:`Carry.poll` which frames to send, and :meth:`Carry.take` what to hand over next, as far as its
+  window allows.
 """
 
 from __future__ import annotations
@@ -105,7 +107,7 @@ class Carry:
     # --- what the node has
 
     def hold(self, parcel: Parcel, now: Instant) -> list[EnvelopeId]:
-        """An envelope is in the store and may be handed on; return what must leave the store for it, at times itself."""
+        """An envelope is in the store and may be handed on; return what must leave the store, at times itself."""
         id = parcel.id
         self._entries.add(parcel.entry, parcel.expires_at)
         self._shelf.put(parcel)
@@ -139,9 +141,7 @@ class Carry:
         """An envelope is not held any more; that it was seen stays."""
         self._shelf.pop(id)
 
-    def cured(
-        self, ids: Iterable[EnvelopeId], signer: PeerKey, via: PeerKey, until: Instant
-    ) -> list[EnvelopeId]:
+    def cured(self, ids: Iterable[EnvelopeId], signer: PeerKey, via: PeerKey, until: Instant) -> list[EnvelopeId]:
         """A receipt says that its signer has these envelopes; return those to let go of.
 
         Only what was addressed to the signer is believed; what has not been here yet is kept in mind (``until``).
@@ -194,6 +194,10 @@ class Carry:
             self._tell(encounter, now)
         if self.me < peer:
             self._begin(encounter, now)
+        # What is for the peer itself need not wait for what comes of comparing.
+        for parcel in self._shelf.addressed_to(peer):
+            encounter.giving.queue(self._rank(parcel, encounter), parcel.id)
+        self._dirty[peer] = None
 
     def _begin(self, encounter: Encounter, now: Instant) -> None:
         salt = self._entropy(SALT_BYTES)
@@ -215,6 +219,7 @@ class Carry:
                 self._pressed_until = Instant(now + PRESSED_MS)
             self._ask_elsewhere(encounter, now)
             self._dirty.pop(peer, None)
+            self._say = [say for say in self._say if say.peer != peer]
 
     def _ask_elsewhere(self, encounter: Encounter, now: Instant) -> None:
         asked, encounter.taking.asked = encounter.taking.asked, {}

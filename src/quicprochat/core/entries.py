@@ -1,14 +1,14 @@
 """The envelope ids a node has seen and that have not expired, in an order that all nodes share.
 
-An **entry** is ``created_ms 8 | id 32``. Both are fixed by the author, since the id is a hash over ``created_ms`` too, so
-every node sorts alike, and what was written lately stands together at the end. (Age and time of arrival differ from
-node to node.) Who writes 0 because its clock cannot be trusted, or lies, only makes a difference dearer to find.
+An **entry** is ``created_ms 8 | id 32``. Both are fixed by the author, since the id is a hash over ``created_ms`` too;
+so every node sorts alike, and what was written lately stands together at the end. (Age and time of arrival differ
+from node to node.) Who writes 0 because its clock cannot be trusted, or lies, only makes a difference dearer to find.
 """
 
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from typing import NewType
 
 from quicprochat.core.ids import ID_BYTES, EnvelopeId
@@ -21,6 +21,8 @@ CREATED_BYTES = 8
 ENTRY_BYTES = CREATED_BYTES + ID_BYTES
 ENTRIES_MAX = 65_536
 """Entries compared with a neighbour (guess): 8 MB of memory, and 3 ms for one pass of SHA-256 over all."""
+BLOCK_END = 8
+"""What ends a block; part of the protocol."""
 COARSE_MS = 600_000
 """Entries leave together that expire within the same ten minutes, so that leaving costs one pass for all of them."""
 
@@ -36,18 +38,22 @@ def id_of(entry: Entry) -> EnvelopeId:
 
 
 class EntrySet:
-    """A sorted set of entries with their ends.
+    """A sorted set of entries with their ends, and hashes over any range of it.
 
-    Adding moves some pointers and hashes nothing; a range is hashed when it is compared: 10,000 entries take about as
-    long as one signature. A structure with sums would save that, at the price of a sum that can be forged (ADR 20).
+    Entries whose last byte is below BLOCK_END end a block, one in 32; so both sides cut alike without a word. Hashes of
+    whole blocks are kept: adding an entry moves some pointers and makes one block's hash void, and a range is hashed
+    from its blocks' hashes. Sums would do with less, but sums can be forged (docs/adr/0020-carrying.md).
     """
 
-    __slots__ = ("_digest", "_ends", "_known", "_max", "_sorted")
+    __slots__ = ("_block_hashes", "_block_lasts", "_digest", "_ends", "_known", "_max", "_sorted")
 
     def __init__(self, limit: int = ENTRIES_MAX) -> None:
         self._max = limit
         self._known: dict[EnvelopeId, Entry] = {}
         self._sorted: list[Entry] = []
+        self._block_lasts: list[Entry] = []
+        self._block_hashes: dict[Entry, bytes] = {}
+        """By the block's last entry."""
         self._ends: dict[int, list[Entry]] = {}
         self._digest: bytes | None = None
 
@@ -67,6 +73,11 @@ class EntrySet:
             return False
         self._known[id] = entry
         insort(self._sorted, entry)
+        place = bisect_left(self._block_lasts, entry)
+        if place < len(self._block_lasts):
+            self._block_hashes.pop(self._block_lasts[place], None)
+        if entry[-1] < BLOCK_END:
+            self._block_lasts.insert(place, entry)
         self._ends.setdefault(-(-expires_at // COARSE_MS), []).append(entry)
         self._digest = None
         if len(self._sorted) > self._max:
@@ -76,6 +87,8 @@ class EntrySet:
     def _drop(self, end: int) -> None:
         gone = {entry for entry in self._ends.pop(end) if self._known.pop(id_of(entry), None)}
         self._sorted = [entry for entry in self._sorted if entry not in gone]
+        self._block_lasts = [entry for entry in self._sorted if entry[-1] < BLOCK_END]
+        self._block_hashes.clear()
         self._digest = None
 
     def expire(self, now: Instant) -> None:
@@ -96,9 +109,38 @@ class EntrySet:
         return self._sorted[start:end]
 
     def digest(self, start: int, end: int) -> bytes:
-        """Return SHA-256 over the entries from one place up to another; that over all is kept until something changes."""
-        if start or end < len(self._sorted):
-            return hashlib.sha256(b"".join(self._sorted[start:end])).digest()
-        if self._digest is None:
-            self._digest = hashlib.sha256(b"".join(self._sorted)).digest()
+        """Return SHA-256 over the hashes of the blocks, whole or cut, from one place up to another."""
+        whole = start == 0 and end == len(self._sorted)
+        if not whole or self._digest is None:
+            digest = hashlib.sha256(b"".join(self._pieces(start, end))).digest()
+            if not whole:
+                return digest
+            self._digest = digest
         return self._digest
+
+    def _pieces(self, start: int, end: int) -> list[bytes]:
+        if start >= end:
+            return []
+        entries, lasts = self._sorted, self._block_lasts
+        place = bisect_left(lasts, entries[start])
+        pieces = []
+        if start and entries[start - 1][-1] >= BLOCK_END and place < len(lasts) and lasts[place] <= entries[end - 1]:
+            # The range begins within a block.
+            after = bisect_left(entries, lasts[place]) + 1
+            pieces.append(_hash(entries[start:after]))
+            start, place = after, place + 1
+        for last in lasts[place : bisect_right(lasts, entries[end - 1])]:
+            piece = self._block_hashes.get(last)
+            if piece is None:
+                first = bisect_right(entries, lasts[place - 1]) if place else 0
+                piece = self._block_hashes[last] = _hash(entries[first : bisect_left(entries, last) + 1])
+            pieces.append(piece)
+            place += 1
+        begin = max(start, bisect_right(entries, lasts[place - 1])) if place else start
+        if begin < end:
+            pieces.append(_hash(entries[begin:end]))
+        return pieces
+
+
+def _hash(entries: list[Entry]) -> bytes:
+    return hashlib.sha256(b"".join(entries)).digest()

@@ -8,6 +8,7 @@ because in real crowds PRoPHET alone loses up to half of what is reachable.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -54,7 +55,7 @@ class Likely:
 
     def of(self, peer: bytes, now: Instant) -> float:
         """Return the value for a peer, 0 for one nobody met."""
-        return self._values.get(name_of(peer), 0.0) * GAMMA ** (max(0, now - self._at) / AGING_MS)
+        return self._values.get(name_of(peer), 0.0) * _fade(now - self._at)
 
     def table(self, now: Instant) -> dict[bytes, int]:
         """Return what to tell a neighbour."""
@@ -70,9 +71,13 @@ class Likely:
 
     def _age(self, now: Instant) -> None:
         if now > self._at:
-            fade = GAMMA ** ((now - self._at) / AGING_MS)
+            fade = _fade(now - self._at)
             self._values = {name: value * fade for name, value in self._values.items() if value * fade > 1e-6}
             self._at = now
+
+
+def _fade(ms: int) -> float:
+    return math.pow(GAMMA, max(0, ms) / AGING_MS)
 
 
 @lru_cache(PEERS_MAX)

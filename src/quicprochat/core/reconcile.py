@@ -1,9 +1,9 @@
 """Range-based set reconciliation (A. Meyer, "Range-Based Set Reconciliation", 2022): what does each side lack?
 
-Both sides sort their entries alike (``entries.py``). A frame cuts that order into ranges and says of each a fingerprint,
-or, when it has few entries, their short names. Whoever gets a fingerprint that is not its own answers with finer
-ranges; whoever gets a list knows what the other lacks and answers which names it lacks itself. So equal sets cost one
-fingerprint, and a difference costs the logarithm of what is around it.
+Both sides sort their entries alike (``entries.py``). A frame cuts that order into ranges and says of each a
+fingerprint, or, when it has few entries, their short names. Whoever gets a fingerprint that is not its own answers with
+finer ranges; whoever gets a list knows what the other lacks and answers which names it lacks itself. So equal sets cost
+one fingerprint, and a difference costs the logarithm of what is around it.
 
     RANGES = step 1 | salt 16 (only when step is 0) | count 2 | count * range
     range  = mode 2 bits, shared 6 bits | more 1 | suffix | content
@@ -17,7 +17,7 @@ hashes under a salt that the first frame brings, so nobody else can make envelop
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
@@ -31,7 +31,7 @@ from quicprochat.core.wire import Reader
 SALT_BYTES = 16
 NAME_BYTES = 8
 """Two of 10,000 entries share a name under one salt with a chance of 1 in 10^11; then one waits for the next link."""
-LIST_MAX = 10
+LIST_MAX = 24
 """Ranges of so few entries are listed; more are cut further."""
 PARTS, PARTS_WIDE = 6, 32
 WIDE = 512
@@ -41,6 +41,8 @@ REPLY_MAX_BYTES = 16 * 1024
 STEPS_MAX = 32
 """Frames in one reconciliation; what differs then still, the next link finds."""
 RANGES_MAX = 8_192
+RANGE_BYTES = 16
+"""What a range takes at most times: its bound, cut short, and a fingerprint."""
 
 _EVERYTHING = b""
 
@@ -178,48 +180,53 @@ class Reconciler:
         answer: list[Range] = []
         lacking: list[Entry] = []
         room = REPLY_MAX_BYTES
+        end = len(self._entries)
         # From the end, so that what is recent is found first when not all fits.
-        for part, start, end in reversed(list(self._placed(frame.ranges))):
-            ranges = self._answer(part, start, end, lacking, room=room > 0)
-            answer.extend(reversed(ranges))
-            room -= sum(ENTRY_BYTES // 4 + NAME_BYTES * (1 + len(one.names)) for one in ranges if one.mode)
+        for place in range(len(frame.ranges) - 1, -1, -1):
+            part = frame.ranges[place]
+            if part.mode is Mode.SAME:
+                answer.append(Range(part.upper, Mode.SAME))
+                continue
+            start = self._entries.index(frame.ranges[place - 1].upper) if place else 0
+            if part.upper:
+                end = self._entries.index(part.upper)
+            if part.mode is Mode.FINGERPRINT:
+                room -= self._finer(part, start, end, answer, room=room > 0)
+            else:
+                room -= self._compare(part, self._entries.slice(start, end), answer, lacking)
         self._step = frame.step + 2
-        reply = Ranges(frame.step + 1, _joined(answer[::-1])) if frame.asks and frame.step + 1 < STEPS_MAX else None
+        reply = None
+        if frame.asks and frame.step + 1 < STEPS_MAX:
+            reply = Ranges(frame.step + 1, _joined(answer))
         self.done = reply is None or not reply.asks or self._step >= STEPS_MAX
         return Found(reply, tuple(lacking))
 
-    def _placed(self, ranges: Sequence[Range]) -> Iterator[tuple[Range, int, int]]:
-        start = 0
-        for part in ranges:
-            end = self._entries.index(part.upper) if part.upper else len(self._entries)
-            yield part, start, end
-            start = end
+    def _finer(self, part: Range, start: int, end: int, answer: list[Range], *, room: bool) -> int:
+        """Answer a fingerprint; return about how many bytes that takes."""
+        fingerprint = self._fingerprint(start, end)
+        if fingerprint == part.fingerprint:
+            answer.append(Range(part.upper, Mode.SAME))
+        elif not room:
+            answer.append(Range(part.upper, Mode.FINGERPRINT, fingerprint))
+        else:
+            ranges = self._cut(part.upper, start, end)
+            answer.extend(reversed(ranges))
+            return sum(RANGE_BYTES + NAME_BYTES * len(one.names) for one in ranges)
+        return 0
 
-    def _answer(self, part: Range, start: int, end: int, lacking: list[Entry], *, room: bool) -> list[Range]:
-        match part.mode:
-            case Mode.SAME:
-                return [Range(part.upper, Mode.SAME)]
-            case Mode.FINGERPRINT:
-                if (fingerprint := self._fingerprint(start, end)) == part.fingerprint:
-                    return [Range(part.upper, Mode.SAME)]
-                if not room:
-                    return [Range(part.upper, Mode.FINGERPRINT, fingerprint)]
-                return self._cut(part.upper, start, end)
-            case Mode.LIST:
-                mine = self._entries.slice(start, end)
-                if not part.names:
-                    lacking.extend(mine)
-                    return [Range(part.upper, Mode.SAME)]
-                known = {self._name(entry): entry for entry in mine}
-                unknown = tuple([name for name in dict.fromkeys(part.names) if name not in known])
-                for name in part.names:
-                    known.pop(name, None)
-                lacking.extend(known.values())
-                return [Range(part.upper, Mode.LACK if unknown else Mode.SAME, names=unknown)]
-            case Mode.LACK:
-                theirs = dict.fromkeys(part.names)
-                lacking.extend(entry for entry in self._entries.slice(start, end) if self._name(entry) in theirs)
-                return [Range(part.upper, Mode.SAME)]
+    def _compare(self, part: Range, mine: list[Entry], answer: list[Range], lacking: list[Entry]) -> int:
+        """Compare a list of names with what we have; return about how many bytes the answer takes."""
+        named = {self._name(entry): entry for entry in mine} if part.names else {}
+        unknown: list[bytes] = []
+        if part.mode is Mode.LACK:
+            lacking.extend(named[name] for name in dict.fromkeys(part.names) if name in named)
+        elif not part.names:
+            lacking.extend(mine)
+        else:
+            unknown = [name for name in dict.fromkeys(part.names) if named.pop(name, None) is None]
+            lacking.extend(named.values())
+        answer.append(Range(part.upper, Mode.LACK if unknown else Mode.SAME, names=tuple(unknown)))
+        return RANGE_BYTES + NAME_BYTES * len(unknown)
 
     def _cut(self, upper: bytes, start: int, end: int) -> list[Range]:
         """Return a range that differs in parts, or as a list when it has few entries."""
@@ -232,11 +239,11 @@ class Reconciler:
             # What people wrote lately is what differs most, so the last part is cut finer and finer.
             while end - places[-2] > LIST_MAX:
                 places.insert(-1, (places[-2] + end + 1) // 2)
-        bounds = [_between(self._entries[place - 1], self._entries[place]) for place in places[1:-1]] + [upper]
-        return [
-            Range(bound, Mode.FINGERPRINT, self._fingerprint(first, after))
-            for bound, (first, after) in zip(bounds, pairwise(places), strict=True)
-        ]
+        ranges = []
+        for first, after in pairwise(places):
+            bound = upper if after == end else _between(self._entries[after - 1], self._entries[after])
+            ranges.append(Range(bound, Mode.FINGERPRINT, self._fingerprint(first, after)))
+        return ranges
 
     def _fingerprint(self, start: int, end: int) -> bytes:
         digest = self._prints.copy()
@@ -254,10 +261,10 @@ def _between(one: Entry, next: Entry) -> bytes:
     return next[: 1 + _shared(one, next)]
 
 
-def _joined(ranges: Sequence[Range]) -> tuple[Range, ...]:
-    """Return the ranges with neighbours that are settled made one, and without settled ones at the end."""
+def _joined(backwards: Sequence[Range]) -> tuple[Range, ...]:
+    """Return the ranges in order, settled neighbours as one, and without settled ones at the end."""
     out: list[Range] = []
-    for part in ranges:
+    for part in reversed(backwards):
         if part.mode is Mode.SAME and out and out[-1].mode is Mode.SAME:
             out[-1] = part
         else:

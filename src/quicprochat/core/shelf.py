@@ -6,7 +6,7 @@ link's part. So whoever floods a node over one link, under however many names, p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from quicprochat.core.entries import Entry, id_of
@@ -58,6 +58,7 @@ class Shelf:
         self._limit_bytes, self._limit_count = limit_bytes, limit_count
         self._parcels: dict[EnvelopeId, Parcel] = {}
         self._piles: dict[PeerKey, _Pile] = {}
+        self._for: dict[bytes, dict[EnvelopeId, Parcel]] = {}
         self.bytes = 0
         self.count = 0
 
@@ -67,18 +68,23 @@ class Shelf:
     def __iter__(self) -> Iterator[Parcel]:
         return iter(self._parcels.values())
 
-    def __contains__(self, id: EnvelopeId) -> bool:
+    def __contains__(self, id: object) -> bool:
         return id in self._parcels
 
     def get(self, id: EnvelopeId) -> Parcel | None:
         """Return what is held under an id."""
         return self._parcels.get(id)
 
+    def addressed_to(self, peer: PeerKey) -> Iterable[Parcel]:
+        """Return what is held for one recipient."""
+        return self._for.get(peer, {}).values()
+
     def put(self, parcel: Parcel) -> None:
         """Hold a parcel; :meth:`excess` then says what must go."""
         id = parcel.id
         self.pop(id)
         self._parcels[id] = parcel
+        self._for.setdefault(parcel.dst, {})[id] = parcel
         if _evictable(parcel):
             pile = self._piles.setdefault(parcel.via, _Pile())
             pile.authors.setdefault(parcel.src, {})[id] = parcel
@@ -87,6 +93,11 @@ class Shelf:
     def pop(self, id: EnvelopeId) -> Parcel | None:
         """Let go of a parcel."""
         parcel = self._parcels.pop(id, None)
+        if parcel is not None:
+            theirs = self._for[parcel.dst]
+            del theirs[id]
+            if not theirs:
+                del self._for[parcel.dst]
         if parcel is not None and _evictable(parcel):
             pile = self._piles[parcel.via]
             author = pile.authors[parcel.src]
@@ -109,13 +120,13 @@ class Shelf:
         """Say whether something must go."""
         return self.bytes > self._limit_bytes or self.count > self._limit_count
 
-    def victim(self, worth: Callable[[Parcel], object]) -> Parcel | None:
-        """Return what goes first: of the heaviest link's heaviest author, what is worth least; of equals, the oldest."""
+    def victim(self, worth: Callable[[Parcel], tuple[float, ...]]) -> Parcel | None:
+        """Return what goes first: of the heaviest link's heaviest author what is worth least, the oldest of equals."""
         if not self._piles:
             return None
         pile = max(self._piles.values(), key=lambda pile: pile.bytes)
         author = max(pile.authors.values(), key=lambda held: sum(parcel.size for parcel in held.values()))
-        return min(author.values(), key=worth)  # type: ignore[arg-type,return-value]
+        return min(author.values(), key=worth)
 
 
 def _evictable(parcel: Parcel) -> bool:

@@ -1,8 +1,8 @@
 """A contact trace played with the carrying of ``core``: every node is the code that runs in a real one.
 
-What is simulated is the world around it: links that come and go with the contacts, take no time, and carry so many bytes
-in each interval; a gate that everything honest passes; recipients that sign receipts. Signatures are left out, their
-bytes are not.
+What is simulated is the world around it: links that come and go with the contacts, take no time, and carry so many
+bytes in each interval; a gate that everything honest passes; recipients that sign receipts. Signatures are left out,
+their bytes are not.
 """
 
 from __future__ import annotations

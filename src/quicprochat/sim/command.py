@@ -25,6 +25,9 @@ class _Kind:
 
 
 _KINDS = {
+    "trace": _Kind(
+        "quicprochat.sim.trace", frozenset({"messages", "ttl", "router", "bytes_per_s", "store", "seed", "plot"})
+    ),
     "topology": _Kind("quicprochat.sim.topology", frozenset({"pairs", "cut", "seed"})),
 }
 

@@ -90,7 +90,9 @@ def parse_trace(data: bytes, name: str) -> Trace:
         try:
             time, one, other = (int(word) for word in words[:3])
         except ValueError:
-            raise LocalError(f"line {number} of {name} is not `t i j`; see `docs/simulator.md` for the format") from None
+            raise LocalError(
+                f"line {number} of {name} is not `t i j`; see `docs/simulator.md` for the format"
+            ) from None
         if one == other:
             raise LocalError(f"line {number} of {name} says that {one} met itself")
         rows.append((time, one, other))
