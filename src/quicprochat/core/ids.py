@@ -47,11 +47,11 @@ class Label(Enum):
     FINGERPRINT = "fp"
     TICKET = "ticket"
     EXPORT = "export"
-    ROUTE = "route"
-    ROUTE_DIGEST = "route-digest"
     RANGE = "range"
     SHORT = "short"
     LIKELY = "likely"
+    ROUTE = "route"
+    ROUTE_DIGEST = "route-digest"
 
 
 _PREFIXES = {label: b"quicprochat-mesh/1/" + label.value.encode("ascii") + b"\x00" for label in Label}
