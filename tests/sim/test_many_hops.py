@@ -120,6 +120,31 @@ def test_a_walker_takes_what_a_cut_keeps_apart_and_brings_the_answer() -> None:
     assert left == {p.name: 0 for p in world.peers}, "the receipt cures every copy"
 
 
+def test_a_receipt_that_went_into_a_dead_link_goes_another_way() -> None:
+    """A walker plugs in over there before the link over here is known to be dead, and so promises a way that is none."""
+    world = World(6)
+    a, b, d, e = (world.peer(name) for name in "abde")
+    walker = world.peer("walker")
+    on(a, b, d, e, walker)
+    connect((a, b), (d, e))
+    here, there = Cable(walker, b, notice_ms=9_000), Cable(walker, d)
+    uid = a.write(e.key, "by foot")
+    here.plug()
+    world.run(MINUTE_MS)
+    assert walker.store.usage(Scope.CARRIED).count == 1
+    world.rng.seed(9)
+    here.pull()
+    there.plug()
+    world.run(3 * SECOND)
+    assert [line.text for line in e.inbox()] == ["by foot"]
+    assert len(walker.links) == 2, "it still believes in the old link"
+    world.run(MINUTE_MS)
+    there.pull()
+    here.plug()
+    world.run(MINUTE_MS)
+    assert a.store.sent(uid).state is State.DELIVERED  # type: ignore[union-attr]
+
+
 def test_a_ring_passes_on_the_shorter_way_and_hops_end() -> None:
     world = World(5)
     ring = [world.peer(f"{n}") for n in range(6)]

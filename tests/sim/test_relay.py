@@ -40,6 +40,7 @@ def test_a_message_goes_through_strangers_and_its_receipt_comes_back() -> None:
     uid = a.write(e.key, "hello")
     world.run(3 * SECOND)
     everything_arrived(a, e)
+    world.run(MINUTE_MS)
     [got] = e.inbox()
     assert (got.text, got.hops) == ("hello", 3)
     assert [(event.state, event.carrier) for event in a.store.trace(uid)] == [

@@ -38,6 +38,9 @@ PAUSE_FIRST_MS, PAUSE_LAST_MS = 2_000, 300_000
 PASSED_MAX = 65_536
 """Others' envelopes of which it is remembered to whom they were passed; beyond that, the oldest is forgotten."""
 ESTIMATES_MAX = 4_096
+SURE_MS = 12_000
+"""A link over which nothing gets any more is noticed within this (docs/protocol.md §9)."""
+UNSURE_BYTES = 1 << 20
 SHARE = 32
 """Envelopes for one destination that are passed on before it is another's turn."""
 
@@ -100,6 +103,9 @@ class Forward:
         self._due: list[tuple[Instant, EnvelopeId]] = []
         self._paused_until: Instant | None = None
         self._estimates: dict[PeerKey, int] = {}
+        self._unsure: dict[EnvelopeId, tuple[Instant, PeerKey, int]] = {}
+        """Receipts that were handed on a moment ago: when, to whom, their bytes."""
+        self._unsure_bytes = 0
         self._said: dict[PeerKey, PeerKey] = {}
         """To which next hop the last receipt for an author went."""
         self.gave_up = False
@@ -164,7 +170,7 @@ class Forward:
         after = self._ready.pop(dst)
         found = tx.waiting(dst, after, SHARE)
         for held in found:
-            if held.id not in self._passes and not self._withheld(held):
+            if held.id not in self._passes and held.id not in self._unsure and not self._withheld(held):
                 chosen = self._choose(held, ())
                 if chosen is None:
                     self._leave(held)
@@ -199,12 +205,13 @@ class Forward:
     def _hand(self, tx: MeshStore, held: Held, to: Neighbour, now: Now, out: list[Effect]) -> bool:
         """Hand an envelope to a next hop; False when it must wait."""
         if held.kind == Kind.RECEIPT:
-            # Nobody answers it, and when it is lost its recipient asks for another: nothing is kept.
             if not to.lane.pace_passed(now.at, len(held.wire)):
                 self._pause(PeerKey(held.dst), held.serial, now.at)
                 return True
             out.append(SendEnvelope(to.lane.link, held.to_send(now.at)))
-            self._let_go(tx, held, now)
+            # Nobody answers it; but until the link has lived on for a while, it may have led nowhere any more.
+            self._unsure[held.id] = (now.at, to.peer, len(held.wire))
+            self._unsure_bytes += len(held.wire)
             return True
         if not to.lane.room():
             return False
@@ -214,6 +221,16 @@ class Forward:
         known.tried = (*known.tried, to.peer)
         to.lane.launch(held, now.at, out)
         return True
+
+    def _sure(self, tx: MeshStore, now: Now) -> None:
+        """Let go of receipts that went over links which have lived on, and of the oldest where there are many."""
+        for id, (at, _, size) in list(self._unsure.items()):
+            if now.at < at + SURE_MS and self._unsure_bytes <= UNSURE_BYTES:
+                return
+            del self._unsure[id]
+            self._unsure_bytes -= size
+            if (held := tx.held(id)) is not None:
+                self._let_go(tx, held, now)
 
     def _let_go(self, tx: MeshStore, held: Held, now: Now) -> None:
         tx.release(held.id)
@@ -234,24 +251,21 @@ class Forward:
         neighbour = self._neighbours.find(peer)
         return None if neighbour is None or neighbour.address is None else neighbour
 
-    def say(self, envelope: MeshEnvelope, via: PeerKey, again: bool, now: Now, out: list[Effect]) -> bool:
-        """Send a receipt of our own on its way, best the way ``via`` on which the message came.
+    def way_back(self, author: PeerKey, via: PeerKey, *, again: bool, now: Now) -> Neighbour | None:
+        """Return where a receipt of ours for an author goes: best to ``via``, who brought the message.
 
-        ``again``: an earlier one did not arrive, so that way it is, whatever routing says. False: there is no way now.
+        ``again``: an earlier receipt did not arrive, so that way it is, whatever routing says.
         """
-        wire, author = envelope.wire(), PeerKey(envelope.dst)
         if again and (last := self._said.pop(author, via)) != via:
             self._routes.judge(last, author, False, now.at)
         ways = list(self._ways(author))
         back = self._mesh(via)
         to = back if back is not None and (again or back in ways) else next(iter(ways), None)
-        if to is None or not to.lane.pace_passed(now.at, len(wire)):
-            return False
-        out.append(SendEnvelope(to.lane.link, wire))
-        self._said.pop(author, None)
-        self._said[author] = to.peer
-        _bound(self._said, ESTIMATES_MAX)
-        return True
+        if to is not None:
+            self._said.pop(author, None)
+            self._said[author] = to.peer
+            _bound(self._said, ESTIMATES_MAX)
+        return to
 
     # --- what became of it
 
@@ -380,6 +394,10 @@ class Forward:
             if known is not None and known.hop == neighbour.peer:
                 del self._passes[id]
             self.look(held.dst, held.serial - 1)
+        for id in [id for id, (_, hop, _) in self._unsure.items() if hop == neighbour.peer]:
+            self._unsure_bytes -= self._unsure.pop(id)[2]
+            if (held := tx.held(id)) is not None:
+                self.look(held.dst, held.serial - 1)
         self.look(neighbour.peer)
 
     # --- time
@@ -421,10 +439,13 @@ class Forward:
         times = [] if self._paused_until is None else [self._paused_until]
         if self._due:
             times.append(self._due[0][0])
+        if self._unsure:
+            times.append(Instant(next(iter(self._unsure.values()))[0] + SURE_MS))
         return min(times, default=None)
 
     def timers(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         """Take up again what has waited long enough."""
+        self._sure(tx, now)
         if self._paused_until is not None and now.at >= self._paused_until:
             for dst, pause in self._pauses.items():
                 if now.at >= pause.until and pause.serial:

@@ -652,15 +652,24 @@ class Node:
                 neighbour = self._neighbours.find(author)
                 if neighbour is not None:
                     out.append(SendEnvelope(neighbour.lane.link, envelope.wire()))
-                elif self._forward.say(envelope, via, again, now, out):
-                    continue
-                elif tx.usage(Scope.OWN).bytes < self._policy.limits.own_bytes // 2:
-                    # Strangers' receipts must leave room for what the owner wants to say.
-                    held = submit(tx, envelope, self._policy, now)
-                    if isinstance(held, Held):
-                        self._forward.offer(tx, held, now, out)
-                    self._carry()
+                else:
+                    self._send_back(envelope, via, again, tx, now, out)
         self._receipts.clear()
+
+    def _send_back(
+        self, receipt: MeshEnvelope, via: PeerKey, again: bool, tx: MeshStore, now: Now, out: list[Effect]
+    ) -> None:
+        """Send a receipt of ours to an author who is no neighbour, along a way if there is one."""
+        back = self._forward.way_back(PeerKey(receipt.dst), via, again=again, now=now)
+        held: Held | Reason = Reason.FULL
+        if tx.usage(Scope.OWN).bytes < self._policy.limits.own_bytes // 2:
+            # Strangers' receipts must leave room for what the owner wants to say.
+            held = submit(tx, receipt, self._policy, now)
+        if isinstance(held, Held):
+            self._forward.offer(tx, held, now, out, back)
+            self._carry()
+        elif back is not None and back.lane.pace_passed(now.at, len(receipt.wire())):
+            out.append(SendEnvelope(back.lane.link, receipt.wire()))
 
     def _flush_results(self, out: list[Effect]) -> None:
         for link, results in self._results.items():
