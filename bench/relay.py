@@ -3,7 +3,7 @@
 ``one``: a raw neighbour hands over envelopes signed beforehand, another, which announces a destination behind it,
 takes and answers them; so what is measured is the relay alone: checking, storing with synchronous=FULL, passing on.
 
-``chain``: five whole nodes in a row; the first writes to the last, every message is sealed, stored by all and receipted.
+``chain``: five whole nodes in a row; the first writes to the last, each message is sealed, stored by all and receipted.
 
     python -m bench.relay one [--count 40000]
     python -m bench.relay chain [--count 6000] [--latency 200] [--relays 3]
@@ -189,7 +189,7 @@ async def one(count: int) -> dict[str, Any]:
 
 async def link(home: str, index: int, last: int, following: str, count: int, latency: int, window: int) -> None:
     """Be one node of the chain: the last one reads, the first one writes, the others do nothing by hand."""
-    async with Hidden(options(home)) as node:
+    async with (node := Hidden(options(home))):
         if following:
             peer = await node.add(following, "next")
             await node.wait_linked(peer.key, 20)

@@ -1,4 +1,4 @@
-"""Any bytes, cut anywhere, are a bundle that is written again byte for byte, or a WireError, and the cut is no matter."""
+"""Any bytes, cut anywhere, are a bundle that is written again byte for byte, or a WireError."""
 
 from __future__ import annotations
 

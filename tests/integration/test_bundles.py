@@ -12,8 +12,6 @@ from tests.integration.qpc import Person
 @pytest.fixture
 def three(tmp_path: Path) -> Iterator[list[Person]]:
     found = [Person(tmp_path / name) for name in "abc"]
-    for person in found:
-        person.common = (*person.common, "--no-discovery")
     yield found
     for person in found:
         person.end()

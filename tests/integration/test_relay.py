@@ -72,7 +72,7 @@ def test_a_message_crosses_four_links_to_somebody_known_only_by_announcements(tm
             assert events == [("relayed", b.key.hex()), ("delivered", b.key.hex())]
             for relay in (b, c, d):
                 assert await relay.inbox() == []
-                while (await relay.store_view()).messages:  # the receipt, until its link has lived on for a while
+                while (await relay.store_view()).messages:  # noqa: ASYNC110 - the receipt, until its link has lived on
                     await asyncio.sleep(0.2)
             assert e.key not in a.linked()
 

@@ -121,7 +121,7 @@ def test_a_walker_takes_what_a_cut_keeps_apart_and_brings_the_answer() -> None:
 
 
 def test_a_receipt_that_went_into_a_dead_link_goes_another_way() -> None:
-    """A walker plugs in over there before the link over here is known to be dead, and so promises a way that is none."""
+    """A walker plugs in over there before the link over here is known to be dead, and so promises a way."""
     world = World(6)
     a, b, d, e = (world.peer(name) for name in "abde")
     walker = world.peer("walker")

@@ -250,7 +250,7 @@ def _typed_name(peer: Json) -> str:
 
 def _whole(request: Request) -> str:
     """Return a file's whole path: the node that answers may stand in another directory."""
-    return os.path.abspath(os.path.expanduser(request.args["file"]))
+    return os.path.abspath(os.path.expanduser(str(request.args["file"])))
 
 
 def _not_delivered(sent: Json) -> CallError:
