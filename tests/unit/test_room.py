@@ -96,3 +96,11 @@ def test_made_up_authors_on_one_link_fill_half_of_a_recipients_places() -> None:
     answers = [let_in(rita, author.envelope(zoe.key, hop=1), mallory).verdict for author in made_up]
     assert answers == [Verdict.STORED] * 5 + [Verdict.DEFERRED] * 2
     assert let_in(rita, bob.envelope(zoe.key), bob).verdict is Verdict.STORED
+
+
+def test_a_home_server_lets_nothing_go_that_it_acknowledged(circle: list[Person]) -> None:
+    rita, mallory, bob, _, alice, zoe = circle
+    rita.policy = replace(rita.policy, keeps=True)
+    flood = fill(rita, mallory, zoe, mallory, PLACES)
+    assert let_in(rita, alice.envelope(zoe.key), bob) == deferred(Reason.FULL)
+    assert held(rita, flood) == PLACES

@@ -53,6 +53,8 @@ class Policy:
     limits: Limits = field(default_factory=Limits)
     disk_low: bool = False
     carry: Carry = Carry.ALL
+    keeps: bool = False
+    """A home server's: what it has acknowledged never gives way to anything."""
 
     def carries(self, src: PeerKey, dst: bytes) -> bool:
         """Say whether mail from one to another is taken."""

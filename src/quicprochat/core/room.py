@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from quicprochat.core.envelope import Kind
 from quicprochat.core.ids import PeerKey
-from quicprochat.core.policy import Limits, Policy
+from quicprochat.core.policy import Policy
 from quicprochat.core.store import Fate, Held, MeshStore, Scope
 from quicprochat.core.time import Instant
 from quicprochat.core.window import after_release
@@ -34,12 +34,12 @@ def make_room(tx: MeshStore, held: Held, policy: Policy, now: Instant, *, passin
     part = limits.carried_bytes * limits.share
     if _over(tx, Scope.ORIGIN, held.src, held, part) or _over(tx, Scope.LINK, held.via, held, part):
         return False
-    if not passing and _too_many(tx, held, limits):
+    if not passing and _too_many(tx, held, policy):
         return False
     for _ in range(EVICTED_MAX):
         if not _over(tx, Scope.CARRIED, b"", held, limits.carried_bytes):
             return True
-        if not _evict(tx, held, policy, now):
+        if policy.keeps or not _evict(tx, held, policy, now):
             return False
     return False
 
@@ -48,11 +48,13 @@ def _over(tx: MeshStore, scope: Scope, key: bytes, held: Held, most: float) -> b
     return tx.usage(scope, key).bytes + len(held.wire) > most
 
 
-def _too_many(tx: MeshStore, held: Held, limits: Limits) -> bool:
+def _too_many(tx: MeshStore, held: Held, policy: Policy) -> bool:
+    limits = policy.limits
     link_most = max(1, limits.per_recipient * limits.per_link_and_recipient)
     return (
         tx.usage(Scope.RECIPIENT, held.dst).count >= limits.per_recipient
-        or tx.usage(Scope.LINK_RECIPIENT, held.via + held.dst).count >= link_most
+        # A home server knows who is at the other end, and each link is one author's.
+        or (not policy.keeps and tx.usage(Scope.LINK_RECIPIENT, held.via + held.dst).count >= link_most)
         or tx.usage(Scope.PAIR, held.src + held.dst).count >= limits.per_pair
     )
 
