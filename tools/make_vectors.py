@@ -12,7 +12,7 @@ import json
 import sys
 from pathlib import Path
 
-from tools.vectors import base, moved, plain, sealed
+from tools.vectors import base, moved, plain, routes, sealed
 
 from quicprochat.core.envelope import CORE_BYTES
 from quicprochat.core.identity import pair_fingerprint
@@ -57,6 +57,10 @@ def vectors() -> base.Json:
         "posts_refused": plain.posts_refused(),
         "frames": plain.frames(),
         "frames_refused": plain.frames_refused(),
+        "announcements": routes.announcements(),
+        "announcements_refused": routes.announcements_refused(),
+        "routes": routes.routes(),
+        "routes_refused": routes.routes_refused(),
     }
 
 

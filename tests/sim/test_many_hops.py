@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -9,6 +10,7 @@ from tests.sim.test_relay import BlackHole
 from tests.sim.truth import Witness, everything_arrived
 
 from quicprochat.core.link import FrameType
+from quicprochat.core.policy import Carry
 from quicprochat.core.receipt import State
 from quicprochat.core.store import Scope
 from quicprochat.core.time import DAY_MS, MINUTE_MS
@@ -143,6 +145,23 @@ def test_a_receipt_that_went_into_a_dead_link_goes_another_way() -> None:
     here.plug()
     world.run(MINUTE_MS)
     assert a.store.sent(uid).state is State.DELIVERED  # type: ignore[union-attr]
+
+
+def test_nobody_is_sent_through_a_node_that_carries_for_nobody() -> None:
+    world = World(7)
+    a, no, c = world.peer("a"), world.peer("no"), world.peer("c")
+    no.policy = replace(no.policy, carry=Carry.NO)
+    on(a, no, c)
+    connect((a, no), (no, c))
+    world.run(3 * SECOND)
+    assert a.node is not None
+    assert [way.destination for way in a.node.routes(a.moment())] == [no.key]
+    a.write(no.key, "for yourself")
+    uid = a.write(c.key, "for another")
+    world.run(MINUTE_MS)
+    everything_arrived(a, no)
+    assert a.store.sent(uid).state is State.QUEUED  # type: ignore[union-attr]
+    assert c.inbox() == []
 
 
 def test_a_ring_passes_on_the_shorter_way_and_hops_end() -> None:

@@ -17,7 +17,8 @@ REGISTRY = {
     "ID": "id", "ENVELOPE": "envelope", "RECORD": "record", "PREKEY_ID": "prekey-id", "DM": "dm",
     "DM_CONTEXT": "dm-ctx", "DM_INNER": "dm-inner", "CHANNEL_ID": "channel-id", "CHANNEL_TOPIC": "channel-topic",
     "CHANNEL_MESSAGE": "channel-msg", "CHANNEL_AAD": "channel-aad", "CHANNEL_INNER": "channel-inner",
-    "FINGERPRINT": "fp", "TICKET": "ticket", "EXPORT": "export",
+    "FINGERPRINT": "fp", "TICKET": "ticket", "EXPORT": "export", "ROUTE": "route",
+    "ROUTE_DIGEST": "route-digest",
 }  # fmt: skip
 
 

@@ -50,12 +50,7 @@ def parsed(*pieces: bytes) -> list[tuple[int, bytes]]:
 def test_the_numbers_are_published() -> None:
     assert {kind.name: kind.value for kind in FrameType} == {
         "HELLO": 1, "PING": 2, "PONG": 3, "ENVELOPE": 4, "RESULTS": 5, "RECORD": 6, "BYE": 7, "BEAT": 8,
-        "INTEREST": 0x80,
-        "ROUTE": 0x81,
-        "RANGES": 0x84,
-        "OFFER": 0x85,
-        "WANT": 0x86,
-        "LIKELY": 0x87,
+        "INTEREST": 0x80, "ROUTE": 0x81, "RANGES": 0x84, "OFFER": 0x85, "WANT": 0x86, "LIKELY": 0x87,
     }  # fmt: skip
     assert {code.name: code.value for code in Goodbye} == {
         "LEAVING": 0, "PROTOCOL": 1, "VERSION": 2, "SILENT": 3, "DUPLICATE": 4, "BLOCKED": 5, "ABUSE": 6, "SLOW": 7,

@@ -7,20 +7,23 @@ from tests.sim.churn import circles, grid, line, network, ring, wrong_pairs
 
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.memory import MemoryStore
-from quicprochat.core.route import RESIGN_MS, Fault, Routes
+from quicprochat.core.route import Fault, Routes
 from quicprochat.core.route_cost import Flaps, Smooth, link_cost
 from quicprochat.core.route_frames import (
     INFINITY,
+    REQUEST,
     SEQNO_MAX,
     Announcement,
     Request,
     announce,
+    decode_requests,
     decode_update,
     distance,
     encode_requests,
     encode_update,
 )
-from quicprochat.core.route_table import Table
+from quicprochat.core.route_own import RESIGN_MS
+from quicprochat.core.route_table import PROOFS_BURST, REQUESTS_BURST, Table
 from quicprochat.core.time import Instant
 from quicprochat.sim.crypto import SimCrypto, SimSigner
 from quicprochat.sim.mesh import Mesh, Station
@@ -234,6 +237,42 @@ def test_requests_cannot_make_us_sign_without_end() -> None:
         assert node.routes.received(by, ask, Instant(ms)) is None
         node.routes.due(Instant(ms))
     assert 10 <= node.crypto.tally.signs - signed <= 5 + 10
+
+
+def test_what_one_neighbour_makes_us_verify_is_bounded() -> None:
+    node = Alone(destinations_max=20_000)
+    by = node.link("by")
+    words = [node.word(f"{n}") for n in range(PROOFS_BURST + 300)]
+    verified = node.crypto.tally.verifies
+    for word in words:
+        assert node.says(by, word, 5) is None
+    assert node.crypto.tally.verifies - verified == PROOFS_BURST
+    node.now = Instant(2_000)
+    node.says(by, node.word("later"), 5)
+    assert node.routes.next_hop(node.key("later")) == by
+
+
+def test_what_one_neighbour_makes_us_ask_others_is_bounded() -> None:
+    node = Alone()
+    by, asker = node.link("by"), node.link("asker")
+    node.says(by, node.word("far"), 5)
+    for n in range(REQUESTS_BURST + 300):
+        ask = encode_requests([Request(node.key("far"), (2 << 32) + n)])
+        assert node.routes.received(asker, ask, node.now) is None
+    asked = [body for key, _, body in node.routes.due(node.now) if key == by and body[0] == REQUEST]
+    assert sum(len(decode_requests(body)) for body in asked) == REQUESTS_BURST
+
+
+def test_nobody_else_can_move_our_number() -> None:
+    node = Alone()
+    by = node.link("by")
+    before = node.routes.seqno
+    forged = bytearray(announce(node.signer("me"), 9 << 32, NOTHING).wire)
+    forged[-1] ^= 1
+    for _ in range(3):
+        node.says(by, bytes(forged), 5)
+    assert node.routes.seqno == before
+    assert not node.routes.cloned
 
 
 def test_a_request_for_a_number_that_was_passed_is_answered_and_not_signed() -> None:
@@ -466,6 +505,29 @@ def test_who_fails_for_many_is_avoided_for_all_and_forgiven_in_time() -> None:
     assert price(number) > 0
     mesh.run(mesh.now + 1_000_000)
     assert price(number) == 0
+
+
+def test_metrics_and_hops_reset_in_a_ring_make_no_circle_among_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh = ring(7)
+    liar = mesh.names["n3"]
+    table = mesh.stations[liar].routes._table
+    honest = table.through
+
+    def reset(number: int, neighbour: object) -> int:
+        return min(honest(number, neighbour), distance(1, 0))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(table, "through", reset)
+    for cut in (None, ("n0", "n1"), ("n5", "n6")):
+        if cut:
+            mesh.down(*(mesh.names[name] for name in cut))
+        until = mesh.now + 3_000
+        while mesh.next_at() <= until:
+            mesh.step()
+            with monkeypatch.context() as patched:
+                patched.setattr(mesh.stations[liar].routes, "next_hops", lambda destination: ())
+                assert circles(mesh) == []
+    attracted = [mesh.stations[mesh.names[n]].routes.next_hop(mesh.names["n5"]) for n in ("n2", "n4")]
+    assert liar in attracted
 
 
 def test_an_arrival_forgives_at_once() -> None:

@@ -373,7 +373,7 @@ class Node:
     def _apply_policy(self) -> None:
         self._routes.pin(self._policy.contacts)
         self._carrying.decide(self._policy)
-        self._routes.leaf = self._policy.carry is Carry.NO
+        self._routes.lead_on(willing=self._policy.carry is not Carry.NO)
 
     # --- what comes in
 

@@ -10,9 +10,9 @@ from quicprochat.core.ids import PeerKey
 from quicprochat.core.time import Instant
 
 WANTS_MAX = 4_096
-RETRY_MS = 1_000
-TRIES_MAX = 6
-"""An origin that sleeps does not answer; after these (1, 2, 4 ... s) only a new promise makes us ask again."""
+RETRY_MS = 250
+TRIES_MAX = 8
+"""An origin that sleeps does not answer; after these (1/4, 1/2, 1 ... s) only a new promise makes us ask again."""
 PASSED_ON_MS = 8_000
 
 
