@@ -1,7 +1,7 @@
 """Run the benchmarks one after the other, each as a process of its own; name some to run only those.
 
 python -m bench [two_people | ephemeral | first_message | announcements | idle | flood | prompt | home_server
-                 | micro_store]...
+                 | micro_store | carrying]...
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ RUNS = {
     "prompt": ("bench.prompt",),
     "home_server": ("bench.home_server",),
     "micro_store": ("bench.micro_store",),
+    "carrying": ("bench.carrying",),
 }
 
 NEED_ROOT = {"idle", "first_message", "announcements"}

@@ -34,6 +34,10 @@ def parcels() -> list[Parcel]:
 PARCELS = parcels()
 
 
+def zeros(count: int) -> bytes:
+    return bytes(count)
+
+
 def one_input(data: bytes) -> None:
     """The first byte cuts the rest into two frames; the type of each is its own first byte."""
     for body in (data, data[1:]):
@@ -48,7 +52,7 @@ def one_input(data: bytes) -> None:
     cut = 1 + (data[0] if data else 0)
     frames = [(0x84 + frame[0] % 4, frame[1:]) for frame in (data[1:cut], data[cut:]) if frame]
     for peer in (LOWER, HIGHER):
-        carry = Carry(ME, bytes)
+        carry = Carry(ME, zeros)
         for parcel in PARCELS:
             carry.hold(parcel, NOW)
         carry.link_up(peer, NOW)

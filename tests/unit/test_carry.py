@@ -12,6 +12,7 @@ from quicprochat.core.encounter import AHEAD, Want, encode_offer
 from quicprochat.core.envelope import Kind
 from quicprochat.core.errors import WireError
 from quicprochat.core.ids import EnvelopeId
+from quicprochat.core.likely import encode_likely
 from quicprochat.core.link import FrameType
 from quicprochat.core.reconcile import Mode, Range, Ranges
 from quicprochat.core.shelf import Parcel
@@ -154,6 +155,29 @@ def test_a_cure_may_come_before_its_envelope() -> None:
     id = parcel("mail").id
     assert other.carry.cured([id], key("reader"), key("one"), LATER) == []
     assert other.carry.is_cured(id, key("reader"))
+
+
+def test_a_cure_reaches_what_made_room_before() -> None:
+    """Otherwise its entry would differ from everybody's until it expires."""
+    carrier, fresh = Carrier("carrier", CarryLimits(count=1)), Carrier("fresh")
+    carrier.hold(parcel("gone"))
+    assert carrier.hold(parcel("stays")) == [parcel("gone").id]
+    cost = {}
+    for signer in ("mallory", "reader"):
+        carrier.carry.cured([parcel("gone").id], key(signer), key("link"), LATER)
+        net = Net(carrier, fresh)
+        net.parcels[parcel("stays").id] = parcel("stays")
+        net.link(carrier, fresh)
+        net.settle()
+        net.cut(carrier, fresh)
+        carrier.bytes_sent = fresh.bytes_sent = 0
+        net.link(carrier, fresh)
+        net.settle()
+        net.cut(carrier, fresh)
+        cost[signer] = carrier.bytes_sent + fresh.bytes_sent
+    told_whom_they_meet = 2 * (5 + 2 + 9)
+    assert cost["reader"] == 42 + told_whom_they_meet, "equal sets"
+    assert cost["mallory"] > cost["reader"]
 
 
 def test_forged_cures_change_nothing() -> None:
@@ -319,6 +343,14 @@ def test_a_reconciliation_begun_by_the_wrong_side_or_nobody_ends_the_link() -> N
     other = next(carrier for carrier in map(Carrier, "abcdefgh") if carrier.key > key("peer"))
     with pytest.raises(WireError, match="nobody began"):
         said_to(other, (FrameType.RANGES, Ranges(1, ()).encode()))
+
+
+def test_saying_again_and_again_whom_one_meets_ends_the_link() -> None:
+    """Each time would raise what others believe of the teller."""
+    likely = (FrameType.LIKELY, encode_likely({bytes(8): 255}))
+    said_to(Carrier("one"), likely)
+    with pytest.raises(WireError, match="again whom"):
+        said_to(Carrier("one"), likely, likely)
 
 
 def test_a_link_that_lives_is_compared_again() -> None:

@@ -73,6 +73,7 @@ class Carry:
         "_encounters",
         "_entries",
         "_entropy",
+        "_evicted",
         "_known",
         "_likely",
         "_pressed_until",
@@ -100,6 +101,8 @@ class Carry:
         self._likely = Likely()
         self._encounters: dict[PeerKey, Encounter] = {}
         self._asked_of: dict[EnvelopeId, PeerKey] = {}
+        self._evicted: dict[EnvelopeId, bytes] = {}
+        """Recipients of what made room, so that a cure for it can be believed."""
         self._dirty: dict[PeerKey, None] = {}
         self._say: list[Say] = []
         self._pressed_until = Instant(0)
@@ -114,6 +117,7 @@ class Carry:
         gone = []
         while self._shelf.over and (victim := self._shelf.victim(lambda one: self._worth(one, now))) is not None:
             self._shelf.pop(victim.id)
+            self._evicted[victim.id] = victim.dst
             gone.append(victim.id)
             self._pressed_until = Instant(now + PRESSED_MS)
         self._came(id, now)
@@ -124,9 +128,14 @@ class Carry:
                     self._dirty[peer] = None
         return gone
 
-    def seen(self, entry: Entry, id: EnvelopeId, expires_at: Instant, now: Instant) -> None:
-        """An envelope is known and not held: delivered here, cured, or refused for good."""
+    def seen(self, entry: Entry, id: EnvelopeId, expires_at: Instant, now: Instant, *, settled: bool = False) -> None:
+        """An envelope is known and not held: delivered here, cured, or refused for good.
+
+        ``settled``: its recipient's receipt is here too, or ours is made now; then the receipt stands for both.
+        """
         self._entries.add(entry, expires_at)
+        if settled:
+            self._entries.settle(id)
         self._came(id, now)
 
     def expects(self, id: EnvelopeId) -> bool:
@@ -152,9 +161,13 @@ class Carry:
             if parcel is not None:
                 if parcel.dst == signer:
                     self._shelf.pop(id)
+                    self._entries.settle(id)
                     gone.append(id)
             elif id not in self._entries:
                 self._cures.add(id, signer, via, until)
+            elif self._evicted.get(id) == signer:
+                del self._evicted[id]
+                self._entries.settle(id)
         return gone
 
     def is_cured(self, id: EnvelopeId, recipient: bytes) -> bool:
@@ -188,6 +201,7 @@ class Carry:
     def link_up(self, peer: PeerKey, now: Instant) -> None:
         """A link came up; the side with the lower key begins."""
         self.link_down(peer, now)
+        self._entries.expire(now)
         self._encounters[peer] = encounter = Encounter(peer)
         self._likely.met(peer, now)
         if now < self._pressed_until:
@@ -247,6 +261,8 @@ class Carry:
                     if (parcel := self._shelf.get(id)) is not None:
                         encounter.giving.want(self._rank(parcel, encounter), id)
             case FrameType.LIKELY:
+                if encounter.likely is not None:
+                    raise WireError("a neighbour that says again whom it meets")
                 encounter.likely = decode_likely(body)
                 self._likely.told(peer, encounter.likely, self.me, now)
                 self._tell(encounter, now)
@@ -333,6 +349,7 @@ class Carry:
         if end is not None and end <= now:
             self._entries.expire(now)
             self._cures.expire(now)
+            self._evicted = {id: dst for id, dst in self._evicted.items() if id in self._entries}
         for encounter in list(self._encounters.values()):
             if encounter.taking.asked and now >= encounter.taking.heard_at + ASK_MS:
                 self._ask_elsewhere(encounter, now)

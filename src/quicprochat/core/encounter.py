@@ -161,8 +161,8 @@ class Encounter:
         self.reconciler: Reconciler | None = None
         self.again_at: Instant | None = None
         """When a reconciliation may begin anew, since links may live for weeks."""
-        self.likely: dict[bytes, int] = {}
-        """Whom the neighbour is likely to meet; empty unless it said so."""
+        self.likely: dict[bytes, int] | None = None
+        """Whom the neighbour is likely to meet; None unless it said so."""
         self.told = False
         """Whether we said so."""
 

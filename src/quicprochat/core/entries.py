@@ -67,25 +67,42 @@ class EntrySet:
         return self._sorted[index]
 
     def add(self, entry: Entry, expires_at: Instant) -> bool:
-        """Add an entry until a moment; False when it is there. When full, what ends first makes room."""
+        """Add an entry until a moment; False when it was. When full, what ends first makes room."""
         id = id_of(entry)
         if id in self._known:
             return False
         self._known[id] = entry
-        insort(self._sorted, entry)
-        place = bisect_left(self._block_lasts, entry)
-        if place < len(self._block_lasts):
-            self._block_hashes.pop(self._block_lasts[place], None)
-        if entry[-1] < BLOCK_END:
-            self._block_lasts.insert(place, entry)
         self._ends.setdefault(-(-expires_at // COARSE_MS), []).append(entry)
-        self._digest = None
-        if len(self._sorted) > self._max:
+        insort(self._sorted, entry)
+        self._changed(entry)
+        if entry[-1] < BLOCK_END:
+            insort(self._block_lasts, entry)
+        if len(self._known) > self._max:
             self._drop(min(self._ends))
         return True
 
+    def settle(self, id: EnvelopeId) -> None:
+        """Compare an entry no longer; that it was seen stays."""
+        entry = self._known.get(id)
+        place = len(self._sorted) if entry is None else bisect_left(self._sorted, entry)
+        if entry is not None and place < len(self._sorted) and self._sorted[place] == entry:
+            del self._sorted[place]
+            self._changed(entry)
+            if entry[-1] < BLOCK_END:
+                self._block_lasts.remove(entry)
+                self._changed(entry)
+
+    def _changed(self, entry: Entry) -> None:
+        """Forget the hashes that an entry which came or went was part of."""
+        self._digest = None
+        place = bisect_left(self._block_lasts, entry)
+        if place < len(self._block_lasts):
+            self._block_hashes.pop(self._block_lasts[place], None)
+
     def _drop(self, end: int) -> None:
-        gone = {entry for entry in self._ends.pop(end) if self._known.pop(id_of(entry), None)}
+        gone = set(self._ends.pop(end))
+        for entry in gone:
+            del self._known[id_of(entry)]
         self._sorted = [entry for entry in self._sorted if entry not in gone]
         self._block_lasts = [entry for entry in self._sorted if entry[-1] < BLOCK_END]
         self._block_hashes.clear()

@@ -73,11 +73,11 @@ class Node:
         else:
             self.world.handed_over(mail, self)
         if mail.dst == self.key:
-            carry.seen(mail.entry, mail.id, mail.expires_at, now)
+            carry.seen(mail.entry, mail.id, mail.expires_at, now, settled=mail.kind is Kind.MESSAGE)
             if mail.kind is Kind.MESSAGE:
                 self.write(self.world.receipt(mail), now)
         elif carry.is_cured(mail.id, mail.dst):
-            carry.seen(mail.entry, mail.id, mail.expires_at, now)
+            carry.seen(mail.entry, mail.id, mail.expires_at, now, settled=True)
         else:
             carry.hold(mail.parcel(via), now)
 

@@ -139,11 +139,11 @@ def _plot(figure_of: Any, path: str, router: str, outcome: Outcome, best: Outcom
     """Draw what was delivered within each time. Raises: LocalError when the file cannot be written."""
     figure = figure_of(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    for name, one, style in (("best possible (earliest arrival)", best, "--"), (router, outcome, "-")):
+    for name, one, width in (("best possible (earliest arrival)", best, 5), (router, outcome, 1.5)):
         delays = sorted(one.delays.values())
         hours = [0.0, *(delay / 3_600 for delay in delays), one.ttl_s / 3_600]
         shares = [number / len(one.messages) for number in (*range(len(delays) + 1), len(delays))]
-        axes.step(hours, shares, where="post", linestyle=style, label=name)
+        axes.step(hours, shares, where="post", linewidth=width, alpha=1 if one is outcome else 0.4, label=name)
     axes.set(xlabel="hours since a message was written", ylabel="part of the messages that arrived")
     axes.set(ylim=(0, 1), xlim=(0, outcome.ttl_s / 3_600))
     axes.grid(alpha=0.3)
