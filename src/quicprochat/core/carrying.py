@@ -85,10 +85,14 @@ class Carrying:
         """Say whether somebody was asked for an envelope."""
         return self._carry.expects(id)
 
-    def dealt_with(self, envelope: MeshEnvelope, now: Now) -> None:
-        """Something that was asked for is here and is not kept: delivered, known, or refused."""
+    def dealt_with(self, envelope: MeshEnvelope, now: Now, *, settled: bool) -> None:
+        """Something that was asked for is here and is not kept: delivered, known, or refused.
+
+        ``settled``: its recipient has signed for it, and so its receipt speaks for both.
+        """
         expires_at = Instant(now.at + max(0, envelope.ttl_ms - envelope.age_ms))
-        self._carry.seen(entry_of(envelope.created_ms, envelope.id), envelope.id, expires_at, now.at)
+        entry = entry_of(envelope.created_ms, envelope.id)
+        self._carry.seen(entry, envelope.id, expires_at, now.at, settled=settled)
 
     def put_off(self, id: EnvelopeId, now: Now) -> None:
         """Something that was asked for is here, and there is no room for it now."""

@@ -439,7 +439,8 @@ class Node:
         if admission.verdict is Verdict.DEFERRED:
             self._carrying.put_off(envelope.id, now)
         elif admission.held is None:
-            self._carrying.dealt_with(envelope, now)
+            settled = admission.status is Status.DELIVERED or self._carrying.is_cured(envelope)
+            self._carrying.dealt_with(envelope, now, settled=settled)
 
     def _receipt(
         self, envelope: MeshEnvelope, receipt: Receipt, via: PeerKey, tx: MeshStore, now: Now, out: list[Effect]
