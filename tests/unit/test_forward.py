@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from tests.unit.people import T0, Person, at, envelopes, people
 
+from quicprochat.core import node
 from quicprochat.core.envelope import MeshEnvelope
 from quicprochat.core.events import Effect, LinkDown, LinkId, ResultsArrived, SendEnvelope, SendResults
 from quicprochat.core.forward import OTHERS_MAX, PATIENCE_FIRST_MS, PAUSE_FIRST_MS, SURE_MS
@@ -175,6 +176,22 @@ def test_a_receipt_goes_back_to_who_brought_the_message_and_is_kept_while_that_l
     assert to_links(rita.step(LinkDown(LinkId(ONE)))) == [TWO]
     rita.step(now=at(T0 + SURE_MS))
     assert rita.store.held(receipt.id) is None
+
+
+def test_ids_of_what_was_passed_on_are_bounded_and_the_longest_gone_is_forgotten(
+    circle: list[Person], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node, "SEEN_MAX", 2)
+    rita, alice, _, _, zoe = circle
+    mine = alice.envelope(rita.key)
+    rita.step(rita.arrived(UP, mine))
+    passed = [alice.envelope(zoe.key) for _ in range(4)]
+    for moment, envelope in enumerate(passed):
+        rita.step(rita.arrived(UP, envelope), now=at(T0 + moment))
+        answer(rita, ONE, envelope.id)
+    rita.step(now=at(T0 + node.SWEEP_MS))
+    assert [rita.store.fate(envelope.id) for envelope in passed] == [None, None, Fate.PASSED, Fate.PASSED]
+    assert rita.store.fate(mine.id) is Fate.DELIVERED
 
 
 # --- the author
