@@ -14,11 +14,13 @@ from typing import Any
 
 from fuzz import words
 
+from quicprochat.core.bundle import BundleWriter
 from quicprochat.core.encounter import Want, encode_offer
 from quicprochat.core.ids import EnvelopeId
 from quicprochat.core.likely import encode_likely
 from quicprochat.core.reconcile import Mode, Range, Ranges
 from quicprochat.core.route_frames import INFINITY, Request, announce, distance, encode_requests, encode_update
+from quicprochat.core.time import Instant, Now, WallTime
 from quicprochat.sim.crypto import SimCrypto
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,6 +67,9 @@ def seeds() -> dict[str, list[bytes]]:
     for channels in lists:
         document = {"identity": json.loads(files[0]), "record": [1, 2], **aged, "channels": channels}
         moved.append(json.dumps(document).encode())
+    writer, moment = BundleWriter(), Now(Instant(0), WallTime(1_800_000_000_000), True)
+    head, pieces = writer.begin(moment), [writer.add(wire) for wire in hexed("wire", "envelopes")[:2]]
+    bundle = b"".join([head, *pieces, writer.end()])
     id = b"id=" + vectors["keys"][1]["key"].encode()
     said = [[b"ver=1", b"role=node", id], [b"server=mesh.example.org:7000", b"domain=example.org", b"fp=" + b"0" * 64]]
     return {
@@ -74,6 +79,7 @@ def seeds() -> dict[str, list[bytes]]:
             b"\xffver=1",
             b"[2001:db8::1]:7000",
         ],
+        "bundle": [bundle, bundle[:-1], bundle + b"!", bundle[:40] + bytes([bundle[40] ^ 1]) + bundle[41:], head],
         "envelope": wires + [bytes.fromhex(wire) for wire in vectors["transit"]["wires"]],
         "letter": plains + inners,
         "receipt": hexed("payload", "receipts", "receipts_refused"),
@@ -84,8 +90,8 @@ def seeds() -> dict[str, list[bytes]]:
         "export": [*(header + document for document in moved), header, header[:-20] + b"\xff" * 20, moved[1]],
         "channel": [*posts, post, post + b"\x80" + bytes(185), b"freifunk", "Gru\u0308ße".encode()],
         "rpc": conversations(),
-        "carry": carried(),
         "route": routing(),
+        "carry": carried(),
         "check": wires + hexed("wire", "receipts", "messages", "messages_unopenable") + inners[:1] + [post],
     }
 
@@ -105,6 +111,23 @@ def conversations() -> list[bytes]:
     return [b"\0" + call for call in calls] + [b"\x40" + hello + b"".join(calls), b"\0" + b"".join(calls)]
 
 
+def routing() -> list[bytes]:
+    """Return what neighbours may say of routes: promises, news, requests, digests, and frames cut short."""
+    crypto = SimCrypto(b"fuzz")
+    signers = [crypto.signer(name) for name in (b"far", b"n0", b"me")]
+    first, second = ([announce(signer, epoch << 32, bytes(8)).wire for signer in signers] for epoch in (1, 2))
+    whole = [part for n, wire in enumerate(first) for part in (n.to_bytes(2, "big"), wire)]
+    renewed = [part for n, wire in enumerate(second) for part in (n.to_bytes(2, "big"), wire[32:])]
+    told, lost = ([n << 48 | d for n in range(3)] for d in (distance(40, 2), INFINITY))
+    bodies = [
+        encode_update(whole, (), told), encode_update((), renewed, ()), encode_update((), (), lost),
+        encode_requests([Request(signer.key, 2 << 32) for signer in signers]), b"\x03" + bytes(8), b"\x04",
+        encode_update(whole, (), told, first=True), encode_update(whole, (), told)[:-3],
+    ]  # fmt: skip
+    frames = [bytes([n % 2 | n << 4]) + len(body).to_bytes(2, "big") + body for n, body in enumerate(bodies)]
+    return [frames[0] + frame for frame in frames] + [b"".join(frames)]
+
+
 def carried() -> list[bytes]:
     """Return frames of carrying: bare, and as the target takes them, two with their types."""
     names = (bytes(8), b"\xff" * 8)
@@ -121,23 +144,6 @@ def carried() -> list[bytes]:
     typed = [(len(body) + 1, bytes([kind]) + body) for kind, body in frames]
     pairs = [bytes([size]) + one + other for size, one in typed if size < 256 for _, other in typed]
     return [body for _, body in frames] + pairs
-
-
-def routing() -> list[bytes]:
-    """Return what neighbours may say of routes: promises, news, requests, digests, and frames cut short."""
-    crypto = SimCrypto(b"fuzz")
-    signers = [crypto.signer(name) for name in (b"far", b"n0", b"me")]
-    first, second = ([announce(signer, epoch << 32, bytes(8)).wire for signer in signers] for epoch in (1, 2))
-    whole = [part for n, wire in enumerate(first) for part in (n.to_bytes(2, "big"), wire)]
-    renewed = [part for n, wire in enumerate(second) for part in (n.to_bytes(2, "big"), wire[32:])]
-    told, lost = ([n << 48 | d for n in range(3)] for d in (distance(40, 2), INFINITY))
-    bodies = [
-        encode_update(whole, (), told), encode_update((), renewed, ()), encode_update((), (), lost),
-        encode_requests([Request(signer.key, 2 << 32) for signer in signers]), b"\x03" + bytes(8), b"\x04",
-        encode_update(whole, (), told, first=True), encode_update(whole, (), told)[:-3],
-    ]  # fmt: skip
-    frames = [bytes([n % 2 | n << 4]) + len(body).to_bytes(2, "big") + body for n, body in enumerate(bodies)]
-    return [frames[0] + frame for frame in frames] + [b"".join(frames)]
 
 
 def named() -> dict[Path, bytes]:

@@ -112,7 +112,10 @@ def read_hello(body: bytes) -> dict[str, Any]:
     need(h["frame_max"] >= 131_364 and h["window"] >= 1, "limits")
     size = c.number(2)
     need(size <= 2_048, "record too long")
-    return h | {"record": c.take(size)}
+    h["record"] = c.take(size)
+    rest = c.data
+    known = len(rest) >= 1 and rest[0] <= 8 and len(rest) >= 1 + rest[0]
+    return h | {"routes": rest[1 : 1 + rest[0]] if known else b""}
 
 
 def write_results(results: list[tuple[bytes, int, int]]) -> bytes:

@@ -125,6 +125,9 @@ def test_a_new_store_is_empty(store: MeshStore) -> None:
     assert store.channel(channel_id("news")) is None
     assert store.unread_posts(channel_id("news")) == 0
     assert list(store.oldest(key("news"), None, 5)) == []
+    assert list(store.destinations()) == []
+    assert list(store.crowding(key("cat"), key("bob"), 5)) == []
+    assert store.heaviest(Scope.LINK) is None
 
 
 def test_only_a_write_makes_it_dirty(store: MeshStore) -> None:
@@ -346,6 +349,25 @@ def test_forgetting_goes_oldest_first_and_keeps_to_its_limit(store: MeshStore) -
     assert store.fate(ids[0]) is Fate.GONE
 
 
+def test_of_too_many_ids_that_were_passed_on_the_longest_gone_are_forgotten(home: Home) -> None:
+    ids = [EnvelopeId(bytes([number]) * 32) for number in range(7)]
+    with Step(home.store) as tx:
+        for number, id in enumerate(ids[:5]):
+            tx.remember(id, Fate.GONE if number % 2 else Fate.PASSED, at(50 - number))
+        tx.remember(ids[5], Fate.HELD, at(1))
+        tx.remember(ids[6], Fate.DELIVERED, None)
+    for store in home.now_and_again():
+        with Step(store) as tx:
+            assert tx.forget_passed(5, 10) == 0
+            assert tx.forget_passed(0, 1) == 1
+    with Step(home.store) as tx:
+        assert tx.forget_passed(2, 10) == 1
+        assert tx.forget_passed(2, 10) == 0
+    assert [home.store.fate(id) for id in ids] == [
+        Fate.PASSED, Fate.GONE, None, None, None, Fate.HELD, Fate.DELIVERED,
+    ]  # fmt: skip
+
+
 # --- held envelopes
 
 
@@ -447,11 +469,64 @@ def test_quotas_count_by_everything_that_a_flood_could_come_from(home: Home) -> 
         assert store.usage(Scope.ORIGIN, key("bob")) == usage(one, two)
         assert store.usage(Scope.LINK, key("cat")) == usage(one, two)
         assert store.usage(Scope.PAIR, key("bob") + key("dan")) == usage(two)
+        assert store.usage(Scope.LINK_ORIGIN, key("cat") + key("bob")) == usage(one, two)
+        assert store.usage(Scope.LINK_RECIPIENT, key("cat") + key("ann")) == usage(one)
         assert store.recipients() == 2
     with Step(home.store) as tx:
         for item in (mine, one, two, three, news):
             tx.release(item.id)
     assert {home.store.usage(scope, name) for scope in Scope for name in (b"", key("ann"), key("bob"))} == {Usage()}
+
+
+def test_the_heaviest_is_found_whatever_came_and_went(home: Home) -> None:
+    """Asked in between, so that what is remembered of an earlier answer must follow."""
+    small, big = held("a", src="bob", via="cat", size=50), held("b", src="eve", via="dan", size=500)
+    more = [held(f"c{n}", src=f"bob {n}", via="cat", size=200) for n in range(4)]
+    receipt = held("d", src="ann", via="fay", kind=Kind.RECEIPT, size=5_000)
+    assert home.store.heaviest(Scope.LINK) is None
+    with Step(home.store) as tx:
+        for item in (small, big, receipt):
+            tx.hold(item)
+    for store in home.now_and_again():
+        assert store.heaviest(Scope.LINK) == (key("dan"), usage(big))
+        assert store.heaviest(Scope.LINK_ORIGIN, key("cat")) == (key("cat") + key("bob"), usage(small))
+        assert store.heaviest(Scope.LINK_ORIGIN, key("fay")) is None
+    with Step(home.store) as tx:
+        for item in more:
+            tx.hold(item)
+    assert home.store.heaviest(Scope.LINK) == (key("cat"), usage(small, *more))
+    with Step(home.store) as tx:
+        for item in more:
+            tx.release(item.id)
+        assert tx.heaviest(Scope.LINK) == (key("dan"), usage(big))
+    home.store.begin()
+    home.store.release(big.id)
+    assert home.store.heaviest(Scope.LINK) == (key("cat"), usage(small))
+    home.store.rollback()
+    for store in home.now_and_again():
+        assert store.heaviest(Scope.LINK) == (key("dan"), usage(big))
+
+
+def test_one_authors_mail_over_one_link_is_found_oldest_first(home: Home) -> None:
+    wanted = [held(f"a{n}", src="bob", via="cat", dst=f"to {n % 2}") for n in range(3)]
+    others = [held("b", src="bob", via="dan"), held("c", src="eve", via="cat"), held("d", src="cat")]
+    apart = [held("e", src="bob", via="cat", kind=Kind.RECEIPT), held_post("f", src="bob", via="cat")]
+    with Step(home.store) as tx:
+        for item in (*others, wanted[2], *apart, wanted[0], wanted[1]):
+            tx.hold(item)
+    for store in home.now_and_again():
+        found = [item.id for item in store.crowding(key("cat"), key("bob"), 2)]
+        assert found == [wanted[2].id, wanted[0].id]
+        assert len(store.crowding(key("cat"), key("bob"), 9)) == 3
+
+
+def test_destinations_are_those_for_which_something_is_held(home: Home) -> None:
+    with Step(home.store) as tx:
+        for item in (held("a"), held("b"), held("c", dst="zoe", via="cat"), held("d", dst="gone")):
+            tx.hold(item)
+        tx.release(held("d", dst="gone").id)
+    for store in home.now_and_again():
+        assert list(store.destinations()) == sorted([key("ann"), key("zoe")])
 
 
 # --- sent messages

@@ -172,6 +172,11 @@ class Stores(RuleBasedStateMachine):
         assert self.memory.forget(now, 1_000) == self.sqlite.forget(now, 1_000)
 
     @writing
+    @rule(keep=st.integers(0, 4), limit=limits)
+    def forget_passed(self, keep: int, limit: int) -> None:
+        assert self.memory.forget_passed(keep, limit) == self.sqlite.forget_passed(keep, limit)
+
+    @writing
     @rule(item=st.sampled_from(ENVELOPES), expires=moments)
     def hold(self, item: Held, expires: Instant) -> None:
         if self.memory.held(item.id) is None:
@@ -338,6 +343,16 @@ class Stores(RuleBasedStateMachine):
         found = [list(store.oldest(key(dst), key(src) if src else None, limit)) for store in self.both]
         assert found[0] == found[1]
 
+    @rule(via=peers, src=peers, limit=limits)
+    def crowding(self, via: str, src: str, limit: int) -> None:
+        found = [[item.id for item in store.crowding(key(via), key(src), limit)] for store in self.both]
+        assert found[0] == found[1]
+
+    @rule(link=peers)
+    def heaviest(self, link: str) -> None:
+        for asked in ((Scope.LINK, b""), (Scope.LINK_ORIGIN, key(link))):
+            assert self.memory.heaviest(*asked) == self.sqlite.heaviest(*asked)
+
     @rule(limit=limits)
     def listings(self, limit: int) -> None:
         for name in ("records", "sightings", "homes"):
@@ -371,6 +386,7 @@ class Stores(RuleBasedStateMachine):
             ],
             "expiry": store.next_expiry(),
             "recipients": store.recipients(),
+            "destinations": list(store.destinations()),
             "sent": [store.sent(uid(name)) for name in UIDS],
             "sent_of": [store.sent_of(id) for id in SEALINGS],
             "envelopes": [list(store.envelopes_of(uid(name))) for name in UIDS],

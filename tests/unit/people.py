@@ -53,6 +53,30 @@ def by_clock(instant: int) -> Now:
     return Now(Instant(instant), WallTime(WALL + instant), True)
 
 
+class Hops:
+    """Next hops as a test sets them, in place of routing; what is judged is noted."""
+
+    def __init__(self) -> None:
+        self.ways: dict[PeerKey, tuple[PeerKey, ...]] = {}
+        self.judged: list[tuple[PeerKey, PeerKey, bool]] = []
+        self.moved: list[PeerKey] = []
+
+    def next_hops(self, destination: PeerKey) -> tuple[PeerKey, ...]:
+        return self.ways.get(destination, ())
+
+    def changed(self) -> list[PeerKey]:
+        moved, self.moved = self.moved, []
+        return moved
+
+    def judge(self, neighbour: PeerKey, destination: PeerKey, arrived: bool, now: Instant) -> None:
+        self.judged.append((neighbour, destination, arrived))
+
+    def lead(self, to: Person, *over: Person) -> None:
+        """From now on, this is the way to somebody."""
+        self.ways[to.key] = tuple(person.key for person in over)
+        self.moved.append(to.key)
+
+
 class Person:
     """One identity with its node and store; made, started and announced at T0 unless ``start`` is False."""
 
@@ -73,6 +97,7 @@ class Person:
         self.store = MemoryStore(durable=durable)
         self.policy = Policy(self.key, limits=limits or Limits())
         self.now = now or at(T0)
+        self.hops = Hops()
         self.keys: dict[bytes, SimPrivate] = {}
         self.secrets: Secrets = {}
         if start:
@@ -89,7 +114,7 @@ class Person:
     def start(self, now: Now) -> tuple[Effect, ...]:
         """Begin a run on the store as it is, and say who we are."""
         self.now = now
-        self.node = Node(self.signer, self.crypto, self.entropy, self.policy)
+        self.node = Node(self.signer, self.crypto, self.entropy, self.policy, self.hops)
         self.store.begin()
         out = self.node.start(self.store, now)
         self.store.commit()

@@ -16,7 +16,7 @@ from quicprochat.core.errors import LocalError, RemoteError, StoreFullError, Una
 
 PLAIN = {
     "identity", "server", "register", "add", "verify", "block", "send", "cancel", "outbox", "inbox", "listen", "store",
-    "trace",
+    "trace", "bundle",
 }  # fmt: skip
 
 
@@ -75,6 +75,9 @@ def test_flag_before_environment_before_default() -> None:
     assert settings("store", QPC_SERVER="server.example.net:7000").server == "server.example.net:7000"
     assert settings("store").network == "community"
     assert settings("store", QPC_NETWORK="community").network == "community"
+    assert settings("store").carry == "all"
+    assert settings("store", QPC_CARRY="contacts").carry == "contacts"
+    assert settings("store", "--carry", "no", QPC_CARRY="contacts").carry == "no"
     for option in ("json", "ephemeral", "quiet", "no_discovery", "verbose"):
         variable = f"QPC_{option.upper()}"
         assert getattr(settings("store", **{variable: "yes"}), option) is True
@@ -94,6 +97,8 @@ def test_flag_before_environment_before_default() -> None:
         (("store", "--server", "example.net"), {}),
         (("store", "--network", "moon"), {}),
         (("store",), {"QPC_NETWORK": "moon"}),
+        (("store", "--carry", "friends"), {}),
+        (("store",), {"QPC_CARRY": "1"}),
         (("store",), {"QPC_JSON": "perhaps"}),
         (("store", "--home", ""), {}),
         (("store", "--home"), {}),

@@ -370,7 +370,7 @@ def test_a_carrier_is_done_when_the_recipient_has_answered(circle: list[Person],
     alice.meet(LINK, carol)
     alice.step(results(verdict, envelope.id))
     assert alice.store.held(envelope.id) is None
-    assert alice.store.fate(envelope.id) is Fate.GONE
+    assert alice.store.fate(envelope.id) is Fate.PASSED
     alice.store.begin()
     assert alice.store.forget(Instant(T0 + 28 * DAY_MS), 10) == 0, "no old copy can come back"
     alice.store.rollback()

@@ -351,9 +351,10 @@ def test_nobody_but_the_gate_puts_envelopes_or_messages_into_a_store() -> None:
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
         for call in ast.walk(function)
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in ("hold", "deliver")
+        if not ast.unparse(call.func.value).endswith("carry")  # which holds no envelopes, only knows of them
     }
     assert callers <= {
-        ("core/gate.py", "_carry", "hold"),
+        ("core/gate.py", "_keep", "hold"),
         ("core/gate.py", "_deliver", "deliver"),
         ("core/gate.py", "_keep_better", "hold"),
         ("core/gate.py", "_post", "deliver"),
@@ -362,4 +363,4 @@ def test_nobody_but_the_gate_puts_envelopes_or_messages_into_a_store() -> None:
         ("core/gate.py", "submit", "hold"),
         ("core/node.py", "_resealed", "hold"),
     }
-    assert {name for _, name, _ in callers} >= {"_carry", "_deliver", "_post", "publish", "submit"}
+    assert {name for _, name, _ in callers} >= {"_keep", "_deliver", "_post", "publish", "submit"}

@@ -113,4 +113,14 @@ def test_a_total_of_nothing_takes_no_room() -> None:
     for number in range(100):
         quotas.add(Scope.LINK, b"%d" % number, 10)
         quotas.add(Scope.LINK, b"%d" % number, 10, -1)
-    assert quotas._used == {}
+    assert not any(quotas._used.values())
+
+
+def test_the_heaviest_is_kept_in_bounded_room_although_nobody_asks_again() -> None:
+    quotas = Quotas()
+    quotas.add(Scope.LINK, b"a", 10)
+    assert quotas.heaviest(Scope.LINK, b"") == (b"a", Usage(1, 10))
+    for _ in range(1_000):
+        quotas.add(Scope.LINK, b"a", 10)
+    assert sum(len(heap) for heap in quotas._heaps.values()) < 100
+    assert quotas.heaviest(Scope.LINK, b"") == (b"a", Usage(1_001, 10_010))

@@ -9,7 +9,7 @@ from quicprochat.core.envelope import TTL_MAX_S, Kind, MeshEnvelope
 from quicprochat.core.events import Journaled, LinkDown, LinkId, ResultsArrived, SendEnvelope, SendResults
 from quicprochat.core.gate import Limits, Reason, Verdict
 from quicprochat.core.link import RESULTS_MAX, Result
-from quicprochat.core.node import REPEAT_BURST, REPEAT_PER_S
+from quicprochat.core.neighbours import REPEAT_BURST, REPEAT_PER_S
 from quicprochat.core.receipt import RECEIPT_IDS_MAX, Receipt, Status
 from quicprochat.core.record import open_record
 from quicprochat.core.seal import Prekey

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from tests.unit.people import T0, Person, at, kinds, people
 
-from quicprochat.core import node as node_module
+from quicprochat.core import records as records_module
 from quicprochat.core.events import Alarm, Effect, LinkId, RecordArrived, SendRecord
 from quicprochat.core.receipt import Status
 from quicprochat.core.record import RECORD_LIFETIME_S, PeerRecord
@@ -91,8 +91,8 @@ def test_who_contradicts_itself_again_and_again_is_told_of_once_in_a_run(circle:
 def test_made_up_peers_raise_few_alarms_and_hide_none_about_a_contact(circle: list[Person]) -> None:
     alice, bob, carol = circle
     alice.decide(contacts=(bob,))
-    strangers = [Person(alice.crypto, f"stranger {n}") for n in range(2 * node_module.ALARM_BURST)]
-    assert sum(len(conflict(alice, stranger)) for stranger in strangers) == node_module.ALARM_BURST
+    strangers = [Person(alice.crypto, f"stranger {n}") for n in range(2 * records_module.ALARM_BURST)]
+    assert sum(len(conflict(alice, stranger)) for stranger in strangers) == records_module.ALARM_BURST
     assert conflict(alice, carol) == []
     assert len(conflict(alice, bob)) == 1
     alice.now = at(T0 + HOUR_MS)
@@ -138,7 +138,7 @@ def test_a_restart_that_does_not_read_them_all_lets_no_older_one_in(
     hear(alice, newer)
     alice.now = at(T0 + 1)
     hear(alice, carol.record)
-    monkeypatch.setattr(node_module, "RECORDS_MAX", 1)
+    monkeypatch.setattr(records_module, "RECORDS_MAX", 1)
     alice.start(at(T0 + 1))
     alice.decide(contacts=(bob, carol))
     assert hear(alice, bob.record) == (SendRecord(LinkId(LINK), newer.signed, 1),)
@@ -159,7 +159,7 @@ def test_a_receipt_brings_a_record_with_the_age_of_its_envelope(circle: list[Per
 def test_made_up_peers_push_out_each_other_but_no_contact_and_no_neighbour(
     circle: list[Person], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_module, "RECORDS_MAX", 5)
+    monkeypatch.setattr(records_module, "RECORDS_MAX", 5)
     alice, bob, carol = circle
     alice.decide(contacts=(bob,))
     hear(alice, bob.record)

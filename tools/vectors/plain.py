@@ -179,13 +179,14 @@ def posts_refused() -> list[Json]:
 def hello_json(hello: link.Hello) -> Json:
     names = (
         "version_min", "version_max", "features", "frame_max", "window", "session", "store_epoch", "record_age_ms",
-        "record",
+        "record", "routes",
     )  # fmt: skip
     return {name: getattr(hello, name) for name in names}
 
 
 def frames() -> list[Json]:
     first = link.Hello(fixed("session", 16), fixed("store", 16), sign_record(RECORD, BOB), 60_000)
+    again = link.Hello(fixed("session", 16), fixed("store", 16), b"", routes=fixed("routes", 8))
     later = link.Hello(fixed("session", 16), fixed("store", 16), b"", 0, 9, 200_000, 1, 0, 255)
     results = (
         link.Result(IDS[0], Verdict.STORED), link.Result(IDS[1], Verdict.DUPLICATE),
@@ -197,6 +198,7 @@ def frames() -> list[Json]:
     made: list[tuple[str, link.FrameType, bytes, Any]] = [
         ("hello", link.FrameType.HELLO, first.encode(), hello_json(first)),
         ("hello of a later version", link.FrameType.HELLO, later.encode() + b"more", hello_json(later)),
+        ("hello of one who was linked before", link.FrameType.HELLO, again.encode() + b"more", hello_json(again)),
         ("ping", link.FrameType.PING, b"", None), ("pong", link.FrameType.PONG, b"", None),
         ("beat", link.FrameType.BEAT, b"", None),
         ("envelope", link.FrameType.ENVELOPE, make(PLAIN, b"payload", ALICE).wire(), None),

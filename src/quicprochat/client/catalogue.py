@@ -108,6 +108,9 @@ GLOBALS = (
     Option(("--no-discovery",), "neither look for peers nor announce yourself on the local network (mDNS)", Value.FLAG),
     Option(("--quiet",), "look for peers on the local network without announcing yourself; who is found is linked, and"
            " learns your key", Value.FLAG),
+    Option(("--carry",), "whose messages your node takes, to pass them on or keep for who comes by:"
+           " no, contacts (what your contacts write or are written) or all (the default); who carries sees who writes"
+           " to whom, never what", shown="WHOSE", choices=("no", "contacts", "all")),
     Option(("--ephemeral",), "keep messages in memory only; they are gone when the node stops", Value.FLAG),
     Option(("--json",), "JSON on standard output: one object a line, a list as one array on one line; errors as JSON on"
            " standard error", Value.FLAG),
@@ -220,13 +223,26 @@ _ALL = (
             " have not joined is an error, so that a typo does not make a private word public. At the prompt, one pair"
             " of double quotes around the whole text is left out, as in a shell. Where no daemon runs, the command"
             " runs a node itself and stays up to 5 seconds for a first subscriber."),
-    Command("store", "show what is stored and what was done", plain=True),
+    Command("store", "show what is stored and what was done", plain=True,
+            details="carried are messages and receipts of others that wait here for a way or somebody who comes by;"
+            " passed_on, how many were handed on to the next node or their recipient; evicted, how many made room"
+            " for others: their authors still have them."),
     Command("route", "list the ways to other peers", shape=Shape.LIST,
-            details="cost is the round trip in milliseconds; up, how long the way has been there without a break."),
+            details="direct is a link, mesh a way over other nodes, server your home server. cost is a round trip in"
+            " milliseconds and 32 for each hop, more where packets get lost; up, how long the way has been there."),
     Command("trace", "show what happened to a message of yours", (Word("id", "<id>"),), plain=True),
     Command("outbox", "list your messages that nobody has confirmed yet", shape=Shape.LIST, plain=True,
             details="The newest 1,000 that are queued or relayed, newest last. To follow one: qpc trace <id>;"
             " to withdraw it: qpc cancel <id>."),
+    Command("bundle", "take messages to others by hand, in a file", (
+                Word("action", "export|import", choices=("export", "import")), Word("file", "FILE")),
+            plain=True,
+            options=(Option(("--for",), "with export: only what is for this peer", shown="PEER"),),
+            details="export copies what waits on this node, yours and what it carries for others, into a new FILE, for"
+            " a stick; nothing leaves the outbox by that, and each message is sealed as on its way over links."
+            " import takes such a FILE in: what is for you comes into the inbox, the rest is passed on and carried. The"
+            " confirmations go back in the same way, by links or by the next bundle. Who finds the file sees who writes"
+            " to whom, never what. Exit code 7: the file is damaged or no bundle; nothing of it was taken."),
     Command("requests", "list strangers who wrote to you", shape=Shape.LIST),
     Command("accept", "make a contact of a stranger who wrote to you", (PEER,), (NAME,), details=_PEER_HELP),
     Command("daemon", "run your node until it is stopped", plain=True, mesh=False, network=True,

@@ -9,12 +9,15 @@ import asyncio
 import base64
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
+from pathlib import Path
 from typing import Any
 
 from quicprochat.client.shapes import (
     Json,
     channel_object,
+    exported_object,
     identity_object,
+    imported_object,
     line_object,
     outbox_object,
     peer_object,
@@ -360,6 +363,19 @@ async def listen(node: P2pNode, args: Args) -> Answer:
         raise LocalError(f"{left} of the messages did not come in time", code="timeout")
 
 
+async def bundle(node: P2pNode, args: Args) -> Answer:
+    """Write what waits into a file, or take such a file in."""
+    file, peer = Path(args.text("file")), args.optional("for")
+    if not file.is_absolute():
+        raise LocalError("the file of a bundle is named with its whole path")
+    if args.text("action") == "export":
+        yield exported_object(await node.write_bundle(file, await node.resolve(peer) if peer is not None else None))
+    elif peer is not None:
+        raise LocalError("--for belongs to bundle export: an import takes all that is in the file")
+    else:
+        yield imported_object(await node.read_bundle(file))
+
+
 # --- channels
 
 
@@ -399,7 +415,7 @@ HANDLERS: dict[str, Callable[[P2pNode, Args], Answer]] = {
     command.__name__: command
     for command in (
         identity, export, store, route, peers, server, announced, add, verify, block, unblock, requests, accept, send,
-        wait, outbox, cancel, trace, inbox, listen, subscribe, unsubscribe, channels, broadcast, reached, watch,
+        wait, outbox, cancel, trace, bundle, inbox, listen, subscribe, unsubscribe, channels, broadcast, reached, watch,
         register,
     )
 }  # fmt: skip

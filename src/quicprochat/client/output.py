@@ -241,6 +241,18 @@ def _trace(item: Json) -> str:
     return "\n".join(lines)
 
 
+def _bundle(item: Json) -> str:
+    if "own" in item:
+        return (
+            f"{plural(item['envelopes'], 'envelope')}, {item['own']} of them yours, in {display_line(item['file'])} "
+            f"({item['bytes']} bytes)"
+        )
+    counts = [f"{item['stored']} new", f"{item['duplicates']} known"]
+    for word in ("refused", "deferred"):
+        counts += [f"{number} {word} ({reason})" for reason, number in sorted(item[word].items())]
+    return f"{plural(item['envelopes'], 'envelope')}: {', '.join(counts)}"
+
+
 def _request(item: Json) -> str:
     claimed = f"  calls itself {display_line(item['name'], 64)}" if item["name"] else ""
     count = plural(item["messages"], "message")
@@ -264,6 +276,7 @@ _HUMAN = {
     "store": _store,
     "route": _route,
     "trace": _trace,
+    "bundle": _bundle,
     "requests": _request,
     "subscribe": _subscribed,
     "unsubscribe": _unsubscribed,

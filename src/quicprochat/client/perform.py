@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
@@ -71,6 +72,9 @@ class Performer:
             return await self._broadcast(request)
         if command == "server":
             request = await self._confirmed(request)
+        if command == "bundle":
+            await self.show(command, await self._session.ask(command, {**request.args, "file": _whole(request)}))
+            return OK
         shape = COMMANDS[command].shape
         if shape is Shape.STREAM:
             await self.stream(command, request.args)
@@ -291,6 +295,11 @@ def _typed_name(peer: Json) -> str:
     name = str(peer["name"])
     plain = peer["contact"] and name.isascii() and name.replace("-", "").replace("_", "").isalnum() and name[0] != "-"
     return name if plain else str(peer["public_key"][:16])
+
+
+def _whole(request: Request) -> str:
+    """Return a file's whole path: the node that answers may stand in another directory."""
+    return os.path.abspath(os.path.expanduser(str(request.args["file"])))
 
 
 def _not_delivered(sent: Json) -> CallError:

@@ -45,7 +45,7 @@ def run(request: Request, settings: Settings) -> int:
         return _run(relay(request), OK)
     if request.command in ("send", "broadcast"):
         request = _with_text(request)
-    if request.args.get("action"):
+    if request.command == "identity" and request.args.get("action"):
         from quicprochat.client.moving import prepare
 
         return _run(prepare(request, settings))

@@ -122,6 +122,7 @@ class Session:
     async def _start(self) -> None:
         from quicprochat.client.server import Server
         from quicprochat.core.network import Network
+        from quicprochat.core.policy import Carry
         from quicprochat.p2p import Options, P2pNode
 
         s = self._settings
@@ -134,6 +135,7 @@ class Session:
             server=s.server,
             discovery=not s.no_discovery,
             quiet=s.quiet,
+            carry=Carry(s.carry),
         )
         node = P2pNode(options, network=self._network)
         await node.start()

@@ -29,6 +29,7 @@ class Settings:
     network: str = "community"
     no_discovery: bool = False
     quiet: bool = False
+    carry: str = "all"
     ephemeral: bool = False
     json: bool = False
     verbose: bool = False

@@ -14,6 +14,8 @@ from quicprochat.core.outbox import HERE
 from quicprochat.core.receipt import State
 from quicprochat.core.store import Line, LineKind, Sent
 from quicprochat.p2p.views import (
+    BundleRead,
+    BundleWritten,
     ChannelView,
     PeerView,
     Posted,
@@ -201,6 +203,27 @@ def store_object(view: StoreView) -> Json:
         "duplicates": view.duplicates,
         "unread": view.unread,
         "posts": view.posts,
+        "carried": view.carried,
+        "carried_bytes": view.carried_bytes,
+        "passed_on": view.passed_on,
+        "evicted": view.evicted,
+    }
+
+
+def exported_object(made: BundleWritten) -> Json:
+    """Return the answer of ``bundle export``."""
+    return {"file": str(made.file), "envelopes": made.envelopes, "own": made.own, "bytes": made.bytes}
+
+
+def imported_object(found: BundleRead) -> Json:
+    """Return the answer of ``bundle import``."""
+    return {
+        "file": str(found.file),
+        "envelopes": found.envelopes,
+        "stored": found.stored,
+        "duplicates": found.duplicates,
+        "refused": found.refused,
+        "deferred": found.deferred,
     }
 
 

@@ -33,6 +33,7 @@ EXIT_CODES = {
     "expired": TIMED_OUT,
     "policy": REFUSED,
     "full": REFUSED,
+    "damaged": REFUSED,
     "failed": REFUSED,
     "too_late": REFUSED,
     "cancelled": REFUSED,

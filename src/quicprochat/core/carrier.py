@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Iterable
 
 from quicprochat.core.courier import BATCH, Lane
 from quicprochat.core.envelope import Kind
@@ -35,16 +35,16 @@ class Taken:
 
 
 class CarrierLane(Lane):
-    """The traffic to a server: our own envelopes of every recipient who is not linked to us directly."""
+    """The traffic to a server: our own envelopes for whom there is no ``better`` way, as a link or a good route."""
 
-    __slots__ = ("_asked", "_direct", "_moved", "_stale", "_taken")
+    __slots__ = ("_asked", "_better", "_moved", "_stale", "_taken")
 
     def __init__(
-        self, link: LinkId, peer: PeerKey, window: int, now: Instant, taken: Taken, direct: Container[bytes]
+        self, link: LinkId, peer: PeerKey, window: int, now: Instant, taken: Taken, better: Callable[[Held], bool]
     ) -> None:
         super().__init__(link, peer, window, now)
         self._taken = taken
-        self._direct = direct
+        self._better = better
         self._asked: dict[EnvelopeId, str] = {}
         self._moved: dict[PeerKey, int] = {}
         self._stale: set[EnvelopeId] = set()
@@ -61,7 +61,7 @@ class CarrierLane(Lane):
                     self.backlog = True
                     return
                 self.after = held.serial
-                if held.kind == Kind.CHANNEL or held.dst in self._direct or held.id in self.flying:
+                if held.kind == Kind.CHANNEL or held.id in self.flying or self._better(held):
                     continue  # posts go from subscriber to subscriber
                 if held.dst not in homes:
                     homes[held.dst] = _domain(tx, held.dst)
@@ -90,14 +90,14 @@ class CarrierLane(Lane):
     def _fill_moved(self, tx: MeshStore, outbox: Outbox, now: Instant, out: list[Effect]) -> None:
         for peer in sorted(self._moved):
             domain = _domain(tx, peer)
-            while peer not in self._direct and (found := tx.waiting(peer, self._moved[peer], BATCH)):
+            while found := tx.waiting(peer, self._moved[peer], BATCH):
                 for held in found:
                     if not self.room():
                         return
                     self._moved[peer] = held.serial
                     if held.id in self.flying:
                         self._stale.add(held.id)
-                    elif held.own:
+                    elif held.own and not self._better(held):
                         self._hand_at(held, domain, outbox, now, out)
             del self._moved[peer]
 

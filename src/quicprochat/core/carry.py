@@ -138,6 +138,10 @@ class Carry:
             self._entries.settle(id)
         self._came(id, now)
 
+    def expects(self, id: EnvelopeId) -> bool:
+        """Say whether a neighbour was asked for an envelope and has not brought it yet."""
+        return id in self._asked_of
+
     def unwelcome(self, id: EnvelopeId, now: Instant) -> None:
         """An envelope came and there was no room for it: do not wait for it any longer, on this link."""
         self._came(id, now)

@@ -14,6 +14,8 @@ IN_FLIGHT_BYTES = 512 * 1024
 """Bytes handed over and not yet answered, per link; the rest waits in the store, not in memory."""
 RECEIPT_BYTES_PER_S = 64 * 1024
 """Receipts are never answered, so no window bounds them: IN_FLIGHT_BYTES at once, then at this pace (guess)."""
+PASSED_BURST, PASSED_BYTES_PER_S = 1 << 20, 512 * 1024
+"""The same for receipts that are passed on, which those of many recipients share (guess)."""
 RETRY_FIRST_MS = 15_000
 RETRY_LAST_MS = 300_000
 DEFERRED_MS = 30_000
@@ -39,6 +41,7 @@ class Lane:
         "flying_bytes",
         "link",
         "pace",
+        "passed",
         "peer",
         "progress_at",
         "receipts_at",
@@ -61,12 +64,17 @@ class Lane:
         self.deferred_at = now
         self.deferred_ms = DEFERRED_MS
         self.pace = TokenBucket(IN_FLIGHT_BYTES, RECEIPT_BYTES_PER_S, now)
+        self.passed = TokenBucket(PASSED_BURST, PASSED_BYTES_PER_S, now)
         self.receipts_from = 0
         self.receipts_at: Instant | None = None
 
     def room(self) -> bool:
         """Say whether one more envelope may be handed over now."""
         return len(self.flying) < self.window and self.flying_bytes < IN_FLIGHT_BYTES
+
+    def pace_passed(self, now: Instant, size: int) -> bool:
+        """Say whether a receipt of so many bytes, on its way to somebody else, may be handed over; count it if so."""
+        return self.passed.take(now, size)
 
     def hand(self, held: Held, now: Instant, out: list[Effect]) -> None:
         """Hand over the next of what waits for this neighbour, and wait for its answer."""

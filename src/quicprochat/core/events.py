@@ -10,7 +10,7 @@ from quicprochat.core.channel import BroadcastChannel, Subscription
 from quicprochat.core.envelope import MeshEnvelope
 from quicprochat.core.gate import Checked, Reason, Verdict
 from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey, Uid
-from quicprochat.core.link import Goodbye, Result
+from quicprochat.core.link import FrameType, Goodbye, Result
 from quicprochat.core.receipt import State
 from quicprochat.core.record import PeerRecord
 from quicprochat.core.seal import Prekey, Protection
@@ -28,7 +28,8 @@ class LinkUp:
     """A link is up and both hellos are exchanged.
 
     ``window`` is what the peer takes before answering; a new ``store_epoch`` says that it forgot what it held.
-    ``carrier`` is a home server, which takes mail for others.
+    ``carrier`` is a home server, which takes mail for others. ``rtt_ms`` and ``relayed`` are what the link costs, and
+    ``routes`` is the digest of what the neighbour still knows of our routes.
     """
 
     link: LinkId
@@ -37,6 +38,43 @@ class LinkUp:
     address: Address | None = None
     store_epoch: bytes = b""
     carrier: bool = False
+    rtt_ms: float = 0
+    relayed: bool = False
+    routes: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkMeasured:
+    """What a link costs now: its round trip, the share of packets that got lost, whether a relay carries it."""
+
+    link: LinkId
+    rtt_ms: float
+    loss: float
+    relayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FrameArrived:
+    """A neighbour sent a frame of routing or carrying, which the node itself reads."""
+
+    link: LinkId
+    kind: FrameType
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BundleArrived:
+    """Envelopes that passed ``check`` came in a file. Answered by :class:`BundleTaken` with the same number."""
+
+    ref: int
+    checked: tuple[Checked, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedByHand:
+    """These envelopes are in a file that the owner takes somewhere."""
+
+    ids: tuple[EnvelopeId, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +234,7 @@ class Tick:
 Event = (
     LinkUp | LinkDown | EnvelopeArrived | EnvelopeRejected | ResultsArrived | RecordArrived | Written | Resealed
     | ResealFailed | Withdrawn | PolicyChanged | SelfChanged | Tick | InterestArrived | Subscribed | Unsubscribed
-    | PostWritten | ReportsArrived | HomeNamed
+    | PostWritten | ReportsArrived | HomeNamed | LinkMeasured | FrameArrived | BundleArrived | CopiedByHand
 )  # fmt: skip
 
 
@@ -227,6 +265,23 @@ class SendRecord:
     link: LinkId
     record: bytes
     age_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendFrame:
+    """Send a neighbour a frame of routing or carrying."""
+
+    link: LinkId
+    kind: FrameType
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BundleTaken:
+    """The answers to :class:`BundleArrived`, in its order."""
+
+    ref: int
+    results: tuple[Result, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,14 +392,14 @@ class Alarm:
 
 Effect = (
     SendEnvelope | SendResults | SendRecord | CloseLink | Accepted | Reseal | Journaled | StateChanged | PrekeysChanged
-    | RecordMade | Alarm | SendInterest | ChannelsChanged | PostAccepted | PostTaken
+    | RecordMade | Alarm | SendInterest | ChannelsChanged | PostAccepted | PostTaken | SendFrame | BundleTaken
 )  # fmt: skip
 
 __all__ = [
-    "Accepted", "Alarm", "ChannelsChanged", "CloseLink", "Effect", "EnvelopeArrived", "EnvelopeId", "EnvelopeRejected",
-    "Event", "HomeNamed", "InterestArrived", "Journaled", "LinkDown", "LinkId", "LinkUp", "PolicyChanged",
-    "PostAccepted", "PostTaken", "PostWritten", "PrekeysChanged", "RecordArrived", "RecordMade", "Report",
-    "ReportsArrived", "Reseal", "ResealFailed", "Resealed", "ResultsArrived", "SelfChanged", "SendEnvelope",
-    "SendInterest", "SendRecord", "SendResults", "StateChanged", "Subscribed", "Tick", "Unsubscribed", "Withdrawn",
-    "Written",
+    "Accepted", "Alarm", "BundleArrived", "BundleTaken", "ChannelsChanged", "CloseLink", "CopiedByHand", "Effect",
+    "EnvelopeArrived", "EnvelopeId", "EnvelopeRejected", "Event", "FrameArrived", "HomeNamed", "InterestArrived",
+    "Journaled", "LinkDown", "LinkId", "LinkMeasured", "LinkUp", "PolicyChanged", "PostAccepted", "PostTaken",
+    "PostWritten", "PrekeysChanged", "RecordArrived", "RecordMade", "Report", "ReportsArrived", "Reseal",
+    "ResealFailed", "Resealed", "ResultsArrived", "SelfChanged", "SendEnvelope", "SendFrame", "SendInterest",
+    "SendRecord", "SendResults", "StateChanged", "Subscribed", "Tick", "Unsubscribed", "Withdrawn", "Written",
 ]  # fmt: skip

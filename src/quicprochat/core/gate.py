@@ -16,12 +16,16 @@ from quicprochat.core.crypto import Crypto, PrivateKey
 from quicprochat.core.envelope import HEADER_BYTES, SUITE_X25519, TRANSIT, TRANSIT_OFFSET, Kind, MeshEnvelope
 from quicprochat.core.errors import WireError
 from quicprochat.core.ids import ChannelId, Label, PeerKey
+from quicprochat.core.policy import Carry as Carry
+from quicprochat.core.policy import Limits as Limits
+from quicprochat.core.policy import Policy as Policy
 from quicprochat.core.receipt import RECEIPT_VERSION, Receipt, Status
 from quicprochat.core.record import PeerRecord, open_record
+from quicprochat.core.room import make_room
 from quicprochat.core.seal import Opened, open_sealed
-from quicprochat.core.store import Fate, Held, Line, LineKind, MeshStore, Scope, Usage
+from quicprochat.core.store import Fate, Held, Line, LineKind, MeshStore, Scope
 from quicprochat.core.time import HOUR_MS, MINUTE_MS, Instant, Now, WallTime
-from quicprochat.core.window import PostLimits, slide
+from quicprochat.core.window import slide
 
 CLOCK_SLACK_MS = 10 * MINUTE_MS
 """How far two clocks may disagree before one of them is wrong."""
@@ -130,42 +134,6 @@ def understood(envelope: MeshEnvelope) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of what is kept, each with the flood it stops (sizes are guesses for a small computer)."""
-
-    own_bytes: int = 64 << 20
-    """Our own outbox: a script in a loop."""
-    carried_bytes: int = 64 << 20
-    """Everybody else's mail together."""
-    receipt_bytes: int = 8 << 20
-    """Everybody else's receipts; apart, so that mail cannot crowd out the news that it arrived."""
-    per_recipient: int = 1_000
-    """Others' mail for one recipient, in messages."""
-    per_pair: int = 100
-    """Others' mail from one author to one recipient."""
-    share: float = 0.25
-    """Part of ``carried_bytes`` that one origin, or one link, may fill, and of ``receipt_bytes`` one link."""
-    requests: int = 10_000
-    """Messages of strangers waiting to be accepted."""
-    requests_bytes: int = 32 << 20
-    requests_per_author: int = 100
-    posts: PostLimits = field(default_factory=PostLimits)
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What the gate needs to know of this node at one moment."""
-
-    me: PeerKey
-    contacts: frozenset[PeerKey] = frozenset()
-    blocked: frozenset[PeerKey] = frozenset()
-    limits: Limits = field(default_factory=Limits)
-    disk_low: bool = False
-    carry: bool = True
-    """Whether mail for others is taken at all."""
-
-
-@dataclass(frozen=True, slots=True)
 class Admission:
     """What ``admit`` did: the answer for the link, and what the recipient should tell the author (None: nothing)."""
 
@@ -173,6 +141,8 @@ class Admission:
     reason: Reason = Reason.NONE
     status: Status | None = None
     line: Line | None = None
+    held: Held | None = field(default=None, compare=False)
+    """What is kept for somebody else, as it is in the store."""
 
 
 def lifetime(envelope: MeshEnvelope, via: bytes, now: Now) -> int | Reason:
@@ -191,10 +161,13 @@ def lifetime(envelope: MeshEnvelope, via: bytes, now: Now) -> int | Reason:
     return Reason.EXPIRED if age >= envelope.ttl_ms else age
 
 
-def admit(tx: MeshStore, checked: Checked, via: PeerKey, policy: Policy, now: Now) -> Admission:
+def admit(
+    tx: MeshStore, checked: Checked, via: PeerKey, policy: Policy, now: Now, *, passing: bool = False
+) -> Admission:
     """Decide on a checked envelope and write what follows from it, in the caller's transaction.
 
-    ``via`` is the peer it came from. The caller acknowledges after its commit, never before.
+    ``via`` is the peer it came from, ``passing`` True when a next hop waits for what is not for us. The caller
+    acknowledges after its commit, never before.
     """
     envelope = checked.envelope
     if envelope.src == policy.me:
@@ -219,9 +192,9 @@ def admit(tx: MeshStore, checked: Checked, via: PeerKey, policy: Policy, now: No
     if envelope.kind == Kind.CHANNEL and envelope.dst != policy.me:
         return _post(tx, checked, via, age, policy, now)
     if envelope.dst != policy.me:
-        if not policy.carry:
+        if not policy.carries(envelope.src, envelope.dst):
             return Admission(Verdict.REFUSED, Reason.POLICY)
-        return _carry(tx, envelope, via, age, fate, policy.limits, now)
+        return _carry(tx, envelope, via, age, fate, policy, now, passing=passing)
     if envelope.kind == Kind.MESSAGE and understood(envelope):
         return _deliver(tx, checked, age, policy, now)
     return Admission(Verdict.REFUSED, Reason.UNSUPPORTED)
@@ -321,7 +294,15 @@ def _requests_full(tx: MeshStore, line: Line, limits: Limits) -> bool:
 
 
 def _carry(
-    tx: MeshStore, envelope: MeshEnvelope, via: PeerKey, age: int, fate: Fate | None, limits: Limits, now: Now
+    tx: MeshStore,
+    envelope: MeshEnvelope,
+    via: PeerKey,
+    age: int,
+    fate: Fate | None,
+    policy: Policy,
+    now: Now,
+    *,
+    passing: bool,
 ) -> Admission:
     if envelope.hop >= envelope.max_hops:
         return Admission(Verdict.REFUSED, Reason.HOPS)
@@ -334,11 +315,29 @@ def _carry(
             # What is held is remembered: a copy kept young must not outlive the memory of its id.
             tx.remember(envelope.id, Fate.HELD, _forget_at(envelope, now.at))
         return Admission(Verdict.DUPLICATE)
-    if _carried_full(tx, held, limits):
+    if not make_room(tx, held, policy, now.at, passing=passing):
         return Admission(Verdict.DEFERRED, Reason.FULL)
-    tx.hold(held)
+    return Admission(Verdict.STORED, held=_keep(tx, envelope, held, now))
+
+
+def _keep(tx: MeshStore, envelope: MeshEnvelope, held: Held, now: Now) -> Held:
+    serial = tx.hold(held)
     tx.remember(envelope.id, Fate.HELD, _forget_at(envelope, now.at))
-    return Admission(Verdict.STORED)
+    return replace(held, serial=serial)
+
+
+def again(tx: MeshStore, envelope: MeshEnvelope, via: PeerKey, policy: Policy, now: Now) -> Held | None:
+    """Take in once more what was passed on, because it must go another way; None when that is not possible.
+
+    It was admitted before, and comes by the same gate: its author's signature was checked again.
+    """
+    age = lifetime(envelope, via, now)
+    if isinstance(age, Reason) or tx.fate(envelope.id) is not Fate.PASSED:
+        return None
+    if envelope.hop >= envelope.max_hops or policy.disk_low or not policy.carries(envelope.src, envelope.dst):
+        return None
+    held = _held(envelope, via, age, now)
+    return _keep(tx, envelope, held, now) if make_room(tx, held, policy, now.at, passing=True) else None
 
 
 def _keep_better(tx: MeshStore, known: Held, copy: Held) -> None:
@@ -354,29 +353,6 @@ def _keep_better(tx: MeshStore, known: Held, copy: Held) -> None:
     wire = younger.wire[:TRANSIT_OFFSET] + TRANSIT.pack(min(hop, other), age) + younger.wire[HEADER_BYTES:]
     tx.release(known.id)
     tx.hold(replace(younger, wire=wire))
-
-
-def _carried_full(tx: MeshStore, held: Held, limits: Limits) -> bool:
-    size = len(held.wire)
-
-    def over(scope: Scope, key: bytes, *, bytes_max: float | None = None, count_max: int | None = None) -> bool:
-        used: Usage = tx.usage(scope, key)
-        return (bytes_max is not None and used.bytes + size > bytes_max) or (
-            count_max is not None and used.count >= count_max
-        )
-
-    if held.kind == Kind.RECEIPT:
-        return over(Scope.RECEIPTS, b"", bytes_max=limits.receipt_bytes) or over(
-            Scope.RECEIPTS, held.via, bytes_max=limits.receipt_bytes * limits.share
-        )
-    part = limits.carried_bytes * limits.share
-    return (
-        over(Scope.CARRIED, b"", bytes_max=limits.carried_bytes)
-        or over(Scope.RECIPIENT, held.dst, count_max=limits.per_recipient)
-        or over(Scope.PAIR, held.src + held.dst, count_max=limits.per_pair)
-        or over(Scope.ORIGIN, held.src, bytes_max=part)
-        or over(Scope.LINK, held.via, bytes_max=part)
-    )
 
 
 def _forget_at(envelope: MeshEnvelope, now: Instant) -> Instant:

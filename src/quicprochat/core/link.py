@@ -2,7 +2,8 @@
 
     frame   = length 4 (of what follows) | type 1 | body
     HELLO   = "qpc1" | version_min 1 | version_max 1 | features 4 | frame_max 4 | window 2 | session 16
-            | store_epoch 16 | record_age_ms 8 | record_len 2 | record | (later versions: more, ignored)
+            | store_epoch 16 | record_age_ms 8 | record_len 2 | record | [routes_len 1 | routes]
+            | (later versions: more, ignored)
     ENVELOPE= envelope
     RESULTS = count 1 | count * (envelope id 32 | verdict 1 | reason 1)
     RECORD  = age_ms 8 | record
@@ -40,6 +41,7 @@ RESULTS_MAX = 255
 WINDOW = 1_024
 """Envelopes a node lets a neighbour send before it has answered the first."""
 REASON_MAX_BYTES = 200
+ROUTES_MAX_BYTES = 8
 INTEREST_MAX = 256
 """Channels a node subscribes to at most: bounds what each neighbour remembers of it."""
 IGNORABLE = 0x80
@@ -66,6 +68,10 @@ class FrameType(IntEnum):
     WANT = 0x86
     LIKELY = 0x87
     OBSERVED = 0x88
+
+
+FOR_NODE = frozenset({FrameType.ROUTE, FrameType.RANGES, FrameType.OFFER, FrameType.WANT, FrameType.LIKELY})
+"""Frames of routing and carrying, which are read by the node and not by the link."""
 
 
 class Goodbye(IntEnum):
@@ -132,7 +138,7 @@ class Hello:
 
     ``session`` is random per run of a node, so that a link of a former run is recognised as dead. ``store_epoch`` is
     random per store: when it changes, the peer has lost its memory. ``window`` is how many envelopes it takes before
-    answering the first.
+    answering the first. ``routes`` is the digest of what the sender holds of the receiver's routes, or empty.
     """
 
     session: bytes
@@ -144,6 +150,7 @@ class Hello:
     window: int = WINDOW
     version_min: int = LINK_VERSION
     version_max: int = LINK_VERSION
+    routes: bytes = b""
 
     def encode(self) -> bytes:
         """Return the body of the HELLO frame."""
@@ -151,7 +158,8 @@ class Hello:
             MAGIC, self.version_min, self.version_max, self.features, self.frame_max, self.window, self.session,
             self.store_epoch, self.record_age_ms,
         )  # fmt: skip
-        return head + len(self.record).to_bytes(2, "big") + self.record
+        routes = bytes([len(self.routes)]) + self.routes if self.routes else b""
+        return head + len(self.record).to_bytes(2, "big") + self.record + routes
 
     @classmethod
     def decode(cls, body: bytes) -> Hello:
@@ -168,7 +176,9 @@ class Hello:
         if window == 0 or frame_max < FRAME_MAX_BYTES:
             raise WireError("a hello with limits under the least that a node must take")
         record = reader.sized(2, RECORD_MAX_BYTES)
-        return cls(session, epoch, record, age, features, frame_max, window, low, high)
+        rest = reader.rest()
+        routes = rest[1 : 1 + rest[0]] if rest and rest[0] <= min(ROUTES_MAX_BYTES, len(rest) - 1) else b""
+        return cls(session, epoch, record, age, features, frame_max, window, low, high, routes)
 
 
 @dataclass(frozen=True, slots=True)

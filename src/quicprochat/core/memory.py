@@ -143,6 +143,15 @@ class MemoryStore:
                 gone += 1
         return gone
 
+    def forget_passed(self, keep: int, limit: int) -> int:
+        passed = [
+            (-1 if at is None else at, id) for id, (fate, at) in self._fates.items() if fate in (Fate.GONE, Fate.PASSED)
+        ]
+        old = sorted(passed)[: max(0, min(limit, len(passed) - keep))]
+        for _, id in old:
+            self._del(self._fates, id)
+        return len(old)
+
     # --- held envelopes
 
     def hold(self, held: Held) -> int:
@@ -196,6 +205,17 @@ class MemoryStore:
 
     def usage(self, scope: Scope, key: bytes = b"") -> Usage:
         return self._quotas.usage(scope, key)
+
+    def destinations(self) -> Sequence[bytes]:
+        return sorted(dst for dst, held in self._by_dst.items() if held)
+
+    def crowding(self, via: bytes, src: PeerKey, limit: int) -> Sequence[Held]:
+        apart = (Kind.RECEIPT, Kind.CHANNEL)
+        found = (h for h in self._held.values() if h.via == via and h.src == src and h.kind not in apart)
+        return sorted(found, key=lambda held: held.serial)[:limit]
+
+    def heaviest(self, scope: Scope, prefix: bytes = b"") -> tuple[bytes, Usage] | None:
+        return self._quotas.heaviest(scope, prefix)
 
     def recipients(self) -> int:
         return sum(1 for held in self._by_dst.values() if any(h.kind != Kind.CHANNEL for h in held.values()))

@@ -7,30 +7,36 @@ carried envelopes pass through unread.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import groupby
 from typing import assert_never
 
-from quicprochat.core.bucket import TokenBucket
+from quicprochat.core.bundle import BY_HAND
 from quicprochat.core.card import OwnCard
 from quicprochat.core.carrier import CarrierLane, Taken
+from quicprochat.core.carrying import Carrying
 from quicprochat.core.courier import Lane
 from quicprochat.core.crypto import Crypto, Entropy, Signer
-from quicprochat.core.envelope import TTL_MAX_S, Header, Kind, make
+from quicprochat.core.envelope import TTL_MAX_S, Header, Kind, MeshEnvelope, make
 from quicprochat.core.events import (
     Accepted,
-    Alarm,
+    BundleArrived,
+    BundleTaken,
     CloseLink,
+    CopiedByHand,
     Effect,
     EnvelopeArrived,
     EnvelopeRejected,
     Event,
+    FrameArrived,
     HomeNamed,
     InterestArrived,
     Journaled,
     LinkDown,
     LinkId,
+    LinkMeasured,
     LinkUp,
     PolicyChanged,
     PostWritten,
@@ -41,6 +47,7 @@ from quicprochat.core.events import (
     ResultsArrived,
     SelfChanged,
     SendEnvelope,
+    SendFrame,
     SendRecord,
     SendResults,
     Subscribed,
@@ -49,48 +56,43 @@ from quicprochat.core.events import (
     Withdrawn,
     Written,
 )
-from quicprochat.core.gate import Policy, Reason, Verdict, admit, submit
+from quicprochat.core.forward import Forward, NextHops
+from quicprochat.core.gate import Admission, Checked, Reason, Verdict, admit, submit
 from quicprochat.core.homes import Homes
 from quicprochat.core.ids import EnvelopeId, PeerKey
-from quicprochat.core.link import RESULTS_MAX, Goodbye, Result
+from quicprochat.core.link import RESULTS_MAX, FrameType, Goodbye, Result
+from quicprochat.core.neighbours import Neighbour, Neighbours
 from quicprochat.core.outbox import Outbox
 from quicprochat.core.patience import Patience
+from quicprochat.core.policy import Carry, Policy
 from quicprochat.core.posts import Posts
 from quicprochat.core.receipt import OPEN_STATES, RECEIPT_IDS_MAX, Receipt, State, Status
-from quicprochat.core.record import RECORD_LIFETIME_S, PeerRecord, open_record
-from quicprochat.core.seal import Prekey, Protection
-from quicprochat.core.spread import OFFER_MAX, Spread
-from quicprochat.core.store import Fate, MeshStore, Scope, Sent, Sighting, StoredRecord
+from quicprochat.core.record import PeerRecord
+from quicprochat.core.records import Records
+from quicprochat.core.route import Routes, RouteView
+from quicprochat.core.route_cost import link_cost
+from quicprochat.core.route_frames import HASH_BYTES
+from quicprochat.core.seal import Protection
+from quicprochat.core.store import Fate, Held, MeshStore, Scope, Sent, Sighting
 from quicprochat.core.time import MINUTE_MS, Instant, Now
 from quicprochat.core.window import after_release
 from quicprochat.core.window import expire as expire_post
 
-RECORDS_MAX = 4_096
-"""Records of others that are kept; a flood of made-up peers pushes out the oldest who are not contacts."""
-ALARM_BURST, ALARM_PER_S = 16, 1 / 600
-"""Alarms about records of strangers: anybody can make up peers that contradict themselves. Contacts are not counted."""
-REPEAT_BURST, REPEAT_PER_S = 256, 64
-"""Receipts (of up to 64 ids) sent again for duplicates that come over one link: repeating must not make us work."""
 SWEEP_MS = MINUTE_MS
 SWEEP_BATCH = 512
-
-
-class _Neighbour:
-    """What a link is remembered by. ``address`` is the one that worked, "" unknown, None where a server carries."""
-
-    __slots__ = ("address", "lane", "peer", "repeats")
-
-    def __init__(self, peer: PeerKey, lane: Lane, address: str | None, now: Instant) -> None:
-        self.peer = peer
-        self.lane = lane
-        self.address = address
-        self.repeats = TokenBucket(REPEAT_BURST, REPEAT_PER_S, now)
+SEEN_MAX = 500_000
+"""Ids of others' mail that are remembered after it was passed on or let go; the longest gone are forgotten (guess)."""
+PASSED_BATCH = 4_096
+"""So many ids are forgotten at once, and looked after at the latest when so many more may have come."""
 
 
 class Node:
     """One peer's protocol state. Durable things live in the store; what is here is rebuilt by links and time."""
 
-    def __init__(self, signer: Signer, crypto: Crypto, entropy: Entropy, policy: Policy) -> None:
+    def __init__(
+        self, signer: Signer, crypto: Crypto, entropy: Entropy, policy: Policy, hops: NextHops | None = None
+    ) -> None:
+        """``hops`` takes the place of routing, for tests that know the world."""
         self._signer = signer
         self._crypto = crypto
         self._entropy = entropy
@@ -100,20 +102,19 @@ class Node:
         self._outbox = Outbox()
         self._homes = Homes()
         self._posts = Posts(signer, crypto, entropy)
-        self._links: dict[LinkId, _Neighbour] = {}
-        self._by_peer: dict[PeerKey, _Neighbour] = {}
+        self._neighbours = Neighbours()
+        self._routes = Routes(signer, crypto)
+        self._routed = hops is None
+        self._forward = Forward(hops or self._routes, self._neighbours, self._outbox)
+        self._carrying = Carrying(signer.key, entropy, self._neighbours, self._outbox, policy)
         self._servers: dict[PeerKey, Taken] = {}
-        self._records: dict[PeerKey, tuple[int, int]] = {}
-        self._conflicts: set[PeerKey] = set()
-        self._alarms = TokenBucket(ALARM_BURST, ALARM_PER_S, Instant(0))
+        self._records = Records(crypto, self._homes)
         self._patience = Patience()
-        self._spread = Spread()
-        self._spread_at: Instant | None = None
         self._sweep_at = Instant(0)
         self._next_expiry: Instant | None = None
         # Gathered during one step, sent at its end.
         self._to_upgrade: set[PeerKey] = set()
-        self._receipts: dict[tuple[PeerKey, Status], list[EnvelopeId]] = {}
+        self._receipts: dict[tuple[PeerKey, Status, PeerKey, bool], list[EnvelopeId]] = {}
         self._repeated: dict[tuple[LinkId, PeerKey, Status], list[EnvelopeId]] = {}
         self._results: dict[LinkId, list[Result]] = {}
 
@@ -132,12 +133,24 @@ class Node:
         """Whether our wall clock may be mentioned in messages; False once it was proved wrong."""
         return self._outbox.claim_time
 
+    def routes(self, now: Now) -> list[RouteView]:
+        """Return the routes there are."""
+        return self._routes.table(now.at)
+
+    def routes_held(self, peer: PeerKey) -> bytes:
+        """Return what a hello says to a peer of its routes that we still know."""
+        return self._routes.held(peer)
+
     def start(self, tx: MeshStore, now: Now) -> tuple[Effect, ...]:
         """Take up what the store remembers; to be called once, inside a transaction, before the first step."""
         out: list[Effect] = []
         self._card.start(tx, now, out)
         self._posts.start(tx, out)
-        self._records = {r.key: (r.epoch, r.seq) for r in reversed(tx.records(RECORDS_MAX))}
+        self._records.start(tx)
+        self._forward.start(tx)
+        self._routes.start(tx, now.at)
+        self._carrying.start(tx, now)
+        self._apply_policy()
         self._sweep_at = now.at
         self._next_expiry = tx.next_expiry()
         return tuple(out)
@@ -145,13 +158,12 @@ class Node:
     def next_deadline(self) -> Instant:
         """Return when a Tick is due at the latest."""
         times = [self._card.deadline(), self._sweep_at]
-        if self._next_expiry is not None:
-            times.append(self._next_expiry)
-        if self._spread_at is not None:
-            times.append(self._spread_at)
-        times += [at for n in self._links.values() if (at := n.lane.deadline()) is not None]
-        if (at := self._posts.deadline()) is not None:
-            times.append(at)
+        maybe = (
+            self._next_expiry, self._records.deadline(), self._posts.deadline(), self._forward.deadline(),
+            self._routes.deadline() if self._routed else None, self._carrying.deadline() if self._routed else None,
+        )  # fmt: skip
+        times += [at for at in maybe if at is not None]
+        times += [at for n in self._neighbours if (at := n.lane.deadline()) is not None]
         return min(times)
 
     def step(self, events: Iterable[Event], tx: MeshStore, now: Now) -> tuple[Effect, ...]:
@@ -163,14 +175,52 @@ class Node:
         self._timers(tx, now, out)
         self._flush_receipts(tx, now, out)
         self._follow_moved()
-        for neighbour in self._links.values():
-            if neighbour.lane.backlog and not self._outbox.upgrading(neighbour.peer):
-                neighbour.lane.fill(tx, self._outbox, now.at, out)
-            self._posts.fill(tx, neighbour.lane, now.at, out)
+        self._tell_routes(tx, now, out)
+        self._hand_over(tx, now, out)
         self._flush_results(out)
-        self._spread_records(tx, now, out)
+        self._records.flush(self._neighbours.links, tx, self._policy, now, out)
         self._next_expiry = tx.next_expiry()
         return tuple(out)
+
+    def _tell_routes(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        if not self._routed:
+            return
+        frames = self._routes.due(now.at)
+        self._routes.keep(tx)
+        for peer, kind, body in frames:
+            if (neighbour := self._neighbours.find(peer)) is not None:
+                out.append(SendFrame(neighbour.lane.link, kind, body))
+
+    def _hand_over(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        """Fill the lanes: to whom the mail is for, along routes, and what has neither, to servers."""
+        if self._forward.gave_up:
+            self._forward.gave_up = False
+            self._carry_again()
+        servers = []
+        for neighbour in self._neighbours:
+            if isinstance(neighbour.lane, CarrierLane):
+                servers.append(neighbour)
+            else:
+                self._fill(neighbour, tx, now, out)
+        self._forward.fill(tx, now, out)
+        self._carry_on(tx, now, out)
+        for server in servers:
+            self._fill(server, tx, now, out)
+
+    def _carry_on(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        """Offer whoever is met what has no way, and hand over what was asked for."""
+        for held in self._forward.left:
+            self._carrying.keep(tx, held, now)
+        self._carrying.release(self._forward.gone)
+        self._forward.left.clear()
+        self._forward.gone.clear()
+        if self._routed:
+            self._carrying.flush(tx, now, out)
+
+    def _fill(self, neighbour: Neighbour, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        if neighbour.lane.backlog and not self._outbox.upgrading(neighbour.peer):
+            neighbour.lane.fill(tx, self._outbox, now.at, out)
+        self._posts.fill(tx, neighbour.lane, now.at, out)
 
     def _apply(self, event: Event, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         match event:
@@ -198,8 +248,9 @@ class Node:
                 self._reseal_failed(event, tx)
             case Withdrawn():
                 self._outbox.withdraw(tx, event.uid, now, out)
+                self._carrying.release(tx.envelopes_of(event.uid))
             case PolicyChanged():
-                self._policy_changed(event, out)
+                self._policy_changed(event, tx, now, out)
             case SelfChanged():
                 self._wanted = replace(
                     self._wanted,
@@ -210,7 +261,7 @@ class Node:
                 )
                 self._publish(tx, now, out)
             case InterestArrived():
-                if (neighbour := self._links.get(event.link)) is not None:
+                if (neighbour := self._neighbours.at(event.link)) is not None:
                     self._posts.interest(neighbour.peer, event.channels)
             case PostWritten():
                 self._posts.write(event, tx, self._policy, now, out)
@@ -218,10 +269,31 @@ class Node:
                 self._posts.join(tx, event.channel, out)
             case Unsubscribed():
                 self._posts.leave(tx, event.channel, now, out)
+            case LinkMeasured():
+                if (neighbour := self._neighbours.at(event.link)) is not None:
+                    self._routes.cost(neighbour.peer, event.rtt_ms, event.loss, now.at, relayed=event.relayed)
+            case BundleArrived():
+                self._bundle(event, tx, now, out)
+            case CopiedByHand():
+                for id in event.ids:
+                    self._outbox.copied(tx, id, now)
+            case FrameArrived():
+                self._frame(event, tx, now, out)
             case Tick():
                 pass
             case _:
                 assert_never(event)
+
+    def _frame(self, event: FrameArrived, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        neighbour = self._neighbours.at(event.link)
+        if neighbour is None or not self._routed:
+            return
+        if event.kind is not FrameType.ROUTE:
+            self._carrying.heard(event, neighbour, tx, now, out)
+            return
+        if self._routes.received(neighbour.peer, event.body, now.at) is not None:
+            # No honest node says such a thing, or passes it on.
+            self._rejected(EnvelopeRejected(event.link), tx, now, out)
 
     # --- links
 
@@ -229,22 +301,22 @@ class Node:
         if event.peer in self._policy.blocked:
             out.append(CloseLink(event.link, Goodbye.BUSY, "no room"))
             return
-        old = self._by_peer.get(event.peer)
-        if old is not None:
-            self._links.pop(old.lane.link, None)
-            self._spread.link_down(old.lane.link)
         address = None if event.carrier else str(event.address or "")
-        neighbour = _Neighbour(event.peer, self._lane(event, tx, now), address, now.at)
-        self._links[event.link] = neighbour
-        self._by_peer[event.peer] = neighbour
+        neighbour = Neighbour(event.peer, self._lane(event, tx, now), address, now.at)
+        old = self._neighbours.add(neighbour)
+        if old is not None:
+            self._records.link_down(old.lane.link)
+            self._forward.link_down(old, tx)
         self._posts.link_up(event.peer, event.store_epoch, now.at)
         if event.carrier:
             return
-        owners = [*reversed(self._by_peer), *(record.key for record in tx.records(OFFER_MAX))]
-        self._spread.link_up(event.link, event.peer, (o for o in owners if o not in self._policy.blocked), now.at)
+        cost = link_cost(event.rtt_ms, relayed=event.relayed)
+        self._routes.link_up(event.peer, cost, event.routes, now.at)
+        self._carrying.link_up(event.peer, now)
+        self._records.link_up(event.link, event.peer, self._neighbours.peers, tx, self._policy, now)
         self._see(neighbour, tx, now)
 
-    def _see(self, neighbour: _Neighbour, tx: MeshStore, now: Now) -> None:
+    def _see(self, neighbour: Neighbour, tx: MeshStore, now: Now) -> None:
         """Note that a peer is there, or was until now: a link's beginning and its end."""
         if neighbour.address is not None:
             tx.see(Sighting(neighbour.peer, now.wall, now.at, neighbour.address), self._policy.contacts)
@@ -254,74 +326,115 @@ class Node:
             return Lane(event.link, event.peer, event.window, now.at)
         taken = self._servers.setdefault(event.peer, Taken())
         taken.begin(event.store_epoch, tx)
-        return CarrierLane(event.link, event.peer, event.window, now.at, taken, self._by_peer)
+        return CarrierLane(event.link, event.peer, event.window, now.at, taken, self._has_better_way)
+
+    def _has_better_way(self, held: Held) -> bool:
+        """Say whether a server need not be asked to take something."""
+        return held.dst in self._neighbours or self._forward.serves(held)
 
     def _carry_again(self) -> None:
         """Something was passed over, for it had the direct way or was being sealed better."""
-        for neighbour in self._links.values():
+        for neighbour in self._neighbours:
             if isinstance(neighbour.lane, CarrierLane):
                 neighbour.lane.look_again()
 
     def _carry(self) -> None:
         """Something of ours waits for somebody who is not linked: a server may have a way."""
-        for neighbour in self._links.values():
+        for neighbour in self._neighbours:
             if isinstance(neighbour.lane, CarrierLane):
                 neighbour.lane.backlog = True
 
     def _follow_moved(self) -> None:
         """What waits for peers whose home is another one now is offered to servers for that one."""
         moved = self._homes.take_moved()
-        for neighbour in self._links.values() if moved else ():
+        for neighbour in self._neighbours if moved else ():
             if isinstance(neighbour.lane, CarrierLane):
                 neighbour.lane.moved(moved)
 
     def _link_down(self, event: LinkDown, tx: MeshStore, now: Now) -> None:
-        self._spread.link_down(event.link)
-        neighbour = self._links.pop(event.link, None)
-        if neighbour is None:
-            return
-        if self._by_peer.get(neighbour.peer) is neighbour:
-            del self._by_peer[neighbour.peer]
-            self._posts.link_down(neighbour.peer)
-            self._see(neighbour, tx, now)
-        self._results.pop(event.link, None)
+        self._drop(event.link, tx, now)
         self._carry_again()
+
+    def _drop(self, link: LinkId, tx: MeshStore, now: Now) -> None:
+        """A link is gone, or is none to us any more."""
+        self._records.link_down(link)
+        self._results.pop(link, None)
+        neighbour = self._neighbours.drop(link)
+        if neighbour is not None:
+            self._posts.link_down(neighbour.peer)
+            self._forward.link_down(neighbour, tx)
+            self._routes.link_down(neighbour.peer, now.at)
+            self._carrying.link_down(neighbour.peer, now)
+            self._see(neighbour, tx, now)
 
     def _rejected(self, event: EnvelopeRejected, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         tx.count("rejected")
-        neighbour = self._links.get(event.link)
+        neighbour = self._neighbours.at(event.link)
         if neighbour is None:
             return
         ban = self._patience.tried(neighbour.peer, now.at)
         if ban:
-            del self._links[event.link]
-            self._by_peer.pop(neighbour.peer, None)
-            self._posts.link_down(neighbour.peer)
-            self._see(neighbour, tx, now)
+            self._drop(event.link, tx, now)
             out.append(CloseLink(event.link, Goodbye.ABUSE, "too many envelopes that do not verify", ban))
 
-    def _policy_changed(self, event: PolicyChanged, out: list[Effect]) -> None:
+    def _policy_changed(self, event: PolicyChanged, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         self._policy = replace(self._policy, contacts=event.contacts, blocked=event.blocked, disk_low=event.disk_low)
-        for peer in sorted(event.blocked & self._by_peer.keys()):
-            neighbour = self._by_peer.pop(peer)
-            del self._links[neighbour.lane.link]
-            self._posts.link_down(peer)
+        self._apply_policy()
+        for peer in sorted(event.blocked & self._neighbours.peers):
+            neighbour = self._neighbours.find(peer)
+            assert neighbour is not None
+            self._drop(neighbour.lane.link, tx, now)
             out.append(CloseLink(neighbour.lane.link, Goodbye.BUSY, "no room"))
+
+    def _apply_policy(self) -> None:
+        self._routes.pin(self._policy.contacts)
+        self._carrying.decide(self._policy)
+        self._routes.lead_on(willing=self._policy.carry is not Carry.NO)
 
     # --- what comes in
 
     def _arrived(self, event: EnvelopeArrived, tx: MeshStore, now: Now, out: list[Effect]) -> None:
-        neighbour = self._links.get(event.link)
+        neighbour = self._neighbours.at(event.link)
         if neighbour is None:
             # Its link is gone: unanswered, so the neighbour still has it and will offer it again.
             return
         checked, via = event.checked, neighbour.peer
+        admission = self._take(checked, via, event.link, tx, now, out)
+        answered_by_receipt = via == checked.envelope.src and admission.status is not None
+        if checked.receipt is None and not answered_by_receipt:
+            result = Result(checked.envelope.id, admission.verdict, admission.reason)
+            self._results.setdefault(event.link, []).append(result)
+
+    def _bundle(self, event: BundleArrived, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        results = []
+        for checked in event.checked:
+            admission = self._take(checked, BY_HAND, None, tx, now, out)
+            results.append(Result(checked.envelope.id, admission.verdict, admission.reason))
+        out.append(BundleTaken(event.ref, tuple(results)))
+
+    def _take(
+        self, checked: Checked, via: PeerKey, link: LinkId | None, tx: MeshStore, now: Now, out: list[Effect]
+    ) -> Admission:
+        """Let an envelope in, whatever way it came, and do what follows from that."""
         envelope, receipt = checked.envelope, checked.receipt
-        let_in = self._posts.admit if envelope.kind == Kind.CHANNEL else admit
-        admission = let_in(tx, checked, via, self._policy, now)
-        onward = self._by_peer.get(PeerKey(envelope.dst))
-        if onward is not None:
-            onward.lane.backlog = True
+        if envelope.kind == Kind.CHANNEL:
+            admission = self._posts.admit(tx, checked, via, self._policy, now)
+        else:
+            onward = self._neighbours.find(envelope.dst)
+            passing = onward is not None or self._forward.reaches(envelope.dst)
+            if self._carrying.is_cured(envelope):
+                admission = Admission(Verdict.DUPLICATE)
+            else:
+                admission = admit(tx, checked, via, self._policy, now, passing=passing)
+            if self._carrying.expects(envelope.id):
+                self._brought(envelope, admission, now)
+            if admission.verdict is Verdict.DUPLICATE and receipt is None and envelope.dst != self._policy.me:
+                self._forward.repeated(tx, envelope, via, self._policy, now, out)
+            elif onward is not None:
+                onward.lane.backlog = True
+            elif admission.held is not None:
+                back = self._forward.came_from(receipt.ids) if receipt is not None else None
+                self._forward.offer(tx, admission.held, now, out, back)
         if admission.line is not None:
             out.append(Journaled(admission.line))
             if envelope.kind == Kind.MESSAGE:
@@ -329,47 +442,49 @@ class Node:
                 self._homes.lettered(tx, envelope.src, home, age, now.at, self._policy.contacts)
         if admission.status is not None:
             repeated = admission.verdict is Verdict.DUPLICATE or admission.status is Status.UNOPENABLE
-            if repeated:
-                self._repeated.setdefault((event.link, envelope.src, admission.status), []).append(envelope.id)
+            if repeated and link is not None:
+                self._repeated.setdefault((link, envelope.src, admission.status), []).append(envelope.id)
             else:
-                self._receipts.setdefault((envelope.src, admission.status), []).append(envelope.id)
-        if receipt is not None:
-            if admission.verdict is Verdict.STORED:
-                self._receipt(checked.envelope.dst, envelope.src, receipt, via, tx, now, out)
-                if checked.record is not None:
-                    self._record(RecordArrived(None, checked.record, envelope.age_ms), tx, now, out)
-                    self._reseal_unopened(receipt, checked.record, tx, now, out)
-            return
-        answered_by_receipt = via == envelope.src and admission.status is not None
-        if not answered_by_receipt:
-            self._results.setdefault(event.link, []).append(Result(envelope.id, admission.verdict, admission.reason))
+                self._receipts.setdefault((envelope.src, admission.status, via, repeated), []).append(envelope.id)
+        if receipt is not None and admission.verdict is Verdict.STORED:
+            self._receipt(envelope, receipt, via, tx, now, out)
+            if checked.record is not None:
+                self._record(RecordArrived(None, checked.record, envelope.age_ms), tx, now, out)
+                self._reseal_unopened(receipt, checked.record, tx, now, out)
+        return admission
+
+    def _brought(self, envelope: MeshEnvelope, admission: Admission, now: Now) -> None:
+        """Something is here that a neighbour was asked for."""
+        if admission.verdict is Verdict.DEFERRED:
+            self._carrying.put_off(envelope.id, now)
+        elif admission.held is None:
+            settled = admission.status is Status.DELIVERED or self._carrying.is_cured(envelope)
+            self._carrying.dealt_with(envelope, now, settled=settled)
 
     def _receipt(
-        self,
-        dst: bytes,
-        author: PeerKey,
-        receipt: Receipt,
-        via: PeerKey,
-        tx: MeshStore,
-        now: Now,
-        out: list[Effect],
+        self, envelope: MeshEnvelope, receipt: Receipt, via: PeerKey, tx: MeshStore, now: Now, out: list[Effect]
     ) -> None:
-        if dst != self._policy.me:
-            self._cure(author, receipt, tx, now)
+        author = envelope.src
+        self._carrying.cured(envelope, receipt, via, now)
+        if envelope.dst != self._policy.me:
+            self._cure(author, receipt, via, tx, now)
             return
         self._outbox.receipt(tx, receipt, author, via, now, out)
-        lanes = [n.lane for n in (self._by_peer.get(author), self._by_peer.get(via)) if n is not None]
+        self._forward.receipted(receipt.ids, author, via, now)
+        lanes = [n.lane for n in (self._neighbours.find(author), self._neighbours.find(via)) if n is not None]
         for lane in lanes:
             for id in receipt.ids:
                 lane.answered(id, now.at)
 
-    def _cure(self, author: PeerKey, receipt: Receipt, tx: MeshStore, now: Now) -> None:
+    def _cure(self, author: PeerKey, receipt: Receipt, via: PeerKey, tx: MeshStore, now: Now) -> None:
         """Let go of carried copies that their recipient, and nobody else, says have arrived."""
         if receipt.status is not Status.DELIVERED:
             return
+        self._forward.receipted(receipt.ids, author, via, now)
         for id in receipt.ids:
             held = tx.held(id)
             if held is not None and not held.own and held.dst == author:
+                tx.count("passed_on")
                 tx.release(id)
                 tx.remember(id, Fate.GONE, after_release(now.at))
 
@@ -386,7 +501,7 @@ class Node:
                 self._outbox.seal_again(tx, sent, record.prekeys[0], now, out)
 
     def _answered(self, event: ResultsArrived, tx: MeshStore, now: Now, out: list[Effect]) -> None:
-        neighbour = self._links.get(event.link)
+        neighbour = self._neighbours.at(event.link)
         if neighbour is None:
             return
         lane = neighbour.lane
@@ -398,9 +513,14 @@ class Node:
             if final and held is not None and isinstance(lane, CarrierLane):
                 final = lane.took(result.id)
             lane.answered(result.id, now.at)
-            if self._posts.answered(neighbour.peer, result, now.at, out) or held is None:
+            if self._posts.answered(neighbour.peer, result, now.at, out):
                 continue
-            if result.verdict is Verdict.DEFERRED:
+            if self._forward.stored(tx, result, neighbour.peer, now) or held is None:
+                continue
+            to_next_hop = held.dst != neighbour.peer and not isinstance(lane, CarrierLane)
+            if to_next_hop:
+                self._forward.answered(tx, result, held, neighbour.peer, now, out)
+            elif result.verdict is Verdict.DEFERRED:
                 lane.deferred(now.at)
             elif isinstance(lane, CarrierLane) and held.own and held.kind == Kind.RECEIPT:
                 if final:
@@ -410,78 +530,24 @@ class Node:
                 server = isinstance(lane, CarrierLane)
                 sent = self._outbox.result(tx, result, held, neighbour.peer, now, out, server=server)
                 if sent is not None:
-                    self._outbox.seal_again(tx, sent, self._prekey_of(sent.to, tx, now), now, out)
+                    self._outbox.seal_again(tx, sent, self._records.prekey_of(sent.to, tx, now), now, out)
             elif held.dst == neighbour.peer and result.verdict is not Verdict.DEFERRED:
-                tx.release(result.id)
-                tx.remember(result.id, Fate.GONE, after_release(now.at))
+                self._forward.arrived(tx, held, now)
 
     def _reported(self, event: ReportsArrived, tx: MeshStore, now: Now, out: list[Effect]) -> None:
-        neighbour = self._links.get(event.link)
+        neighbour = self._neighbours.at(event.link)
         if neighbour is None or not isinstance(neighbour.lane, CarrierLane):
             return
         for report in event.reports:
             self._outbox.reported(tx, report, now, out)
-
-    def _prekey_of(self, peer: PeerKey, tx: MeshStore, now: Now) -> Prekey | None:
-        stored = tx.record(peer)
-        if stored is None:
-            return None
-        record = open_record(stored.data, self._crypto)
-        if _age(stored, now) >= record.lifetime_s * 1_000:
-            return None
-        return record.prekeys[0] if record.prekeys else None
 
     def _record(self, event: RecordArrived, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         record = event.record
         if record.key == self._policy.me:
             if self._card.heard(record, out):
                 self._publish(tx, now, out)
-            return
-        if record.key in self._policy.blocked or event.age_ms >= record.lifetime_s * 1_000:
-            return
-        known = self._records.get(record.key)
-        if known is None and (stored := tx.record(record.key)) is not None:
-            # More are kept than were loaded at the start.
-            known = self._records[record.key] = stored.version
-        if known is not None and record.version <= known:
-            stored = tx.record(record.key)
-            if stored is not None and record.version == known and stored.data != record.signed:
-                self._conflict(record.key, tx, now, out)
-                return
-            if stored is not None and record.version < known and event.link is not None:
-                # Its owner, or a neighbour, is behind: show the newer one.
-                out.append(SendRecord(event.link, stored.data, _age(stored, now)))
-            if event.link is not None:
-                self._spread.shown(record.key, event.link)
-            if record.version < known:
-                return
-        else:
-            if known is None:
-                self._make_room_for_record(tx)
-            tx.put_record(StoredRecord(record.key, *record.version, record.signed, event.age_ms, now.at))
-            self._records.pop(record.key, None)
-            self._records[record.key] = record.version  # last, as the newest to come
-            self._spread.news(record.key, event.link, now.at)
-            self._homes.recorded(tx, record, event.age_ms, now.at, self._policy.contacts)
-        if record.prekeys:
+        elif self._records.heard(event, self._neighbours, tx, self._policy, now, out) and record.prekeys:
             self._outbox.upgrade(tx, record.key, record.prekeys[0], now, out)
-
-    def _conflict(self, peer: PeerKey, tx: MeshStore, now: Now, out: list[Effect]) -> None:
-        """Raise the alarm that a peer contradicts itself: once in a run, however often it does."""
-        tx.count("record_conflicts")
-        if peer in self._conflicts or (peer not in self._policy.contacts and not self._alarms.take(now.at)):
-            return
-        self._conflicts.add(peer)
-        out.append(Alarm("record_conflict", "two different records of one peer have the same number", peer))
-
-    def _make_room_for_record(self, tx: MeshStore) -> None:
-        if len(self._records) < RECORDS_MAX:
-            return
-        for old in self._records:
-            if old not in self._policy.contacts and old not in self._by_peer:
-                tx.drop_record(old)
-                del self._records[old]
-                return
 
     # --- what goes out
 
@@ -498,20 +564,19 @@ class Node:
         )  # fmt: skip
         tx.put_sent(sent)
         out.append(Accepted(event.uid, Reason.NONE, sent))
-        prekey = self._prekey_of(to, tx, now) if event.protection is Protection.IDENTITY else None
+        prekey = self._records.prekey_of(to, tx, now) if event.protection is Protection.IDENTITY else None
         if prekey is not None:
             # The record came while the message was being sealed.
             self._outbox.upgrade(tx, to, prekey, now, out)
-        neighbour = self._by_peer.get(to)
+        neighbour = self._neighbours.find(to)
         if neighbour is not None:
-            if prekey is not None:
-                neighbour.lane.backlog = True
-                return
-            if neighbour.lane.backlog or not neighbour.lane.room():
+            if prekey is not None or neighbour.lane.backlog or not neighbour.lane.room():
                 neighbour.lane.backlog = True
             else:
                 neighbour.lane.hand(held, now.at, out)
         else:
+            if prekey is None:
+                self._forward.offer(tx, held, now, out)
             self._carry()
 
     def _resealed(self, event: Resealed, tx: MeshStore, now: Now) -> None:
@@ -526,6 +591,7 @@ class Node:
         # The old sealing makes room first, so that a full outbox cannot keep a better one out.
         old = tx.held(sent.envelope_id)
         tx.release(sent.envelope_id)
+        self._carrying.release((sent.envelope_id,))
         # It takes the room of what it replaces, so a disk that is almost full is no reason against it.
         if isinstance(submit(tx, event.envelope, replace(self._policy, disk_low=False), now), Reason):
             if old is not None:
@@ -533,11 +599,12 @@ class Node:
             self._outbox.give_up(sent.to)
         else:
             tx.resealed(event.uid, event.envelope.id, event.protection)
-        neighbour = self._by_peer.get(sent.to)
+        neighbour = self._neighbours.find(sent.to)
         if neighbour is not None:
             neighbour.lane.answered(sent.envelope_id, now.at)
             neighbour.lane.backlog = True
         else:
+            self._forward.look(sent.to)
             self._carry()
 
     def _upgrade_on(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
@@ -545,11 +612,7 @@ class Node:
         for peer in sorted(self._to_upgrade):
             if self._outbox.upgrade_on(tx, peer, now, out):
                 continue
-            neighbour = self._by_peer.get(peer)
-            if neighbour is not None:
-                neighbour.lane.look_again()
-            else:
-                self._carry_again()
+            self._look_again(peer)
         self._to_upgrade.clear()
 
     def _reseal_failed(self, event: ResealFailed, tx: MeshStore) -> None:
@@ -557,25 +620,21 @@ class Node:
         sent = tx.sent(event.uid)
         if sent is not None:
             self._outbox.give_up(sent.to)
-        neighbour = self._by_peer.get(sent.to) if sent is not None else None
-        # It was passed over while it was being sealed.
+            self._look_again(sent.to)
+
+    def _look_again(self, peer: PeerKey) -> None:
+        """Something for a peer was passed over while it was being sealed."""
+        neighbour = self._neighbours.find(peer)
         if neighbour is not None:
             neighbour.lane.look_again()
         else:
+            self._forward.look(peer)
             self._carry_again()
 
     def _publish(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         if self._card.publish(tx, self._wanted, now, out):
-            out.extend(SendRecord(link, self.record.signed, 0) for link in self._links)
-
-    def _spread_records(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
-        for link, owner in self._spread.due(now.at):
-            stored = tx.record(owner)
-            if stored is None or link not in self._links or owner in self._policy.blocked:
-                continue
-            if (age_ms := _age(stored, now)) < RECORD_LIFETIME_S * 1_000:
-                out.append(SendRecord(link, stored.data, age_ms))
-        self._spread_at = self._spread.deadline(now.at)
+            out.extend(SendRecord(link, self.record.signed, 0) for link in self._neighbours.links)
+            self._routes.announce(hashlib.sha256(self.record.signed).digest()[:HASH_BYTES], 0, now.at)
 
     # --- time
 
@@ -589,39 +648,56 @@ class Node:
                     expire_post(tx, held, now.at)
                     continue
                 self._outbox.expire(tx, held, now, out)
+                self._carrying.release((held.id,))
                 if not held.own:
                     tx.remember(held.id, Fate.GONE, after_release(now.at))
         if now.at >= self._sweep_at:
             more = tx.forget(now.at, SWEEP_BATCH) == SWEEP_BATCH
+            more |= tx.forget_passed(SEEN_MAX, PASSED_BATCH) == PASSED_BATCH
             self._sweep_at = Instant(now.at + (1_000 if more else SWEEP_MS))
-        for neighbour in self._links.values():
+        for neighbour in self._neighbours:
             at = neighbour.lane.deadline()
             if at is not None and now.at >= at:
                 neighbour.lane.retry(tx, now.at, out)
+        self._forward.timers(tx, now, out)
 
     # --- answers gathered during the step
 
     def _flush_receipts(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         for (link, author, status), ids in self._repeated.items():
-            neighbour = self._links.get(link)
+            neighbour = self._neighbours.at(link)
             for start in range(0, len(ids), RECEIPT_IDS_MAX):
                 if neighbour is not None and neighbour.repeats.take(now.at):
-                    self._receipts.setdefault((author, status), []).extend(ids[start : start + RECEIPT_IDS_MAX])
+                    key = (author, status, neighbour.peer, True)
+                    self._receipts.setdefault(key, []).extend(ids[start : start + RECEIPT_IDS_MAX])
         self._repeated.clear()
-        for (author, status), ids in self._receipts.items():
+        for (author, status, via, again), ids in self._receipts.items():
             record = self.record.signed if status is Status.UNOPENABLE else b""
             for start in range(0, len(ids), RECEIPT_IDS_MAX):
                 payload = Receipt(status, tuple(ids[start : start + RECEIPT_IDS_MAX]), record).encode()
                 header = Header(Kind.RECEIPT, self._signer.key, author, self._entropy(16), ttl_s=TTL_MAX_S)
                 envelope = make(header, payload, self._signer)
-                neighbour = self._by_peer.get(author)
+                neighbour = self._neighbours.find(author)
                 if neighbour is not None:
                     out.append(SendEnvelope(neighbour.lane.link, envelope.wire()))
-                elif tx.usage(Scope.OWN).bytes < self._policy.limits.own_bytes // 2:
-                    # Strangers' receipts must leave room for what the owner wants to say.
-                    submit(tx, envelope, self._policy, now)
-                    self._carry()
+                else:
+                    self._send_back(envelope, via, again, tx, now, out)
         self._receipts.clear()
+
+    def _send_back(
+        self, receipt: MeshEnvelope, via: PeerKey, again: bool, tx: MeshStore, now: Now, out: list[Effect]
+    ) -> None:
+        """Send a receipt of ours to an author who is no neighbour, along a way if there is one."""
+        back = self._forward.way_back(PeerKey(receipt.dst), via, again=again, now=now)
+        held: Held | Reason = Reason.FULL
+        if tx.usage(Scope.OWN).bytes < self._policy.limits.own_bytes // 2:
+            # Strangers' receipts must leave room for what the owner wants to say.
+            held = submit(tx, receipt, self._policy, now)
+        if isinstance(held, Held):
+            self._forward.offer(tx, held, now, out, back)
+            self._carry()
+        elif back is not None and back.lane.pace_passed(now.at, len(receipt.wire())):
+            out.append(SendEnvelope(back.lane.link, receipt.wire()))
 
     def _flush_results(self, out: list[Effect]) -> None:
         for link, results in self._results.items():
@@ -651,8 +727,3 @@ def _oldest_first(events: Iterable[Event]) -> Iterator[Event]:
 
 def _is_post(event: Event) -> bool:
     return isinstance(event, EnvelopeArrived) and event.checked.envelope.kind == Kind.CHANNEL
-
-
-def _age(stored: StoredRecord, now: Now) -> int:
-    """How long ago a stored record was signed."""
-    return stored.age_ms + max(0, now.at - stored.stored_at)

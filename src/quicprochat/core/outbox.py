@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from quicprochat.core.bundle import BY_HAND
 from quicprochat.core.events import Effect, Journaled, Report, Reseal, StateChanged
 from quicprochat.core.gate import Reason, Verdict
 from quicprochat.core.homes import domain_name
@@ -28,9 +29,10 @@ STATES_MAX = 3
 REPORTS_MAX = 16
 """Rows in one message's trace for what a home server says of other domains: it may name as many as it likes."""
 
-DIRECT, HERE = "direct", "here"
-"""The carriers of what went over a link to the recipient itself, and of what we did. Others are a key, or a domain."""
-NO_DOMAINS = frozenset({DIRECT, HERE})
+DIRECT, HERE, BUNDLE = "direct", "here", "bundle"
+"""The carriers of what went over a link to the recipient itself, of what we did, and of what goes, or came, in a file.
+Others are a key, or a domain."""
+NO_DOMAINS = frozenset({DIRECT, HERE, BUNDLE})
 STORED = "stored"
 """In the trace: this domain's server has it, when somebody else had it already."""
 REFUSED = "refused"
@@ -82,7 +84,7 @@ class Outbox:
         self, tx: MeshStore, receipt: Receipt, author: PeerKey, via: PeerKey, now: Now, out: list[Effect]
     ) -> None:
         """Apply a verified receipt; ids that are not messages of ours to that very author are ignored and counted."""
-        carrier = DIRECT if via == author else via.hex()
+        carrier = DIRECT if via == author else BUNDLE if via == BY_HAND else via.hex()
         for id in receipt.ids:
             sent = tx.sent_of(id)
             if sent is None or sent.to != author:
@@ -134,6 +136,12 @@ class Outbox:
         if result.verdict is Verdict.REFUSED and server and sent.state is State.QUEUED:
             self._explain(tx, sent, f"{_word(result.verdict, result.reason)}:{carrier}", out)
         return None
+
+    def copied(self, tx: MeshStore, id: EnvelopeId, now: Now) -> None:
+        """The owner has a copy in a file: it is on no other node yet, so the state stays what it is."""
+        sent = tx.sent_of(id)
+        if sent is not None and sent.state in OPEN_STATES:
+            self._report(tx, sent, "copied", BUNDLE, now)
 
     def reported(self, tx: MeshStore, report: Report, now: Now, out: list[Effect]) -> None:
         """Our home server says what another domain's server made of an envelope.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from heapq import heapify, heappop, heappush
+
 from quicprochat.core.envelope import Kind
+from quicprochat.core.ids import KEY_BYTES
 from quicprochat.core.store import Held, Scope, Usage
 
 
@@ -13,7 +16,7 @@ def scopes_of(held: Held) -> tuple[tuple[Scope, bytes], ...]:
             return ((Scope.OWN_POSTS, held.dst),)
         return ((Scope.POSTS, b""), (Scope.POSTS, held.dst), (Scope.POSTS, held.src + held.dst))
     if held.own:
-        return ((Scope.OWN, b""),)
+        return ((Scope.OWN, b""), (Scope.OWN_RECEIPTS, b"")) if held.kind == Kind.RECEIPT else ((Scope.OWN, b""),)
     if held.kind == Kind.RECEIPT:
         return ((Scope.RECEIPTS, b""), (Scope.RECEIPTS, held.via))
     return (
@@ -21,6 +24,8 @@ def scopes_of(held: Held) -> tuple[tuple[Scope, bytes], ...]:
         (Scope.RECIPIENT, held.dst),
         (Scope.ORIGIN, held.src),
         (Scope.LINK, held.via),
+        (Scope.LINK_ORIGIN, held.via + held.src),
+        (Scope.LINK_RECIPIENT, held.via + held.dst),
         (Scope.PAIR, held.src + held.dst),
     )
 
@@ -28,18 +33,28 @@ def scopes_of(held: Held) -> tuple[tuple[Scope, bytes], ...]:
 class Quotas:
     """Running totals per scope; both stores keep one, because a quota is asked for every envelope."""
 
-    __slots__ = ("_used",)
+    __slots__ = ("_heaps", "_used")
 
     def __init__(self) -> None:
-        self._used: dict[tuple[Scope, bytes], list[int]] = {}
+        self._heaps: dict[tuple[Scope, bytes], list[tuple[int, bytes]]] = {}
+        """(-bytes, key) for what was asked for the heaviest of; entries that do not hold any more are among them."""
+        self._used: dict[Scope, dict[bytes, list[int]]] = {scope: {} for scope in Scope}
 
     def add(self, scope: Scope, key: bytes, size: int, sign: int = 1, count: int = 1) -> None:
         """Count one more, or ``count``, (or, with sign -1, less) of ``size`` bytes together."""
-        used = self._used.setdefault((scope, key), [0, 0])
+        table = self._used[scope]
+        used = table.setdefault(key, [0, 0])
         used[0] += sign * count
         used[1] += sign * size
         if not used[0]:
-            del self._used[scope, key]
+            del table[key]
+        elif self._heaps:
+            for prefix in (b"", key[:KEY_BYTES]):
+                if (heap := self._heaps.get((scope, prefix))) is None:
+                    continue
+                heappush(heap, (-used[1], key))
+                if len(heap) > 4 * len(table) + 64:
+                    del self._heaps[scope, prefix]  # mostly what does not hold any more; made anew when it is asked for
 
     def change(self, held: Held, sign: int) -> None:
         """Count an envelope in or out of all its scopes."""
@@ -48,9 +63,29 @@ class Quotas:
 
     def keys(self, scope: Scope, size: int) -> set[bytes]:
         """Return a scope's keys of so many bytes for which something is counted."""
-        return {key for of, key in self._used if of is scope and len(key) == size}
+        return {key for key in self._used[scope] if len(key) == size}
+
+    def heaviest(self, scope: Scope, prefix: bytes) -> tuple[bytes, Usage] | None:
+        """Return the key with this beginning, empty or one peer's key, that has the most bytes; of equals the lowest.
+
+        A full store asks it for every envelope, however many authors somebody makes up: so it is kept in a heap.
+        """
+        table = self._used[scope]
+        heap = self._heaps.get((scope, prefix))
+        if heap is None:
+            heap = [(-used[1], key) for key, used in table.items() if key.startswith(prefix)]
+            heapify(heap)
+            self._heaps[scope, prefix] = heap
+        while heap:
+            size, key = heap[0]
+            used = table.get(key)
+            if used is not None and used[1] == -size:
+                return key, Usage(used[0], used[1])
+            heappop(heap)
+        del self._heaps[scope, prefix]
+        return None
 
     def usage(self, scope: Scope, key: bytes) -> Usage:
         """Return a scope's total."""
-        used = self._used.get((scope, key))
+        used = self._used[scope].get(key)
         return Usage(used[0], used[1]) if used else Usage()

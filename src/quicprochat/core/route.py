@@ -195,6 +195,10 @@ class Routes:
             self._reconsider(one)
             self._after(now)
 
+    def lead_on(self, *, willing: bool) -> None:
+        """Say whether others may reach further nodes through us, from the next links on; we are announced anyway."""
+        self._table.leaf = not willing
+
     def pin(self, peers: Collection[PeerKey]) -> None:
         """Keep these destinations, contacts, when the table is full."""
         self._table.pinned = frozenset(peers)

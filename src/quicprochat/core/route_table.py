@@ -116,6 +116,8 @@ class Table:
         self.opened = opened
         self.limit = min(limit, UNDEFINED)
         self.pinned: frozenset[PeerKey] = frozenset()
+        self.leaf = False
+        """True: only we ourselves are told to others, for we pass nothing on."""
         self.links: dict[PeerKey, Neighbour] = {}
         self.away: dict[PeerKey, Neighbour] = {}
         self.usable: list[Neighbour] = []

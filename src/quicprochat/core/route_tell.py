@@ -12,7 +12,7 @@ from quicprochat.core.route_frames import (
     digest_of,
     encode_update,
 )
-from quicprochat.core.route_table import Neighbour, Table
+from quicprochat.core.route_table import SELF, Neighbour, Table
 
 
 def sink(table: Table, numbers: Iterable[int]) -> None:
@@ -44,7 +44,7 @@ def _news(table: Table, one: Neighbour, numbers: Sequence[int]) -> tuple[list[by
     paths: list[int] = []
     for number in numbers:
         by = best[number]
-        if by is None or by is one:
+        if by is None or by is one or (table.leaf and number != SELF):
             if told[number] != INFINITY:
                 told[number] = INFINITY
                 paths.append(number << DISTANCE_BITS | INFINITY)

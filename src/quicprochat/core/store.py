@@ -36,7 +36,9 @@ class Fate(IntEnum):
     DELIVERED = 2
     """It is in this node's inbox; remembered for good, whatever happens to the message."""
     GONE = 3
-    """It was held and is not any more: passed on, confirmed, expired or withdrawn."""
+    """It was held and is not any more: confirmed, expired or withdrawn."""
+    PASSED = 4
+    """It was held until a next hop had stored it, or gave way to others; when it comes again, it may be taken again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,8 @@ class Scope(Enum):
 
     OWN = "own"
     """Our own outbox; key empty."""
+    OWN_RECEIPTS = "own receipts"
+    """Those in our own outbox that are receipts; key empty."""
     CARRIED = "carried"
     """Everybody else's mail, receipts apart; key empty."""
     RECEIPTS = "receipts"
@@ -85,6 +89,10 @@ class Scope(Enum):
     """Others' mail from one author; key = author."""
     LINK = "link"
     """Others' mail that came over one link; key = the peer of that link."""
+    LINK_ORIGIN = "link and origin"
+    """Others' mail from one author that came over one link; key = peer of the link | author."""
+    LINK_RECIPIENT = "link and recipient"
+    """Others' mail for one recipient that came over one link; key = peer of the link | recipient."""
     PAIR = "pair"
     """Others' mail from one author to one recipient; key = author | recipient."""
     REQUESTS = "requests"
@@ -314,6 +322,13 @@ class MeshStore(Protocol):
         """Forget up to ``limit`` ids whose time has come; return how many."""
         ...
 
+    def forget_passed(self, keep: int, limit: int) -> int:
+        """Forget ids of what is GONE or PASSED, the longest released first, up to ``limit`` of those beyond ``keep``.
+
+        Return how many.
+        """
+        ...
+
     # --- held envelopes
 
     def hold(self, held: Held) -> int:
@@ -353,6 +368,18 @@ class MeshStore(Protocol):
 
     def usage(self, scope: Scope, key: bytes = b"") -> Usage:
         """Return what a scope counts now; cheap, asked for every envelope."""
+        ...
+
+    def destinations(self) -> Sequence[bytes]:
+        """Return every destination for which something is held, channels among them, in their order."""
+        ...
+
+    def crowding(self, via: bytes, src: PeerKey, limit: int) -> Sequence[Held]:
+        """Return others' mail, receipts and posts apart, that came over one link from one author, oldest first."""
+        ...
+
+    def heaviest(self, scope: Scope, prefix: bytes = b"") -> tuple[bytes, Usage] | None:
+        """Return the key with this beginning for which a scope counts the most bytes, and its count."""
         ...
 
     def recipients(self) -> int:

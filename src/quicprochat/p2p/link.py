@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from quicprochat.core.address import Address
@@ -14,6 +15,7 @@ from quicprochat.core.events import (
     EnvelopeArrived,
     EnvelopeRejected,
     Event,
+    FrameArrived,
     InterestArrived,
     LinkId,
     RecordArrived,
@@ -22,6 +24,7 @@ from quicprochat.core.events import (
 from quicprochat.core.gate import Checked, Reject
 from quicprochat.core.ids import ChannelId, PeerKey
 from quicprochat.core.link import (
+    FOR_NODE,
     IGNORABLE,
     Beat,
     FrameParser,
@@ -55,6 +58,8 @@ CHECK_SLICE = 32
 """Envelopes checked in one go in a thread; between two slices others get their turn."""
 BATCHES_UNDER_WAY = 2
 """Batches of one link in checking or committing; the rest waits in QUIC, and its sender with it."""
+UNDER_WAY_BYTES = 256 * 1024
+"""Short batches may be more, up to so many bytes together: a disk is slow each time, not for each byte."""
 STRANGER_BURST, STRANGER_PER_S = 2_000, 1_000
 """Envelopes of a neighbour who is no contact that are verified: a quarter of a small core at most (guess)."""
 RECORD_BURST, RECORD_PER_S = 64, 16
@@ -101,8 +106,8 @@ class LinkOwner(Protocol):
         """Return this moment."""
         ...
 
-    def own_hello(self) -> Hello:
-        """Return what to say first."""
+    def own_hello(self, peer: PeerKey) -> Hello:
+        """Return what to say to a peer first."""
         ...
 
     def link_ready(self, link: PeerLink, hello: Hello) -> bool:
@@ -165,7 +170,9 @@ class PeerLink:
         self._told: tuple[str, int] | None = None
         """Where we said we see the neighbour."""
         self._interests = TokenBucket(INTEREST_BURST, INTEREST_PER_S, now)
-        self._under_way = asyncio.Semaphore(BATCHES_UNDER_WAY)
+        self._batches = 0
+        self._batch_bytes = 0
+        self._handed = asyncio.Event()
         self._ending: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def send_envelope(self, wire: bytes) -> None:
@@ -203,7 +210,7 @@ class PeerLink:
         """Live until the link ends. Raises: StoreError only; everything else is the end of this link alone."""
         tasks: list[asyncio.Task[None]] = []
         try:
-            self.send(frame(FrameType.HELLO, self._owner.own_hello().encode()))
+            self.send(frame(FrameType.HELLO, self._owner.own_hello(self.peer).encode()))
             tasks = [asyncio.create_task(self._guard(work)) for work in (self._write, self._read, self._beat)]
             await asyncio.wait([self._ending, *tasks], return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -283,7 +290,7 @@ class PeerLink:
             else:
                 self._other(kind, body, others)
         if others:
-            await self._hand_over(others)
+            await self._hand_over(others, len(data))
         for start in range(0, len(envelopes), CHECK_SLICE):
             await self._take_in(envelopes[start : start + CHECK_SLICE])
 
@@ -316,6 +323,8 @@ class PeerLink:
             case FrameType.OBSERVED:
                 if self._observations.take(self._owner.instant()):
                     self._owner.observed(self, decode_observed(body))
+            case _ if kind in FOR_NODE:
+                out.append(FrameArrived(self.id, FrameType(kind), body))
             case FrameType.BYE:
                 code, reason = decode_bye(body)
                 raise UnavailableError(f"the peer said goodbye ({code}): {reason}")
@@ -334,15 +343,21 @@ class PeerLink:
         events: list[Event] = [
             EnvelopeRejected(self.id) if isinstance(one, Reject) else EnvelopeArrived(self.id, one) for one in checked
         ]
-        await self._hand_over(events)
+        await self._hand_over(events, sum(map(len, envelopes)))
 
-    async def _hand_over(self, events: list[Event]) -> None:
-        """Give a batch to the node; go on reading while it commits, but only so far ahead."""
-        await self._under_way.acquire()
-        self._owner.settle(events).add_done_callback(self._handed_over)
+    async def _hand_over(self, events: list[Event], size: int) -> None:
+        """Give a batch of so many bytes to the node; go on reading while it commits, but only so far ahead."""
+        while self._batches >= BATCHES_UNDER_WAY and self._batch_bytes + size > UNDER_WAY_BYTES:
+            self._handed.clear()
+            await self._handed.wait()
+        self._batches += 1
+        self._batch_bytes += size
+        self._owner.settle(events).add_done_callback(partial(self._handed_over, size))
 
-    def _handed_over(self, done: asyncio.Future[None]) -> None:
-        self._under_way.release()
+    def _handed_over(self, size: int, done: asyncio.Future[None]) -> None:
+        self._batches -= 1
+        self._batch_bytes -= size
+        self._handed.set()
         if not done.cancelled() and done.exception() is not None:
             # The store failed; the driver reports that itself and ends the node.
             self.end(Goodbye.LEAVING, "this node has stopped")

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from quicprochat.core.address import Address
 from quicprochat.core.crypto import Crypto
 from quicprochat.core.errors import RemoteError, UnavailableError, WireError
-from quicprochat.core.events import Event, LinkDown, LinkId, LinkUp, RecordArrived
+from quicprochat.core.events import Event, LinkDown, LinkId, LinkMeasured, LinkUp, RecordArrived
 from quicprochat.core.gate import Checked, Reject, check
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.link import Goodbye, Hello, keep_new
@@ -40,6 +40,8 @@ MEET_S = 2.0
 MEET_MAX = 64
 """Strangers dialled because discovery heard of them: in a crowd, a part of it links the rest (guess)."""
 STREAM_S = 5.0
+MEASURE_S = 15.0
+"""What a link costs is looked at so often; costs are smoothed over eight looks."""
 
 
 class Connection(Protocol):
@@ -79,6 +81,10 @@ class Connection(Protocol):
         """Return how many packets were received on it."""
         ...
 
+    def lost(self) -> float:
+        """Return the share of packets that got lost since this was asked last."""
+        ...
+
 
 class Transport(Protocol):
     """What the links need of a transport."""
@@ -106,7 +112,7 @@ class Links:
     """All links of a node, by peer."""
 
     def __init__(
-        self, book: AddressBook, edge: Edge, crypto: Crypto, driver: Driver, hello: Callable[[], Hello],
+        self, book: AddressBook, edge: Edge, crypto: Crypto, driver: Driver, hello: Callable[[PeerKey], Hello],
         jitter: Callable[[], float], news: Callable[[], None],
     ) -> None:  # fmt: skip
         self.key = book.identity.key
@@ -167,6 +173,7 @@ class Links:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.dialler.run())
+                group.create_task(self._measure())
                 while (connection := await transport.accept()) is not None:
                     self._spawn(self._serve(connection))
                 raise UnavailableError("the mesh endpoint has closed", retryable=False)
@@ -177,6 +184,18 @@ class Links:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self._checks.shutdown(wait=True)
+
+    async def _measure(self) -> None:
+        """Tell the node what its links cost, now and then."""
+        while True:
+            await asyncio.sleep(MEASURE_S)
+            measured = [
+                LinkMeasured(entry.link.id, rtt_ms, entry.connection.lost(), entry.connection.relayed())
+                for entry in self._by_peer.values()
+                if (rtt_ms := entry.connection.rtt_ms()) is not None
+            ]
+            if measured:
+                self._driver.post(*measured)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -270,9 +289,9 @@ class Links:
         """Return this moment on the life clock."""
         return self._driver.now().at
 
-    def own_hello(self) -> Hello:
-        """Return what this node says first."""
-        return self._hello()
+    def own_hello(self, peer: PeerKey) -> Hello:
+        """Return what this node says to a peer first."""
+        return self._hello(peer)
 
     def trusted(self, peer: PeerKey) -> bool:
         """Say whether the peer is a contact."""
@@ -298,12 +317,16 @@ class Links:
         entry = self._by_id[link.id]
         entry.since = self.instant()
         self._by_peer[link.peer] = entry
-        remote = entry.connection.remote_address()
+        connection = entry.connection
+        remote = connection.remote_address()
         address = Address(*remote) if remote else None
         self._driver.post(
             RecordArrived(link.id, record, hello.record_age_ms),
-            LinkUp(link.id, link.peer, hello.window, address, hello.store_epoch),
-        )
+            LinkUp(
+                link.id, link.peer, hello.window, address, hello.store_epoch, rtt_ms=connection.rtt_ms() or 0,
+                relayed=connection.relayed(), routes=hello.routes,
+            ),
+        )  # fmt: skip
         if entry.ready is not None and not entry.ready.done():
             entry.ready.set_result(True)
         log.debug("%s is linked", link.peer.hex()[:8])

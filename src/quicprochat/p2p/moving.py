@@ -25,9 +25,9 @@ from quicprochat.core.export import (
     seal_export,
 )
 from quicprochat.core.identity import MeshIdentity, parse_identity
-from quicprochat.core.node import RECORDS_MAX
 from quicprochat.core.posts import last_number, set_last_number
 from quicprochat.core.record import open_record
+from quicprochat.core.records import RECORDS_MAX
 from quicprochat.core.seal import prekey_id
 from quicprochat.core.store import MeshStore, Scope, StoredPrekey, StoredRecord
 from quicprochat.core.time import Instant, Now

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from importlib.util import find_spec
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
@@ -21,6 +22,7 @@ from quicprochat.core.errors import UnavailableError
 from quicprochat.core.events import (
     Accepted,
     Alarm,
+    BundleTaken,
     ChannelsChanged,
     CloseLink,
     Effect,
@@ -34,22 +36,25 @@ from quicprochat.core.events import (
     Reseal,
     SelfChanged,
     SendEnvelope,
+    SendFrame,
     SendInterest,
     SendRecord,
     SendResults,
     StateChanged,
 )
-from quicprochat.core.gate import Policy
 from quicprochat.core.identity import Contact, Ticket, fingerprint
 from quicprochat.core.ids import PeerKey, Uid
-from quicprochat.core.link import Hello
+from quicprochat.core.link import Hello, frame
 from quicprochat.core.memory import MemoryStore
 from quicprochat.core.node import Node
+from quicprochat.core.policy import Policy
 from quicprochat.core.receipt import State
+from quicprochat.core.route_cost import link_cost
 from quicprochat.core.store import Line, LineKind, MeshStore, Scope, Sent
 from quicprochat.p2p import announced
 from quicprochat.p2p.account import Account
 from quicprochat.p2p.book import AddressBook
+from quicprochat.p2p.bundles import Bundles
 from quicprochat.p2p.candidates import Candidate
 from quicprochat.p2p.channels import Channels
 from quicprochat.p2p.claims import Claims
@@ -65,6 +70,8 @@ from quicprochat.p2p.outgoing import Outgoing, uid_of
 from quicprochat.p2p.people import People
 from quicprochat.p2p.reach import Reach, check_relay
 from quicprochat.p2p.views import (
+    BundleRead,
+    BundleWritten,
     ChannelView,
     PeerView,
     Posted,
@@ -136,12 +143,11 @@ class P2pNode:
         except BaseException:
             self._home.disown()
             raise
-        signer = self._book.signer
-        identity = self._book.identity
+        signer, identity, options = self._book.signer, self._book.identity, self._options
         self._clock = SystemClock(self._store.value(CLOCK_KEY))
         self._disk_low = self._make_room()
         self._policy = Policy(
-            identity.key, identity.known(), identity.blocked(), self._options.limits, self._disk_low, carry=False
+            identity.key, identity.known(), identity.blocked(), options.limits, self._disk_low, options.carry
         )
         self._node = Node(signer, self._crypto, entropy, self._policy)
         self._edge = Edge(signer, signer.exchange_private(), self._crypto, entropy)
@@ -165,6 +171,7 @@ class P2pNode:
             self._book, self._driver, self._links, claims, self._announced, self._policy_changed,
             self._options.limits.requests, Names(self._driver, self._account),
         )  # fmt: skip
+        self._bundles = Bundles(self._driver, self._links)
         self._outgoing = Outgoing(self._book, self._driver, self._links, self._edge, self._account.find, self._node)
         try:
             await self._driver.start()
@@ -321,6 +328,9 @@ class P2pNode:
                 self._outgoing.accepted(effect)
                 if effect.sent is not None:
                     self._feed.tell()
+            case SendFrame():
+                if (peer := self._links.link(effect.link)) is not None:
+                    peer.send(frame(effect.kind, effect.body))
             case CloseLink() if (home := self._account.link(effect.link)) is not None:
                 home.end(effect.code, effect.reason)
             case CloseLink():
@@ -339,6 +349,8 @@ class P2pNode:
                 self._channels.accepted(effect)
             case PostTaken():
                 self._channels.taken(effect)
+            case BundleTaken():
+                self._bundles.taken(effect)
             case RecordMade():
                 pass
             case Alarm():
@@ -361,8 +373,8 @@ class P2pNode:
     def _own_record(self) -> tuple[bytes, int]:
         return self._node.record.signed, max(0, self._driver.now().at - self._node.record_made_at)
 
-    def _hello(self) -> Hello:
-        return Hello(self._session, self._epoch, *self._own_record())
+    def _hello(self, peer: PeerKey) -> Hello:
+        return Hello(self._session, self._epoch, *self._own_record(), routes=self._node.routes_held(peer))
 
     def _whom_to_look_up(self) -> list[PeerKey]:
         return [key for key, contact in self._book.identity.contacts.items() if contact.name and not contact.blocked]
@@ -577,6 +589,19 @@ class P2pNode:
             if line.kind is not LineKind.POST:
                 await self.read((line.cursor,))
 
+    # --- bundles by hand
+
+    async def write_bundle(self, path: Path, peer: PeerKey | None = None) -> BundleWritten:
+        """Copy what waits here for others, or for one peer, into a new file, to be taken there by hand.
+
+        Nothing leaves the outbox by that. Raises: LocalError with code ``exists``, UnavailableError.
+        """
+        return await self._bundles.write(path, peer)
+
+    async def read_bundle(self, path: Path) -> BundleRead:
+        """Take a bundle in, by the same gate as everything. Raises: LocalError when the file is not right."""
+        return await self._bundles.read(path)
+
     # --- channels
 
     async def subscribe(self, topic: str, key: str | bytes | None = None) -> BroadcastChannel:
@@ -621,14 +646,19 @@ class P2pNode:
 
     def routes(self) -> list[RouteView]:
         """Return the ways to destinations that exist now."""
-        now = self._links.instant()
+        now, linked = self._driver.now(), self._links.linked()
         views = []
-        for peer in sorted(self._links.linked()):
+        for peer in sorted(linked):
             found = self._links.describe(peer)
             if found is not None:
-                metric, age_s = max(1, round(found[0].rtt_ms() or 1)), (now - found[1]) / 1_000
-                views.append(RouteView(peer, peer, metric, 1, age_s, "direct", found[0].relayed()))
-        return views + self._account.routes(self._links.linked())
+                cost, age_s = link_cost(found[0].rtt_ms() or 0, relayed=found[0].relayed()), (now.at - found[1]) / 1_000
+                views.append(RouteView(peer, peer, cost, 1, age_s, "direct", found[0].relayed()))
+        views += [
+            RouteView(way.destination, way.next_hop, way.metric, way.hops, way.age_s, "mesh")
+            for way in sorted(self._node.routes(now), key=lambda way: (way.metric, way.destination))
+            if way.destination not in linked
+        ]
+        return views + self._account.routes({view.destination for view in views})
 
     async def use_server(self, server: str, *, trust: bytes | None = None) -> ServerStanding:
         """Make ``host:port`` the home server, "" none; return how we stand with it once it was tried.
@@ -663,7 +693,11 @@ class P2pNode:
     async def status(self) -> Status:
         """Return the node at a glance."""
         told = self._feed.told
-        waiting, unread = await self._driver.read(lambda store: (store.usage(Scope.OWN).count, store.unread()))
+
+        def read(store: MeshStore) -> tuple[int, int]:
+            return store.usage(Scope.OWN).count - store.usage(Scope.OWN_RECEIPTS).count, store.unread()
+
+        waiting, unread = await self._driver.read(read)
         return Status(
             self.name, self.key, self.networked, len(self._links.linked()), waiting, unread, self._disk_low,
             tuple(self.alarms[-ALARMS_SHOWN:]), told, self._account.standing().standing,
@@ -686,6 +720,8 @@ class P2pNode:
                 store.usage(Scope.POSTS).count + sum(
                     store.usage(Scope.OWN_POSTS, channel.id).count for channel in self.channels()
                 ),
+                carried.count + receipts.count, carried.bytes + receipts.bytes,
+                counters.get("passed_on", 0), counters.get("evicted", 0),
             )  # fmt: skip
 
         return await self._call(read)

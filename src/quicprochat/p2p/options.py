@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from quicprochat.core.address import Address
-from quicprochat.core.gate import Limits
 from quicprochat.core.network import Network
+from quicprochat.core.policy import Carry, Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,5 +27,7 @@ class Options:
     network: Network = Network.COMMUNITY
     discovery: bool = False
     quiet: bool = False
+    carry: Carry = Carry.ALL
+    """Whose mail is taken for others, and passed on or carried to them."""
     limits: Limits = field(default_factory=Limits)
     disk_reserve_bytes: int = 16 << 20

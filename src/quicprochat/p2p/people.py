@@ -10,8 +10,8 @@ from quicprochat.core.errors import LocalError
 from quicprochat.core.events import HomeNamed
 from quicprochat.core.identity import Contact, pair_fingerprint, scan_agrees
 from quicprochat.core.ids import PeerKey
-from quicprochat.core.node import RECORDS_MAX
 from quicprochat.core.record import PeerRecord, reread_verified
+from quicprochat.core.records import RECORDS_MAX
 from quicprochat.core.store import HOMES_MAX, MeshStore, Sighting, StoredRecord
 from quicprochat.core.time import WallTime
 from quicprochat.p2p.book import AddressBook, lives_at_domain, looks_whole

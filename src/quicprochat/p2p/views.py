@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from quicprochat.core.address import Address
 from quicprochat.core.channel import BroadcastChannel
@@ -47,7 +48,7 @@ class ServerView:
 
 @dataclass(frozen=True, slots=True)
 class RouteView:
-    """A way to a destination. ``metric`` is the link's cost: its round trip in milliseconds, at least 1.
+    """A way to a destination. ``metric`` is what it costs: for each hop its round trip in ms and some for the hop.
 
     ``relayed``: the packets to the next hop go through a relay of iroh.
     """
@@ -93,7 +94,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class StoreView:
-    """What the store holds and has done."""
+    """What the store holds and has done. ``carried`` are others' messages and receipts, counted in ``messages`` too."""
 
     messages: int
     bytes: int
@@ -104,6 +105,10 @@ class StoreView:
     duplicates: int
     unread: int
     posts: int
+    carried: int
+    carried_bytes: int
+    passed_on: int
+    evicted: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,3 +137,25 @@ class Posted:
     id: EnvelopeId
     channel: BroadcastChannel
     neighbours: int
+
+
+@dataclass(frozen=True, slots=True)
+class BundleWritten:
+    """A bundle that was made; ``own`` counts those of its envelopes that we wrote."""
+
+    file: Path
+    envelopes: int
+    own: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class BundleRead:
+    """A bundle that was taken in: of its envelopes, which were new, known, refused and put off, with the reasons."""
+
+    file: Path
+    envelopes: int
+    stored: int
+    duplicates: int
+    refused: dict[str, int]
+    deferred: dict[str, int]

@@ -229,7 +229,7 @@ class HomeServer:
     def _set_policy(self) -> None:
         options = self.options
         self._policy = Policy(
-            self._policy.me, limits=options.limits, disk_low=self.disk_low, blocked=options.rules.blocked
+            self._policy.me, limits=options.limits, disk_low=self.disk_low, blocked=options.rules.blocked, keeps=True
         )
 
     def _forget_idle(self, now: Now, limit: int) -> int:

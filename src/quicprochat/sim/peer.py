@@ -12,12 +12,14 @@ from quicprochat.core.envelope import TTL_DEFAULT_S, Header, Kind, MeshEnvelope,
 from quicprochat.core.events import (
     Accepted,
     Alarm,
+    BundleTaken,
     ChannelsChanged,
     CloseLink,
     Effect,
     EnvelopeArrived,
     EnvelopeRejected,
     Event,
+    FrameArrived,
     InterestArrived,
     Journaled,
     LinkDown,
@@ -36,6 +38,7 @@ from quicprochat.core.events import (
     ResultsArrived,
     SelfChanged,
     SendEnvelope,
+    SendFrame,
     SendInterest,
     SendRecord,
     SendResults,
@@ -45,9 +48,11 @@ from quicprochat.core.events import (
     Withdrawn,
     Written,
 )
+from quicprochat.core.forward import NextHops
 from quicprochat.core.gate import Limits, Policy, Reject, check
 from quicprochat.core.ids import UID_BYTES, ChannelId, PeerKey, Uid
 from quicprochat.core.link import (
+    FOR_NODE,
     FrameType,
     Hello,
     decode_interest,
@@ -93,12 +98,16 @@ class Peer:
         self.store = MemoryStore(durable=True)
         self.policy = Policy(self.key, limits=limits)
         self.cables: list[Cable] = []
+        self.hops: NextHops | None = None
+        """In place of routing, for tests that know the world."""
         self.node: Node | None = None
         self.record: PeerRecord | None = None
         self._record_at = Instant(0)
         self.doom: Doom | None = None
         self.told: list[Accepted | Journaled | StateChanged | Alarm | PostAccepted | PostTaken] = []
         """What the owner was told, over all runs."""
+        self.bundles: list[BundleTaken] = []
+        """What became of bundles brought by hand."""
         self.written: list[Uid] = []
         self.busy = False
         """True while a step is not committed yet."""
@@ -128,7 +137,7 @@ class Peer:
         self.world.note(self.name, "starts")
         self.clock.start(self.world.now, rebooted=rebooted)
         now = self.moment()
-        node = self.node = Node(self.signer, self.world.crypto, self.entropy, self.policy)
+        node = self.node = Node(self.signer, self.world.crypto, self.entropy, self.policy, self.hops)
         self.store.begin()
         effects = node.start(self.store, now) + node.step([SelfChanged(self.name, "", "", ())], self.store, now)
         self.busy = True
@@ -200,6 +209,8 @@ class Peer:
                 self._send(effect.link, FrameType.RESULTS, encode_results(effect.results))
             case SendRecord():
                 self._send(effect.link, FrameType.RECORD, encode_record(effect.record, effect.age_ms))
+            case SendFrame():
+                self._send(effect.link, effect.kind, effect.body)
             case CloseLink():
                 self._close(effect)
             case Reseal():
@@ -216,6 +227,8 @@ class Peer:
                 self._secrets = {c.id: ((c.epoch, c.secret),) for c in channels}
             case Accepted() | Journaled() | StateChanged() | Alarm() | PostAccepted() | PostTaken():
                 self.told.append(effect)
+            case BundleTaken():
+                self.bundles.append(effect)
 
     def _send(self, link: LinkId, kind: FrameType, body: bytes) -> None:
         if link in self._links:
@@ -250,7 +263,9 @@ class Peer:
         """A connection is there: say hello."""
         assert self.record is not None
         self._links[link.id] = link
-        hello = Hello(bytes(16), bytes(16), self.record.signed, self.moment().at - self._record_at)
+        assert self.node is not None
+        routes = self.node.routes_held(link.far.peer.key) if self.hops is None else b""
+        hello = Hello(bytes(16), bytes(16), self.record.signed, self.moment().at - self._record_at, routes=routes)
         link.send(FrameType.HELLO, hello.encode())
 
     def lost(self, link: Link) -> None:
@@ -270,7 +285,7 @@ class Peer:
             link.ready = True
             self.post(
                 RecordArrived(link.id, open_record(hello.record, crypto), hello.record_age_ms),
-                LinkUp(link.id, link.far.peer.key, hello.window),
+                LinkUp(link.id, link.far.peer.key, hello.window, rtt_ms=2 * link.cable.latency_ms, routes=hello.routes),
             )
         elif kind == FrameType.ENVELOPE:
             checked = check(body, self.key, self._keys, crypto, self._secrets)
@@ -282,6 +297,8 @@ class Peer:
             self.post(RecordArrived(link.id, open_record(data, crypto), age))
         elif kind == FrameType.INTEREST:
             self.post(InterestArrived(link.id, decode_interest(body)))
+        elif kind in FOR_NODE:
+            self.post(FrameArrived(link.id, FrameType(kind), body))
 
     # --- the owner
 

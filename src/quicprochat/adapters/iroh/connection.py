@@ -29,6 +29,10 @@ STRAY_STREAM: Final = 0x7102
 """The code on the wire when a peer opens a second stream; the link protocol's own codes are lower."""
 
 
+ENOUGH_PACKETS = 50
+"""Fewer say nothing about how many get lost."""
+
+
 class Stream:
     """The two-way stream of a connection. One task reads; writes of several tasks follow one another."""
 
@@ -120,6 +124,7 @@ class Connection:
         self._stream: Stream | None = None
         self._stream_asked = False
         self._our_reason: str | None = None
+        self._counted = (0, 0)
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         endpoint._connections.add(self)
         endpoint._spawn(self._watch(raw))
@@ -190,6 +195,16 @@ class Connection:
         program still thinks.
         """
         return 0 if self._raw is None else int(self._raw.stats().udp_rx_datagrams)
+
+    def lost(self) -> float:
+        """Return the share of packets sent since this was asked last that got lost; 0 when too few were sent to say."""
+        path = self._path()
+        if path is None:
+            return 0.0
+        sent, lost = int(path.stats.udp_tx_datagrams), int(path.stats.lost_packets)
+        before, self._counted = self._counted, (sent, lost)
+        sent, lost = sent - before[0], lost - before[1]
+        return min(1.0, max(0, lost) / sent) if sent >= ENOUGH_PACKETS else 0.0
 
     def _path(self) -> iroh.PathSnapshot | None:
         paths = self._raw.paths() if self._raw is not None else []

@@ -97,6 +97,16 @@ class Envelopes(Database):
             (now, limit),
         )
 
+    def forget_passed(self, keep: int, limit: int) -> int:
+        passed = f"fate IN ({int(Fate.GONE)}, {int(Fate.PASSED)})"  # as the index has it
+        excess = min(limit, self._one(f"SELECT count(*) FROM seen WHERE {passed}") - keep)
+        if excess <= 0:
+            return 0
+        return self._run(
+            f"DELETE FROM seen WHERE id IN (SELECT id FROM seen WHERE {passed} ORDER BY forget_at, id LIMIT ?)",
+            (excess,),
+        )
+
     # --- held envelopes
 
     def hold(self, held: Held) -> int:
@@ -159,6 +169,20 @@ class Envelopes(Database):
 
     def usage(self, scope: Scope, key: bytes = b"") -> Usage:
         return self._quotas.usage(scope, key)
+
+    def destinations(self) -> Sequence[bytes]:
+        return [dst for (dst,) in self._rows("SELECT DISTINCT CAST(dst AS BLOB) FROM held ORDER BY 1")]
+
+    def crowding(self, via: bytes, src: PeerKey, limit: int) -> Sequence[Held]:
+        rows = self._rows(
+            f"SELECT {_COLUMNS} FROM held WHERE via = ? AND substr(wire, 5, 32) = ? AND via != x''"
+            " AND substr(wire, 3, 1) NOT IN (x'02', x'03') ORDER BY serial LIMIT ?",
+            (via, src, limit),
+        )
+        return [held for held in self._whole("held", rows, _intact) if held.via == via and held.src == src]
+
+    def heaviest(self, scope: Scope, prefix: bytes = b"") -> tuple[bytes, Usage] | None:
+        return self._quotas.heaviest(scope, prefix)
 
     def recipients(self) -> int:
         count: int = self._one("SELECT count(DISTINCT dst) FROM held")
