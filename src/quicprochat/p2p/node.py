@@ -149,8 +149,9 @@ class P2pNode:
         self._feed = Feed(self._driver, self._store.newest_line())
         self._links = Links(self._book, self._edge, self._crypto, self._driver, self._hello, jitter, self._feed.tell)
         self._account = Account(
-            identity.seed, self._driver, self._links, self._own_record, self._whom_to_look_up, self._feed.tell, jitter
-        )
+            identity.seed, self._driver, self._links, self._own_record, self._whom_to_look_up, self._feed.tell, jitter,
+            self._options.network,
+        )  # fmt: skip
         claims = Claims(self._book, self._links.instant, self._alarm)
         self._links.named = claims.heard
         self._people = People(
