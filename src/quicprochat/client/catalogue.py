@@ -241,6 +241,12 @@ _ALL = (
             details="A relay of iroh, on a machine that all can reach: nodes are told of it with --relay"
             " http://HOST:7002. It sees which keys exchange how much, and nothing of what they say. It needs no home"
             ' and no key. Prints one line, "ready" and its address, once it answers; SIGTERM and SIGINT stop it.'),
+    Command("doctor", "look what works of reaching others, and say what to do", plain=True, mesh=False, network=True,
+            details="One line for each step: ok, warn or fail, what was found, and what to do. Looks at the"
+            " installation, the disk, the node, interfaces, IPv6, multicast and mDNS, relays, the home server, the kind"
+            " of NAT (as far as contacts say where they see you), the clock, buffers, and the mesh underneath (Babel,"
+            " batman-adv). Asks the home's node where one runs, else runs one for some seconds, and contacts nothing"
+            " that --network does not allow. Exit code 3: a step failed."),
     Command("completion", "print a script that completes commands with Tab", (
                 Word("shell", "bash|zsh|fish", choices=("bash", "zsh", "fish"), hidden=("contacts",)),), plain=True,
             mesh=False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from contextlib import suppress
 from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, assert_never
@@ -14,6 +15,7 @@ from quicprochat.adapters.home import Home
 from quicprochat.adapters.sqlite.ballast import BALLAST_BYTES
 from quicprochat.adapters.sqlite.store import SqliteStore
 from quicprochat.adapters.system import SystemClock, entropy, jitter
+from quicprochat.adapters.underlay import Underlay
 from quicprochat.core.address import Address
 from quicprochat.core.channel import BroadcastChannel
 from quicprochat.core.envelope import TTL_DEFAULT_S
@@ -68,6 +70,7 @@ from quicprochat.p2p.views import (
     ChannelView,
     PeerView,
     Posted,
+    Reachability,
     RouteView,
     ServerStanding,
     ServerView,
@@ -89,6 +92,8 @@ PORT_KEY = "p2p.port"
 DISK_CHECK_S = 10.0
 ALARMS_MAX = 100
 ALARMS_SHOWN = 16
+WITNESSES = 2
+"""Who see us from outside tell a NAT that gives each peer another port apart from one that does not."""
 
 
 class P2pNode:
@@ -111,6 +116,7 @@ class P2pNode:
         self._endpoint: Any = None
         self._discovery: Discovery | None = None
         self._reach: Reach | None = None
+        self._underlay = Underlay()
         self._disk_low = False
         self.alarms: list[Alarm] = []
 
@@ -239,6 +245,7 @@ class P2pNode:
                 if self._endpoint is not None:
                     transport: Transport = self._endpoint
                     others.append(group.create_task(self._links.run(transport)))
+                    others.append(group.create_task(self._underlay.run()))
                 if self._reach is not None:
                     others.append(group.create_task(self._reach.run()))
                 if self._network:
@@ -604,7 +611,9 @@ class P2pNode:
             found = self._links.describe(peer)
             if found is not None:
                 metric, age_s = max(1, round(found[0].rtt_ms() or 1)), (now - found[1]) / 1_000
-                views.append(RouteView(peer, peer, metric, 1, age_s, "direct", found[0].relayed()))
+                where = found[0].remote_address()
+                hint = self._underlay.hint(where[0]) if where is not None else None
+                views.append(RouteView(peer, peer, metric, 1, age_s, "direct", found[0].relayed(), hint))
         return views + self._account.routes(self._links.linked())
 
     async def use_server(self, server: str, *, trust: bytes | None = None) -> ServerStanding:
@@ -636,6 +645,27 @@ class P2pNode:
     def server(self) -> ServerStanding:
         """Return how we stand with the home server."""
         return self._account.standing()
+
+    async def reachability(self, timeout_s: float = 0.0) -> Reachability:
+        """Return what is known of reaching others and being reached.
+
+        A node that has just started knows little: so long at most is waited for its home server, and for two contacts
+        that say where they see it.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                if self._network:
+                    await self._account.settled()
+                contacts = len(self._whom_to_look_up())
+                while self._reach is not None and len(self._reach.seen()) < min(WITNESSES, contacts):
+                    await self._feed.news()
+        reach, discovery = self._reach, self._discovery
+        return Reachability(
+            self._options.network, self.networked, self.addresses(), len(self._links.linked()),
+            len(discovery.found()) if discovery is not None else None,
+            reach.known() if reach is not None else (), reach.seen() if reach is not None else (),
+            self._account.standing(), self._underlay.found, len(self._underlay),
+        )  # fmt: skip
 
     async def status(self) -> Status:
         """Return the node at a glance."""
