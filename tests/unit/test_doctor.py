@@ -147,9 +147,9 @@ def test_of_those_who_answer_mdns_this_machine_is_none() -> None:
 
 def test_what_comes_to_the_group_is_told_apart() -> None:
     asked, own = question("_services._dns-sd._udp.local.", "_quicprochat._udp.local."), frozenset({"10.0.0.5"})
-    found = Heard(ETH)
-    _take(found, asked, "10.0.0.7", asked, own)
-    assert not found.itself, "another machine asks the same"
+    found, others = Heard(ETH), Heard(ETH)
+    _take(others, asked, "10.0.0.7", asked, own)
+    assert not others.itself, "another machine asks the same"
     _take(found, asked, "10.0.0.5", asked, own)
     assert found.itself
     answer = bytes(2) + b"\x84\x00" + bytes(8)
