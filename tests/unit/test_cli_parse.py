@@ -72,7 +72,7 @@ def test_flag_before_environment_before_default() -> None:
     assert settings("store", "--bind", "[::1]:0").bind == Address("::1", 0)
     assert settings("store", QPC_RELAY="https://relay.example.net").relay == "https://relay.example.net"
     assert settings("store", QPC_SERVER="server.example.net:7000").server == "server.example.net:7000"
-    assert settings("store").network == "lan"
+    assert settings("store").network == "community"
     assert settings("store", QPC_NETWORK="community").network == "community"
     for option in ("json", "ephemeral", "quiet", "no_discovery", "verbose"):
         variable = f"QPC_{option.upper()}"
