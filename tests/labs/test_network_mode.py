@@ -36,6 +36,7 @@ FAR, FAR_6, NEIGHBOURS_FAR = "198.51.100.7", "2001:db8:77::7", "198.51.100.9"
 RESOLVER = "198.51.100.53"
 LOCAL = ("10.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32", "0.0.0.0/32")
 LOCAL_6 = ("fd97::/64", "fe80::/10", "ff00::/8", "::1/128", "::/128")
+MANUAL = Path(__file__).resolve().parents[2] / "docs" / "manual" / "reaching.md"
 ENOUGH_S = 4.0
 """How long a node is watched: its first dials, a few repeated ones, and a look at the relays."""
 
@@ -96,10 +97,10 @@ def lab(tmp_path: Path) -> Iterator[tuple[Machine, Machine]]:
                     machine.stop()
 
 
-def watched(a: Machine, b: Machine, mode: str) -> str:
+def watched(a: Machine, b: Machine, mode: str, *options: str) -> str:
     """Run both nodes, let them write, ask the doctor; return what left for elsewhere."""
     capture = Capture(a)
-    a.start("--network", mode)
+    a.start("--network", mode, *options)
     b.start()
     until(lambda: a.linked(b.key))
     for machine, other in ((a, b.key), (b, a.key)):
@@ -119,6 +120,16 @@ def test_with_lan_nothing_leaves_and_dns_is_asked_nothing(lab: tuple[Machine, Ma
 def test_with_lan_a_linked_neighbour_cannot_make_us_try_its_public_address(lab: tuple[Machine, Machine]) -> None:
     lab[1].ip("addr", "add", f"{NEIGHBOURS_FAR}/32", "dev", "eth0")
     assert watched(*lab, "lan") == ""
+
+
+def test_the_firewall_of_the_manual_holds_even_those(lab: tuple[Machine, Machine]) -> None:
+    a, b = lab
+    b.ip("addr", "add", f"{NEIGHBOURS_FAR}/32", "dev", "eth0")
+    rules = [line for line in MANUAL.read_text("utf-8").splitlines() if line.startswith("nft ")]
+    assert len(rules) == 4
+    for rule in rules:
+        subprocess.run(a.command("sh", "-c", rule), check=True)
+    assert watched(a, b, "lan", "--bind", "0.0.0.0:4433") == ""
 
 
 def test_with_community_the_same_capture_sees_the_address_that_a_person_named(lab: tuple[Machine, Machine]) -> None:

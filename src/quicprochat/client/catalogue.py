@@ -100,7 +100,7 @@ GLOBALS = (
     Option(("--bind",), "address and UDP port for links; port 0 is any free one (default: every address, and the"
            " port of the last run)", shown="IP:PORT"),
     Option(("--relay",), "iroh relay for peers that cannot reach each other directly", shown="URL"),
-    Option(("--server",), "home server; this version connects to none", shown="HOST:PORT"),
+    Option(("--server",), "home server for this run (default: the one chosen with: qpc server)", shown="HOST:PORT"),
     Option(("--network",), "how far your node reaches: lan, local networks only and no question to DNS; community (the"
            " default), also whatever you name, and relays of your community that have local addresses; internet, also"
            " other relays that contacts name", shown="MODE", choices=("lan", "community", "internet")),
