@@ -39,6 +39,8 @@ def test_without_a_daemon_and_with_one(tmp_path: Path) -> None:
         bob.up()
         ada.up()
         until(lambda: examined(ada)["node"]["text"].endswith("with 1 link"))
+        (route,) = ada.ask("mesh", "route")
+        assert route["underlay"] is None
         steps = examined(ada)
         assert (steps["node"]["state"], steps["server"]["state"]) == ("ok", "ok")
         assert "write-ahead" not in steps["disk"]["text"]

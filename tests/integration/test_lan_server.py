@@ -44,6 +44,12 @@ def test_choosing_one_is_refused_in_a_sentence_and_nothing_is_noted(tmp_path: Pa
     assert ada.ask("server", "--network", "lan")["server"] == ""
 
 
+def test_a_relay_outside_is_refused_as_a_server_is(tmp_path: Path) -> None:
+    words = ("send", "ab" * 32, "x", "--relay", "http://198.51.100.7:7002", "--network", "lan")
+    done = Person(tmp_path / "ada").run("--json", *words)
+    assert (done.code, done.error["code"]) == (REFUSED, "policy")
+
+
 def test_a_noted_one_stays_noted_and_is_not_visited(tmp_path: Path) -> None:
     ada = Person(tmp_path / "ada")
     store = SqliteStore.open(Home(tmp_path / "ada").database)

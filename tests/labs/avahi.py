@@ -62,8 +62,9 @@ def avahi_beside(name: str) -> Iterator[None]:
     """Run Avahi in a namespace, once it answers, until the end."""
     script = f"{START}\nuntil avahi-browse -atp >/dev/null; do sleep 0.1; done\necho ready\nread -r _\n"
     command = ["ip", "netns", "exec", name, "bash", "-c", script]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, text=True, **pipes) as running:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as running:
         assert running.stdout is not None
         assert running.stdin is not None
         try:

@@ -39,8 +39,7 @@ def test_two_witnesses_tell_which_house_has_which_nat(tmp_path: Path) -> None:
                 machine.start("--no-discovery")
                 for n, ticket in enumerate(tickets):
                     machine.qpc("add", ticket, "--name", f"outside{n}")
-            for machine in inside:
-                until(lambda machine=machine: all(machine.linked(one.key) for one in outside))
+            until(lambda: all(machine.linked(one.key) for one in outside for machine in inside))
             (code_a, a), (code_b, b) = (machine.doctor() for machine in inside)
             assert (code_a, code_b) == (0, 0)
             assert a["nat"]["state"] == "warn", "no relay is known"

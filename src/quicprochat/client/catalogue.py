@@ -221,7 +221,9 @@ _ALL = (
             " runs a node itself and stays up to 5 seconds for a first subscriber."),
     Command("store", "show what is stored and what was done", plain=True),
     Command("route", "list the ways to other peers", shape=Shape.LIST,
-            details="cost is the round trip in milliseconds; up, how long the way has been there without a break."),
+            details="cost is the round trip in milliseconds; up, how long the way has been there without a break. In"
+            " JSON, relayed says whether a relay carries the link, and underlay what Babel or batman-adv on this"
+            " machine thinks of the way."),
     Command("trace", "show what happened to a message of yours", (Word("id", "<id>"),), plain=True),
     Command("outbox", "list your messages that nobody has confirmed yet", shape=Shape.LIST, plain=True,
             details="The newest 1,000 that are queued or relayed, newest last. To follow one: qpc trace <id>;"

@@ -37,8 +37,8 @@ OPEN_S = 5.0
 """How long the home's owner may take to answer, or a node of our own to start."""
 LISTEN_S = 1.0
 """How long answers to a multicast question are waited for; mDNS spreads them over half a second (RFC 6762 §6)."""
-RELAY_S = 2.0
-SETTLE_S = 2.5
+RELAY_S = 1.5
+SETTLE_S = 1.5
 """How long a node that has just started gets to reach its home server and its contacts."""
 RELAYS_MAX = 16
 _STRICT = (Network.LAN, Network.COMMUNITY, Network.INTERNET)

@@ -54,9 +54,14 @@ Probe = Callable[[str, float], Awaitable[bool]]
 
 
 def check_relay(relay: str, network: Network) -> None:
-    """Refuse a relay of the owner's that is farther away than the owner lets the node reach. Raises: LocalError."""
+    """Refuse a relay of the owner's that is farther away than the owner lets the node reach.
+
+    Raises: LocalError with code ``policy``, as for a home server.
+    """
     if network is Network.LAN and relay and not relay_is_local(relay, interfaces()):
-        raise LocalError(f"{relay} is not in a local network, and the network mode is lan; use: --network community")
+        raise LocalError(
+            f"{relay} is not in a local network, and the network mode is lan; use: --network community", code="policy"
+        )
 
 
 class Reach:
