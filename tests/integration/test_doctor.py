@@ -44,7 +44,7 @@ def test_without_a_daemon_and_with_one(tmp_path: Path) -> None:
         steps = examined(ada)
         assert (steps["node"]["state"], steps["server"]["state"]) == ("ok", "ok")
         assert "write-ahead" not in steps["disk"]["text"]
-        assert steps["nat"]["text"] == f"none towards 1 contact: seen at {ada.address}"
+        assert steps["nat"]["text"].startswith("none towards 1 contact: seen at ")
         lines = ada.run("doctor").out.splitlines()
         assert [line.split()[1].rstrip(":") for line in lines] == NAMES
     finally:

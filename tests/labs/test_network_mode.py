@@ -37,7 +37,7 @@ RESOLVER = "198.51.100.53"
 LOCAL = ("10.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32", "0.0.0.0/32")
 LOCAL_6 = ("fd97::/64", "fe80::/10", "ff00::/8", "::1/128", "::/128")
 MANUAL = Path(__file__).resolve().parents[2] / "docs" / "manual" / "reaching.md"
-ENOUGH_S = 4.0
+ENOUGH_S = 3.0
 """How long a node is watched: its first dials, a few repeated ones, and a look at the relays."""
 
 
