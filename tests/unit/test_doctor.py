@@ -139,7 +139,7 @@ def test_of_those_who_answer_mdns_this_machine_is_none() -> None:
     found = checks.mdns([heard(ETH, "10.0.0.5", "10.0.0.7", "10.0.0.8", ours=("10.0.0.5", "10.0.0.8"))], own, 1)
     assert found == Step(
         "mdns", OK, "2 other addresses answer, 1 of them with quicprochat; 1 peer announced here; a program on this"
-        " machine does",
+        " machine does: 10.0.0.7, 10.0.0.8",
     )  # fmt: skip
     assert checks.mdns([heard(ETH, "10.0.0.5")], own, None).state == WARN
     assert checks.mdns([heard(ETH)], own, 2).state == OK

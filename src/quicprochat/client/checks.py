@@ -46,13 +46,14 @@ def some(parts: Sequence[str]) -> str:
 
 
 def installation(*, mesh: bool) -> Step:
+    """Say whether links over iroh are possible."""
     if mesh:
         return Step("installation", OK, "iroh is installed, so links to peers are possible")
     return Step("installation", WARN, "without iroh there are no links; messages go through a home server", INSTALL)
 
 
 def disk(free: int, reserve: int, sync_ms: float | None, trouble: str, *, wal: bool | None) -> Step:
-    """``sync_ms`` is None where nothing could be written, and ``trouble`` says why."""
+    """Say whether messages can be kept. ``sync_ms`` is None where nothing could be written; ``trouble`` says why."""
     room = f"{free >> 20} MiB free"
     if sync_ms is None:
         return Step("disk", FAIL, f"the home cannot be written: {trouble}", "look at its owner, its mode and the disk")
@@ -68,6 +69,7 @@ def disk(free: int, reserve: int, sync_ms: float | None, trouble: str, *, wal: b
 
 
 def interfaces(found: Sequence[Interface], names: Mapping[int, str]) -> Step:
+    """Say at which addresses peers can reach us; ``names`` has the interfaces' by number."""
     by_link: dict[int, list[str]] = {}
     for interface in found:
         if not interface.loopback and not interface.link_local:
@@ -81,6 +83,7 @@ def interfaces(found: Sequence[Interface], names: Mapping[int, str]) -> Step:
 
 
 def ipv6(found: Sequence[Interface]) -> Step:
+    """Say which kind of IPv6 address there is: community networks use local ones (RFC 4193)."""
     six = [i.network.network_address for i in found if ":" in i.ip and not i.loopback and not i.link_local]
     if any(address.is_global for address in six):
         return Step("ipv6", OK, "a global address")
@@ -92,7 +95,7 @@ def ipv6(found: Sequence[Interface]) -> Step:
 
 
 def node(view: Mapping[str, Any] | None, *, daemon: bool, mesh: bool, trouble: str) -> Step:
-    """``daemon``: another process owns the home; else a node of this call did, or could not."""
+    """Say whether a node runs. ``daemon``: one that stays owns the home; else a node of this call did, or could not."""
     if view is None:
         return Step("node", FAIL, trouble)
     ports = sorted({Address.parse(address).port for address in view["addresses"]})
@@ -106,7 +109,7 @@ def node(view: Mapping[str, Any] | None, *, daemon: bool, mesh: bool, trouble: s
 
 
 def multicast(found: Sequence[Heard] | None, names: Mapping[int, str]) -> Step:
-    """None: it was not tried, because it is turned off."""
+    """Say on which interfaces multicast works; None: it was not tried, because it is turned off."""
     if found is None:
         return Step("multicast", OK, "not tried: discovery is turned off")
     if not found:
@@ -126,6 +129,7 @@ def multicast(found: Sequence[Heard] | None, names: Mapping[int, str]) -> Step:
 
 
 def mdns(found: Sequence[Heard] | None, own: Collection[str], announced: int | None) -> Step:
+    """Say who answers; ``own`` are this machine's addresses, ``announced`` counts the peers that its node heard of."""
     if found is None:
         return Step("mdns", OK, "not tried: discovery is turned off")
     answered = {ip for heard in found for ip in heard.answered}
@@ -134,7 +138,8 @@ def mdns(found: Sequence[Heard] | None, own: Collection[str], announced: int | N
     peers = f"; {plural(announced, 'peer')} announced here" if announced else ""
     if others:
         many = f"{len(others)} other addresses answer" if len(others) > 1 else "1 other address answers"
-        return Step("mdns", OK, f"{many}, {len(ours)} of them with quicprochat{peers}{beside}")
+        who = some(sorted(others))
+        return Step("mdns", OK, f"{many}, {len(ours)} of them with quicprochat{peers}{beside}: {who}")
     if peers:
         return Step("mdns", OK, f"nobody else answers now{peers}{beside}")
     advice = "where others are on this network, it keeps its guests apart, or mDNS ends before them: use tickets"
@@ -142,7 +147,7 @@ def mdns(found: Sequence[Heard] | None, own: Collection[str], announced: int | N
 
 
 def relays(found: Sequence[tuple[Mapping[str, Any], float | None, bool]], mode: Network) -> Step:
-    """Each relay with how long its answer took in milliseconds, None for no answer, and whether it was asked."""
+    """Say which relays answer: each with how long that took in milliseconds, None for no answer, and whether asked."""
     if not found:
         return Step("relay", OK, "none is known; only peers behind NATs need one")
     parts, states = [], []
@@ -159,6 +164,7 @@ def relays(found: Sequence[tuple[Mapping[str, Any], float | None, bool]], mode: 
 
 
 def server(found: Mapping[str, Any] | None) -> Step:
+    """Say how we stand with the home server."""
     if found is None or not found["server"]:
         return Step("server", OK, "no home server is chosen")
     name = f"{found['server']}{' (' + found['domain'] + ')' if found['domain'] else ''}"
@@ -176,7 +182,7 @@ def server(found: Mapping[str, Any] | None) -> Step:
 
 
 def nat(view: Mapping[str, Any] | None, own: Collection[str], *, relayed: bool) -> Step:
-    """``relayed``: a relay answers."""
+    """Say what kind of NAT is between us and our contacts. ``relayed``: a relay answers."""
     seen = [Address.parse(one["address"]) for one in view["seen"]] if view is not None else []
     at = some(sorted({str(address) for address in seen}))
     match kind(own, seen):
@@ -195,6 +201,7 @@ def nat(view: Mapping[str, Any] | None, own: Collection[str], *, relayed: bool) 
 
 
 def clock(*, synchronised: bool, plausible: bool) -> Step:
+    """Say whether the wall clock may be believed."""
     advice = "set it, or let NTP do so; messages arrive all the same, with wrong times shown"
     if not plausible:
         return Step("clock", WARN, "it cannot be right", advice)
@@ -204,6 +211,7 @@ def clock(*, synchronised: bool, plausible: bool) -> Step:
 
 
 def buffers(receive_max: int | None) -> Step:
+    """Say how much UDP may arrive before we read it, in bytes; None where the system does not tell."""
     if receive_max is None:
         return Step("buffers", OK, "this system does not tell its limits")
     text = f"UDP may receive {receive_max >> 10} KiB ahead"
@@ -213,6 +221,7 @@ def buffers(receive_max: int | None) -> Step:
 
 
 def underlay(view: Mapping[str, Any] | None) -> Step:
+    """Say what can be read of the mesh underneath."""
     if view is None or not view["underlay"]:
         return Step("underlay", OK, "neither Babel nor batman-adv can be read here; nothing depends on it")
     return Step("underlay", OK, f"{' and '.join(view['underlay'])}: {plural(view['ways'], 'route')} with a metric")

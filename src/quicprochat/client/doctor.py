@@ -96,7 +96,7 @@ async def _look(settings: Settings, session: Session, view: Json | None, trouble
     return [
         checks.installation(mesh=mesh),
         disk,
-        checks.node(later, daemon=not own_node, mesh=mesh, trouble=trouble),
+        checks.node(later, daemon=session.hello.stays, mesh=mesh, trouble=trouble),
         checks.interfaces(here, names),
         checks.ipv6(here),
         checks.multicast(heard, names),
