@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 AVAHI = all(map(shutil.which, ("avahi-browse", "avahi-daemon", "dbus-daemon")))
 
@@ -24,7 +25,7 @@ enable-wide-area=no
 disable-publishing=yes
 """
 # ip netns exec gives the script a mount namespace of its own, so this /run is nobody else's.
-SCRIPT = f"""set -eu
+START = f"""set -eu
 mount -t tmpfs tmpfs /run
 mkdir /run/avahi-daemon
 printf %s '{BUS}' >/run/bus.conf
@@ -34,6 +35,8 @@ dbus-daemon --config-file=/run/bus.conf --nofork --nopidfile & bus=$!
 until [ -S /run/bus ]; do sleep 0.05; done
 avahi-daemon -f /run/avahi.conf --no-drop-root --no-chroot --no-rlimits & avahi=$!
 trap 'kill $avahi $bus; wait' EXIT
+"""
+SCRIPT = f"""{START}
 until avahi-browse -rtp "$1"; do sleep 0.1; done
 """
 
@@ -52,3 +55,21 @@ def avahi_browse(name: str, service: str, enough: Callable[[dict[str, str]], boo
             if fields[0] == "=":
                 found[fields[3]] = line
     return found
+
+
+@contextlib.contextmanager
+def avahi_beside(name: str) -> Iterator[None]:
+    """Run Avahi in a namespace, once it answers, until the end."""
+    script = f"{START}\nuntil avahi-browse -atp >/dev/null; do sleep 0.1; done\necho ready\nread -r _\n"
+    command = ["ip", "netns", "exec", name, "bash", "-c", script]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdin is not None
+        try:
+            assert running.stdout.readline() == "ready\n"
+            yield
+        finally:
+            running.stdin.close()
+            running.wait(20)

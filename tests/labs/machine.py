@@ -51,16 +51,21 @@ class Machine:
         assert "Traceback" not in talk, talk
         return talk
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run a command on this machine."""
         program = [sys.executable, "-c", self.prelude + PROGRAM, *words, "--json", "--home", str(self.home)]
-        return subprocess.run(self.command(*program), capture_output=True, text=True, env=environment())
+        return subprocess.run(self.command(*program), capture_output=True, text=True, env=environment(**variables))
 
     def qpc(self, *words: str) -> Any:
         """Run a command on this machine and return its JSON answer."""
         done = self.run(*words)
         assert done.returncode == 0, (words, done.stderr)
         return json.loads(done.stdout)
+
+    def doctor(self, *options: str) -> tuple[int, dict[str, dict[str, str]]]:
+        """Return the exit code of ``qpc doctor``, and its steps by name; it may look at the local network."""
+        done = self.run("doctor", *options, QPC_NO_DISCOVERY="0")
+        return done.returncode, {step["name"]: step for step in json.loads(done.stdout)["steps"]}
 
     def inbox(self) -> list[Any]:
         """Return the lines of the inbox."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -35,6 +36,31 @@ def test_bytes_arrive_unchanged_both_ways(size: int) -> None:
                 writing = asyncio.create_task(source.write(data))
                 assert await read_all(sink, size) == data
                 await writing
+
+    run(scenario)
+
+
+def test_only_packets_on_the_path_in_use_are_signs_of_life() -> None:
+    """A relayed path is kept alive beside a direct one that is dead, which must not hide that."""
+
+    async def scenario() -> None:
+        async with linked() as pair:
+            raw = pair.out._raw
+            assert raw is not None
+
+            def path(*, selected: bool, packets: int) -> SimpleNamespace:
+                return SimpleNamespace(is_selected=selected, stats=SimpleNamespace(udp_rx_datagrams=packets))
+
+            paths = [path(selected=False, packets=900), path(selected=True, packets=7)]
+            pair.out._raw = SimpleNamespace(paths=lambda: paths)
+            try:
+                assert pair.out.packets_in() == 7
+                paths[0].stats.udp_rx_datagrams += 1
+                assert pair.out.packets_in() == 7
+                paths[1].stats.udp_rx_datagrams += 1
+                assert pair.out.packets_in() == 8
+            finally:
+                pair.out._raw = raw
 
     run(scenario)
 

@@ -15,7 +15,7 @@ from quicprochat.core.errors import LocalError
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 ROOT = DOCS.parent
-PAGES = [ROOT / "README.md", DOCS / "library.md", *sorted((DOCS / "manual").glob("*.md"))]
+PAGES = [ROOT / "README.md", DOCS / "library.md", DOCS / "labs.md", *sorted((DOCS / "manual").glob("*.md"))]
 HABITS = {"msg", "query", "join", "part", "nick", "quit"}
 """Words of the prompt alone."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import ifaddr
 
 from quicprochat.core.network import Interface
@@ -19,3 +21,11 @@ def interfaces() -> tuple[Interface, ...]:
             ip = address.ip if isinstance(address.ip, str) else address.ip[0]
             found.add(Interface(adapter.index or 0, ip, address.network_prefix))
     return tuple(sorted(found))
+
+
+def interface_name(index: int) -> str:
+    """Return what the system calls an interface, its number where it has no name any more."""
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return str(index)

@@ -101,7 +101,7 @@ GLOBALS = (
     Option(("--bind",), "address and UDP port for links; port 0 is any free one (default: every address, and the"
            " port of the last run)", shown="IP:PORT"),
     Option(("--relay",), "iroh relay for peers that cannot reach each other directly", shown="URL"),
-    Option(("--server",), "home server; this version connects to none", shown="HOST:PORT"),
+    Option(("--server",), "home server for this run (default: the one chosen with: qpc server)", shown="HOST:PORT"),
     Option(("--network",), "how far your node reaches: lan, local networks only and no question to DNS; community (the"
            " default), also whatever you name, and relays of your community that have local addresses; internet, also"
            " other relays that contacts name", shown="MODE", choices=("lan", "community", "internet")),
@@ -229,7 +229,9 @@ _ALL = (
             " for others: their authors still have them."),
     Command("route", "list the ways to other peers", shape=Shape.LIST,
             details="direct is a link, mesh a way over other nodes, server your home server. cost is a round trip in"
-            " milliseconds and 32 for each hop, more where packets get lost; up, how long the way has been there."),
+            " milliseconds and 32 for each hop, more where packets get lost; up, how long the way has been there. In"
+            " JSON, relayed says whether a relay carries the link, and underlay what Babel or batman-adv on this"
+            " machine thinks of the way."),
     Command("trace", "show what happened to a message of yours", (Word("id", "<id>"),), plain=True),
     Command("outbox", "list your messages that nobody has confirmed yet", shape=Shape.LIST, plain=True,
             details="The newest 1,000 that are queued or relayed, newest last. To follow one: qpc trace <id>;"
@@ -277,6 +279,12 @@ _ALL = (
             details="topology: every node of a graph finds its ways to all others; FILE holds nodes and links, plain or"
             " gzip. trace: people meet and part, and carry each other's messages; FILE has lines of time and two nodes,"
             " plain or gzip. Nothing touches the network or your home. Formats and figures: docs/simulator.md."),
+    Command("doctor", "look what works of reaching others, and say what to do", plain=True, mesh=False, network=True,
+            details="One line for each step: ok, warn or fail, what was found, and what to do. Looks at the"
+            " installation, the disk, the node, interfaces, IPv6, multicast and mDNS, relays, the home server, the kind"
+            " of NAT (as far as contacts say where they see you), the clock, buffers, and the mesh underneath (Babel,"
+            " batman-adv). Asks the home's node where one runs, else runs one for some seconds, and contacts nothing"
+            " that --network does not allow. Exit code 3: a step failed."),
     Command("completion", "print a script that completes commands with Tab", (
                 Word("shell", "bash|zsh|fish", choices=("bash", "zsh", "fish"), hidden=("contacts",)),), plain=True,
             mesh=False,

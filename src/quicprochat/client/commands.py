@@ -22,6 +22,7 @@ from quicprochat.client.shapes import (
     outbox_object,
     peer_object,
     posted_object,
+    reachability_object,
     rfc3339,
     route_object,
     sent_object,
@@ -140,6 +141,11 @@ async def route(node: P2pNode, args: Args) -> Answer:
     """List the ways to other peers."""
     for found in node.routes():
         yield route_object(found, node.contact(found.destination))
+
+
+async def doctor(node: P2pNode, args: Args) -> Answer:
+    """Show what the node knows of reaching others; a part of the command, which looks at the machine as well."""
+    yield reachability_object(await node.reachability(args.seconds("timeout") or 0.0))
 
 
 # --- people
@@ -416,6 +422,6 @@ HANDLERS: dict[str, Callable[[P2pNode, Args], Answer]] = {
     for command in (
         identity, export, store, route, peers, server, announced, add, verify, block, unblock, requests, accept, send,
         wait, outbox, cancel, trace, bundle, inbox, listen, subscribe, unsubscribe, channels, broadcast, reached, watch,
-        register,
+        register, doctor,
     )
 }  # fmt: skip

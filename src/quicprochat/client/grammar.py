@@ -86,7 +86,7 @@ def parse_line(line: str) -> Request | None:
     if name == "help" or (mesh and not name):
         about = tuple(rest.replace("/", " ").split())
         return Request("help", {"about": about or (("mesh",) if mesh else ())})
-    if name in ("completion", "man", "relay", "sim") and not mesh:
+    if name in ("completion", "doctor", "man", "relay", "sim") and not mesh:
         raise LocalError(f"this is for the shell: qpc {name}")
     if name == "daemon":
         raise LocalError("this is a node already; a daemon is started from the shell with: qpc daemon")

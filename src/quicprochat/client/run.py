@@ -43,6 +43,10 @@ def run(request: Request, settings: Settings) -> int:
         from quicprochat.client.relay import relay
 
         return _run(relay(request), OK)
+    if request.command == "doctor":
+        from quicprochat.client.doctor import doctor
+
+        return _run(doctor(request, settings))
     if request.command in ("send", "broadcast"):
         request = _with_text(request)
     if request.command == "identity" and request.args.get("action"):

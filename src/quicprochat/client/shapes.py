@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from typing import Any
 
 from quicprochat.console.text import rfc3339 as rfc3339
@@ -19,6 +20,7 @@ from quicprochat.p2p.views import (
     ChannelView,
     PeerView,
     Posted,
+    Reachability,
     RouteView,
     ServerStanding,
     ServerView,
@@ -268,6 +270,23 @@ def route_object(route: RouteView, contact: Contact | None) -> Json:
         "age_s": round(route.age_s, 3),
         "via": route.via,
         "relayed": route.relayed,
+        "underlay": {"cost": route.underlay.cost, "via": route.underlay.via} if route.underlay is not None else None,
+    }
+
+
+def reachability_object(found: Reachability) -> Json:
+    """Return what ``doctor`` asks the node that owns the home."""
+    return {
+        "network": found.network.value,
+        "networked": found.networked,
+        "addresses": [str(address) for address in found.addresses],
+        "links": found.links,
+        "announced": found.announced,
+        "relays": [asdict(relay) for relay in found.relays],
+        "seen": [{"peer": peer.hex(), "address": str(address)} for peer, address in found.seen],
+        "server": standing_object(found.server),
+        "underlay": list(found.underlay),
+        "ways": found.ways,
     }
 
 

@@ -54,8 +54,8 @@ class Hello:
 
 LASTING = frozenset(
     {
-        "channels", "identity", "inbox", "listen", "outbox", "peers", "reached", "requests", "route", "store", "trace",
-        "wait", "watch",
+        "channels", "doctor", "identity", "inbox", "listen", "outbox", "peers", "reached", "requests", "route", "store",
+        "trace", "wait", "watch",
     }
 )  # fmt: skip
 

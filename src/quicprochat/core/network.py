@@ -91,3 +91,10 @@ def host_is_local(host: str, interfaces: Iterable[Interface]) -> bool:
 def relay_is_local(url: str, interfaces: Iterable[Interface]) -> bool:
     """Say the same of a relay's URL."""
     return host_is_local(urlsplit(url).hostname or "", interfaces)
+
+
+def relay_is_allowed(url: str, network: Network, interfaces: Iterable[Interface], *, owner: bool) -> bool:
+    """Say whether a relay may be contacted that the ``owner`` named, or else somebody else."""
+    if network is Network.INTERNET or relay_is_local(url, interfaces):
+        return True
+    return network is Network.COMMUNITY and owner

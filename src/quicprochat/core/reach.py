@@ -78,6 +78,11 @@ class Relays:
         """Return those that answer, the preferred first."""
         return [url for url in self.known() if self._known[url].alive]
 
+    def owned(self, url: str) -> bool:
+        """Say whether the owner named a relay."""
+        relay = self._known.get(url)
+        return relay is not None and relay.rank[0] == Source.OWNER
+
     def probed(self, url: str, *, answered: bool) -> None:
         """Note whether a relay answered."""
         relay = self._known.get(url)
@@ -142,6 +147,10 @@ class Outside:
     def clear(self) -> None:
         """Our own network has changed: what was seen is history."""
         self._seen.clear()
+
+    def witnesses(self) -> list[tuple[PeerKey, Address]]:
+        """Return where the witnesses that are linked now see us."""
+        return [(peer, address) for peer, (address, gone) in self._seen.items() if gone is None]
 
     def addresses(self, own: Sequence[Address], now: Instant) -> list[Address]:
         """Return the addresses to tell peers, the newest first, without our ``own``."""

@@ -7,11 +7,13 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from quicprochat.adapters.interfaces import interfaces
 from quicprochat.core.address import check_server, split_server
 from quicprochat.core.errors import LocalError, QuicprochatError, UnavailableError
 from quicprochat.core.events import LinkId
 from quicprochat.core.homes import domain_name
 from quicprochat.core.ids import PeerKey
+from quicprochat.core.network import Network, host_is_local
 from quicprochat.core.store import MeshStore
 from quicprochat.core.time import Instant
 from quicprochat.p2p.driver import Driver
@@ -33,6 +35,19 @@ LOOKUPS_MAX = 256
 """Contacts that are looked up when a connection begins; others when something is written to them."""
 
 
+def permit_server(server: str, network: Network) -> None:
+    """Refuse a server that is farther away than the owner lets the node reach; a name is, for it takes DNS.
+
+    Raises: LocalError with code ``policy``: the same words are right in another mode, and nobody was tried.
+    """
+    if network is Network.LAN and server and not host_is_local(split_server(server)[0], interfaces()):
+        raise LocalError(
+            f"the server {server} is not an address in a local network, and the network mode is lan; "
+            "use: --network community",
+            code="policy",
+        )
+
+
 class Account:
     """Owns the one :class:`HomeLink`. ``wanted`` says whom to look up; ``news`` is called when the standing changes.
 
@@ -49,8 +64,10 @@ class Account:
         news: Callable[[], None],
         moved_home: Callable[[], None],
         jitter: Callable[[], float],
+        network: Network = Network.COMMUNITY,
     ) -> None:
         self._seed = seed
+        self._network = network
         self._driver = driver
         self._links = links
         self._own_record = own_record
@@ -74,7 +91,12 @@ class Account:
         self._leaving: asyncio.Task[None] | None = None
 
     def load(self, tx: MeshStore, wanted: str) -> None:
-        """Take up the server of this run: ``wanted``, or the one that was noted."""
+        """Take up the server of this run: ``wanted``, or the one that was noted. Raises: LocalError.
+
+        A noted one that is too far away in this run stays noted, and is not visited.
+        """
+        if wanted:
+            permit_server(check_server(wanted), self._network)
         self._server = check_server(wanted) if wanted else (tx.value(SERVER_KEY) or b"").decode()
         self.domain = domain_name((tx.value(DOMAIN_KEY) or b"").decode()) if self._server else ""
 
@@ -154,9 +176,10 @@ class Account:
     async def use(self, server: str, *, trust: bytes | None = None) -> None:
         """Make ``host:port`` the home server, "" none; ``trust`` is the fingerprint to accept instead of a known one.
 
-        Raises: LocalError when that is no server.
+        Raises: LocalError when that is no server, or one that the network mode keeps us from.
         """
         server = check_server(server) if server else ""
+        permit_server(server, self._network)
 
         def note(tx: MeshStore) -> None:
             self._choose(tx, self._server, server)
@@ -179,8 +202,10 @@ class Account:
         """Make an announced server the home server, if who answers there has the fingerprint that a person confirmed.
 
         Nothing is remembered of it otherwise, and the server from before is home again: an announcement is anybody's
-        word, also on the address of a server that is somebody else's. Raises: UntrustedError, UnavailableError.
+        word, also on the address of a server that is somebody else's.
+        Raises: UntrustedError, UnavailableError, LocalError when the network mode keeps us from it.
         """
+        permit_server(server, self._network)
         self._left = before = self._server
         self._turn_to(server, fingerprint)
         link: HomeLink | None = None
@@ -304,7 +329,9 @@ class Account:
             await self._driver.call(note)
 
         credentials = quic.Credentials(*quic.self_signed(self._seed, "quicprochat", 1))
-        return Visit(*split_server(server), credentials, pin, keep_pin, announced)
+        return Visit(
+            *split_server(server), credentials, pin, keep_pin, announced, lambda: permit_server(server, self._network)
+        )
 
     def _standing_changed(self) -> None:
         if self.connected and self._link is not None:

@@ -102,7 +102,8 @@ class Visit:
     """Where to go, who we are there, and whom we expect.
 
     ``pin`` is the server's fingerprint, None before the first visit; ``announced`` is the one that alone may answer at
-    the first visit, None for any. ``keep_pin`` makes it durable then, before anything is handed over.
+    the first visit, None for any. ``keep_pin`` makes it durable then, before anything is handed over. ``permit``
+    raises LocalError when the server is farther away than the owner lets the node reach, at that moment.
     """
 
     host: str
@@ -111,6 +112,7 @@ class Visit:
     pin: bytes | None
     keep_pin: Callable[[bytes], Awaitable[None]]
     announced: bytes | None = None
+    permit: Callable[[], None] = lambda: None
 
     def check(self, known: bytes | None) -> quic.Check:
         """Return what decides inside the handshake who may answer; ``known`` is the fingerprint of an earlier visit."""
@@ -272,6 +274,7 @@ class HomeLink:
     async def _visit(self) -> None:
         """One connection, from its beginning to its end. Raises: QuicprochatError that says why it ended."""
         plan = self._plan
+        plan.permit()
         check = plan.check(self.fingerprint)
         connection = await quic.connect((plan.host, plan.port), ALPN, plan.credentials, check, CONNECT_S)
         self._connection = connection

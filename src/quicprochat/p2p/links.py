@@ -339,6 +339,7 @@ class Links:
         """Believe a contact that says where it sees us; nobody else."""
         if self.reach is not None and self.trusted(link.peer):
             self.reach.observed(link.peer, address)
+            self._news()
 
     def relayed(self) -> bool:
         """Say whether a link depends on a relay."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,7 @@ from quicprochat.adapters.home import Home
 from quicprochat.adapters.sqlite.ballast import BALLAST_BYTES
 from quicprochat.adapters.sqlite.store import SqliteStore
 from quicprochat.adapters.system import SystemClock, entropy, jitter
+from quicprochat.adapters.underlay import Underlay
 from quicprochat.core.address import Address
 from quicprochat.core.channel import BroadcastChannel
 from quicprochat.core.envelope import TTL_DEFAULT_S
@@ -75,6 +77,7 @@ from quicprochat.p2p.views import (
     ChannelView,
     PeerView,
     Posted,
+    Reachability,
     RouteView,
     ServerStanding,
     ServerView,
@@ -97,6 +100,8 @@ PORT_KEY = "p2p.port"
 DISK_CHECK_S = 10.0
 ALARMS_MAX = 100
 ALARMS_SHOWN = 16
+WITNESSES = 2
+"""Who see us from outside tell a NAT that gives each peer another port apart from one that does not."""
 
 
 class P2pNode:
@@ -119,6 +124,7 @@ class P2pNode:
         self._endpoint: Any = None
         self._discovery: Discovery | None = None
         self._reach: Reach | None = None
+        self._underlay = Underlay()
         self._disk_low = False
         self.alarms: list[Alarm] = []
 
@@ -156,15 +162,9 @@ class P2pNode:
         self._feed = Feed(self._driver, self._store.newest_line())
         self._links = Links(self._book, self._edge, self._crypto, self._driver, self._hello, jitter, self._feed.tell)
         self._account = Account(
-            identity.seed,
-            self._driver,
-            self._links,
-            self._own_record,
-            self._whom_to_look_up,
-            self._feed.tell,
-            self._moved_home,
-            jitter,
-        )
+            identity.seed, self._driver, self._links, self._own_record, self._whom_to_look_up, self._feed.tell,
+            self._moved_home, jitter, self._options.network,
+        )  # fmt: skip
         claims = Claims(self._book, self._links.instant, self._alarm)
         self._links.named = claims.heard
         self._people = People(
@@ -254,6 +254,7 @@ class P2pNode:
                 if self._endpoint is not None:
                     transport: Transport = self._endpoint
                     others.append(group.create_task(self._links.run(transport)))
+                    others.append(group.create_task(self._underlay.run()))
                 if self._reach is not None:
                     others.append(group.create_task(self._reach.run()))
                 if self._network:
@@ -652,7 +653,9 @@ class P2pNode:
             found = self._links.describe(peer)
             if found is not None:
                 cost, age_s = link_cost(found[0].rtt_ms() or 0, relayed=found[0].relayed()), (now.at - found[1]) / 1_000
-                views.append(RouteView(peer, peer, cost, 1, age_s, "direct", found[0].relayed()))
+                where = found[0].remote_address()
+                hint = self._underlay.hint(where[0]) if where is not None else None
+                views.append(RouteView(peer, peer, cost, 1, age_s, "direct", found[0].relayed(), hint))
         views += [
             RouteView(way.destination, way.next_hop, way.metric, way.hops, way.age_s, "mesh")
             for way in sorted(self._node.routes(now), key=lambda way: (way.metric, way.destination))
@@ -689,6 +692,27 @@ class P2pNode:
     def server(self) -> ServerStanding:
         """Return how we stand with the home server."""
         return self._account.standing()
+
+    async def reachability(self, timeout_s: float = 0.0) -> Reachability:
+        """Return what is known of reaching others and being reached.
+
+        A node that has just started knows little: so long at most is waited for its home server, and for two contacts
+        that say where they see it.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                if self._network:
+                    await self._account.settled()
+                contacts = len(self._whom_to_look_up())
+                while self._reach is not None and len(self._reach.seen()) < min(WITNESSES, contacts):
+                    await self._feed.news()
+        reach, discovery = self._reach, self._discovery
+        return Reachability(
+            self._options.network, self.networked, self.addresses(), len(self._links.linked()),
+            len(discovery.found()) if discovery is not None else None,
+            reach.known() if reach is not None else (), reach.seen() if reach is not None else (),
+            self._account.standing(), self._underlay.found, len(self._underlay),
+        )  # fmt: skip
 
     async def status(self) -> Status:
         """Return the node at a glance."""

@@ -12,9 +12,10 @@ from quicprochat.adapters.interfaces import interfaces
 from quicprochat.core.address import Address
 from quicprochat.core.errors import LocalError
 from quicprochat.core.ids import PeerKey
-from quicprochat.core.network import Interface, Network, is_local, relay_is_local
+from quicprochat.core.network import Interface, Network, is_local, relay_is_allowed, relay_is_local
 from quicprochat.core.reach import Outside, Relays, Source
 from quicprochat.core.time import Instant
+from quicprochat.p2p.views import RelayView
 
 log = logging.getLogger("quicprochat.reach")
 
@@ -53,9 +54,14 @@ Probe = Callable[[str, float], Awaitable[bool]]
 
 
 def check_relay(relay: str, network: Network) -> None:
-    """Refuse a relay of the owner's that is farther away than the owner lets the node reach. Raises: LocalError."""
+    """Refuse a relay of the owner's that is farther away than the owner lets the node reach.
+
+    Raises: LocalError with code ``policy``, as for a home server.
+    """
     if network is Network.LAN and relay and not relay_is_local(relay, interfaces()):
-        raise LocalError(f"{relay} is not in a local network, and the network mode is lan; use: --network community")
+        raise LocalError(
+            f"{relay} is not in a local network, and the network mode is lan; use: --network community", code="policy"
+        )
 
 
 class Reach:
@@ -102,15 +108,24 @@ class Reach:
         wanted = (own if own and self.allows_relay(own, Source.CONTACT) else "", self.relay, *self._relays.alive())
         return list(dict.fromkeys(url for url in wanted if url))
 
+    def known(self) -> tuple[RelayView, ...]:
+        """Return the relays that are known, the preferred first."""
+        alive = self._relays.alive()
+        return tuple(
+            RelayView(url, self._relays.owned(url), url in alive, url == self.relay) for url in self._relays.known()
+        )
+
+    def seen(self) -> tuple[tuple[PeerKey, Address], ...]:
+        """Return where trusted peers that are linked see us."""
+        return tuple(self._outside.witnesses())
+
     def allows(self, address: Address) -> bool:
         """Say whether a peer may be dialled there."""
         return self._network is not Network.LAN or is_local(address.ip, self._interfaces)
 
     def allows_relay(self, url: str, source: Source) -> bool:
         """Say whether a relay may be used that somebody names."""
-        if relay_is_local(url, self._interfaces) or self._network is Network.INTERNET:
-            return True
-        return self._network is Network.COMMUNITY and source is Source.OWNER
+        return relay_is_allowed(url, self._network, self._interfaces, owner=source is Source.OWNER)
 
     # --- what it is told
 
@@ -122,7 +137,6 @@ class Reach:
         self._wake.set()
 
     def observed(self, peer: PeerKey, address: Address) -> None:
-        """A trusted peer says where it sees us."""
         """A trusted peer says where it sees us."""
         log.debug("%s sees us at %s", peer.hex()[:8], address)
         self._outside.witness(peer, address)

@@ -10,8 +10,10 @@ from quicprochat.core.channel import BroadcastChannel
 from quicprochat.core.errors import QuicprochatError
 from quicprochat.core.events import Alarm
 from quicprochat.core.ids import EnvelopeId, PeerKey, Uid
+from quicprochat.core.network import Network
 from quicprochat.core.store import Sent, TraceEvent
 from quicprochat.core.time import WallTime
+from quicprochat.core.underlay import Hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,8 @@ class ServerView:
 class RouteView:
     """A way to a destination. ``metric`` is what it costs: for each hop its round trip in ms and some for the hop.
 
-    ``relayed``: the packets to the next hop go through a relay of iroh.
+    ``relayed``: the packets to the next hop go through a relay of iroh. ``underlay`` is what the mesh underneath says
+    of the way to the next hop, None where it says nothing.
     """
 
     destination: PeerKey
@@ -60,6 +63,7 @@ class RouteView:
     age_s: float
     via: str
     relayed: bool = False
+    underlay: Hint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,37 @@ class Status:
     alarms: tuple[Alarm, ...]
     told: int
     server: str = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class RelayView:
+    """A relay that is known. ``owner``: a person named it; ``home``: we are reachable through it."""
+
+    url: str
+    owner: bool
+    answers: bool
+    home: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reachability:
+    """What the node knows of reaching others and being reached.
+
+    ``seen`` is where trusted peers see us now; ``announced`` counts peers that announce themselves on the local
+    network, None where nobody listens; ``underlay`` names what could be read of the mesh underneath, ``ways`` counts
+    its routes.
+    """
+
+    network: Network
+    networked: bool
+    addresses: tuple[Address, ...]
+    links: int
+    announced: int | None
+    relays: tuple[RelayView, ...]
+    seen: tuple[tuple[PeerKey, Address], ...]
+    server: ServerStanding
+    underlay: tuple[str, ...]
+    ways: int
 
 
 @dataclass(frozen=True, slots=True)

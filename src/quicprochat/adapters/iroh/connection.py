@@ -189,12 +189,13 @@ class Connection:
         return None if path is None else float(path.rtt_ms)
 
     def packets_in(self) -> int:
-        """Return how many packets have come from the peer: it grows with every acknowledgement too.
+        """Return how many packets have come from the peer on the path in use: it grows with every acknowledgement too.
 
         So it shows within 5 s, without a byte of ours, whether the peer's machine is there; not whether its
-        program still thinks.
+        program still thinks. Other paths do not count: iroh keeps a relayed one alive beside a direct one that is dead.
         """
-        return 0 if self._raw is None else int(self._raw.stats().udp_rx_datagrams)
+        path = self._path()
+        return 0 if path is None else int(path.stats.udp_rx_datagrams)
 
     def lost(self) -> float:
         """Return the share of packets sent since this was asked last that got lost; 0 when too few were sent to say."""
