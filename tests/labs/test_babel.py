@@ -67,6 +67,8 @@ def test_five_routers_in_a_line_carry_messages_both_ways_and_tell_what_the_way_c
         assert [line["text"] for line in a.inbox()] == [line["text"] for line in b.inbox()] == ["one"]
         wanted = {"cost": babel_cost(4 * WIRED), "via": "babel"}
         until(lambda: underlay(a) == wanted and underlay(b) == wanted, READ_S)
+        (route,) = a.qpc("mesh", "route")
+        assert route["metric"] >= babel_cost(4 * WIRED), "the link is counted with what the mesh underneath says"
         _, steps = a.doctor()
         assert steps["underlay"]["text"].startswith("babel: ")
 

@@ -20,6 +20,7 @@ from quicprochat.core.link import Goodbye, Hello, keep_new
 from quicprochat.core.reach import Source
 from quicprochat.core.record import PeerRecord, open_record
 from quicprochat.core.time import Instant
+from quicprochat.core.underlay import Hint, counted_rtt_ms
 from quicprochat.p2p.book import AddressBook
 from quicprochat.p2p.dialler import Dialler, Target
 from quicprochat.p2p.driver import Driver
@@ -134,6 +135,8 @@ class Links:
         """The newest verified records of peers met in this run."""
         self.named: Callable[[PeerKey, str], None] = lambda key, name: None
         """Told what a peer calls itself, with every record that is news."""
+        self.underlay: Callable[[str], Hint | None] = lambda ip: None
+        """What the mesh underneath thinks of the way to an address."""
         self.reach: Reach | None = None
         """Which addresses and relays may be used, and what peers say of ours; None takes all and asks nobody."""
         self.dialler = Dialler(self._dial, self.instant, jitter)
@@ -192,10 +195,17 @@ class Links:
             measured = [
                 LinkMeasured(entry.link.id, rtt_ms, entry.connection.lost(), entry.connection.relayed())
                 for entry in self._by_peer.values()
-                if (rtt_ms := entry.connection.rtt_ms()) is not None
+                if (rtt_ms := self.counted(entry.connection)) is not None
             ]
             if measured:
                 self._driver.post(*measured)
+
+    def counted(self, connection: Connection) -> float | None:
+        """Return the round trip that a link is counted with: the underlay may know better than a few packets tell."""
+        rtt_ms, where = connection.rtt_ms(), connection.remote_address()
+        if rtt_ms is None or where is None:
+            return rtt_ms
+        return counted_rtt_ms(rtt_ms, self.underlay(where[0]))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -323,7 +333,7 @@ class Links:
         self._driver.post(
             RecordArrived(link.id, record, hello.record_age_ms),
             LinkUp(
-                link.id, link.peer, hello.window, address, hello.store_epoch, rtt_ms=connection.rtt_ms() or 0,
+                link.id, link.peer, hello.window, address, hello.store_epoch, rtt_ms=self.counted(connection) or 0,
                 relayed=connection.relayed(), routes=hello.routes,
             ),
         )  # fmt: skip

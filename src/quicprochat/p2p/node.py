@@ -161,6 +161,7 @@ class P2pNode:
         self._channels = Channels(self._driver, self._crypto, entropy)
         self._feed = Feed(self._driver, self._store.newest_line())
         self._links = Links(self._book, self._edge, self._crypto, self._driver, self._hello, jitter, self._feed.tell)
+        self._links.underlay = self._underlay.hint
         self._account = Account(
             identity.seed, self._driver, self._links, self._own_record, self._whom_to_look_up, self._feed.tell,
             self._moved_home, jitter, self._options.network,
@@ -652,10 +653,11 @@ class P2pNode:
         for peer in sorted(linked):
             found = self._links.describe(peer)
             if found is not None:
-                cost, age_s = link_cost(found[0].rtt_ms() or 0, relayed=found[0].relayed()), (now.at - found[1]) / 1_000
-                where = found[0].remote_address()
+                connection, since = found
+                where, relayed = connection.remote_address(), connection.relayed()
+                cost = link_cost(self._links.counted(connection) or 0, relayed=relayed)
                 hint = self._underlay.hint(where[0]) if where is not None else None
-                views.append(RouteView(peer, peer, cost, 1, age_s, "direct", found[0].relayed(), hint))
+                views.append(RouteView(peer, peer, cost, 1, (now.at - since) / 1_000, "direct", relayed, hint))
         views += [
             RouteView(way.destination, way.next_hop, way.metric, way.hops, way.age_s, "mesh")
             for way in sorted(self._node.routes(now), key=lambda way: (way.metric, way.destination))
