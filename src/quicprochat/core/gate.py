@@ -167,12 +167,16 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What ``admit`` did: the answer for the link, and what the recipient should tell the author (None: nothing)."""
+    """What ``admit`` did: the answer for the link, and what the recipient should tell the author (None: nothing).
+
+    ``held`` is what was STORED of somebody else's envelope, posts apart.
+    """
 
     verdict: Verdict
     reason: Reason = Reason.NONE
     status: Status | None = None
     line: Line | None = None
+    held: Held | None = None
 
 
 def lifetime(envelope: MeshEnvelope, via: bytes, now: Now) -> int | Reason:
@@ -338,7 +342,7 @@ def _carry(
         return Admission(Verdict.DEFERRED, Reason.FULL)
     tx.hold(held)
     tx.remember(envelope.id, Fate.HELD, _forget_at(envelope, now.at))
-    return Admission(Verdict.STORED)
+    return Admission(Verdict.STORED, held=held)
 
 
 def _keep_better(tx: MeshStore, known: Held, copy: Held) -> None:
