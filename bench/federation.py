@@ -44,8 +44,6 @@ from quicprochat.core.ids import EnvelopeId
 HERE, THERE, ELSEWHERE = "node1.mesh.local", "node2.mesh.local", "node3.mesh.local"
 CORES = 2
 PROBE_EVERY_S = 0.02
-PROBE_S = 15.0
-"""How long single messages are sent to measure what is usual, before and after."""
 PROBES_MAX = 10_000
 
 Result = dict[str, float]
@@ -251,14 +249,14 @@ async def waiting(a: argparse.Namespace) -> Result:
             probe = Probe(author, watched, probes)
             pause = (await here.ask("long_down", domain=THERE))["pause_s"]
             await probe.until(asyncio.ensure_future(asyncio.sleep(1)))  # connections are open from now on
-            usual = await probe.until(asyncio.ensure_future(asyncio.sleep(PROBE_S)))
+            usual = await probe.until(asyncio.ensure_future(asyncio.sleep(a.probe)))
             there = await place.start(THERE)
             ready = time.perf_counter()
             stored = asyncio.create_task(there.ask("taken_in", count=a.waiting))
             meanwhile = await probe.until(stored)
             drained = stored.result()["at"] - ready
             await here.ask("emptied", domain=THERE)
-            usual += await probe.until(asyncio.ensure_future(asyncio.sleep(PROBE_S)))
+            usual += await probe.until(asyncio.ensure_future(asyncio.sleep(a.probe)))
         return {
             "waiting_pause_s": pause,
             "waiting_s": a.waiting / drained,
@@ -283,6 +281,7 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=512, help="messages on their way at once")
     parser.add_argument("--latency", type=int, default=300, help="messages sent one at a time")
     parser.add_argument("--waiting", type=int, default=100_000, help="envelopes that wait for the domain that was down")
+    parser.add_argument("--probe", type=float, default=15.0, help="seconds of single messages before and after that")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--dir", default=None, help="where the homes are made; put it on the disk to be measured")
     parser.add_argument("--peer", help="another system's benchmark, run in the same run")
