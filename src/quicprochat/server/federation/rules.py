@@ -20,8 +20,8 @@ BATCH_BYTES = 512 << 10
 as much."""
 
 OFFERED_MAX = 64
-"""Of these, what we put into one. Everybody else waits while a batch's answers are written: with 256 a message to another
-domain took twice as long beside a long queue, and the queue left a tenth sooner."""
+"""Of these, what we put into one. Everybody else waits while a batch's answers are written: with 256 a message to
+another domain took twice as long beside a long queue."""
 OUT_IN_FLIGHT = 4
 """Batches of one domain sent and not answered."""
 IN_FLIGHT_MAX = 32
