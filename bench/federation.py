@@ -165,14 +165,17 @@ async def people(a: argparse.Namespace) -> Result:
         await bob.ask("register", name="bob")
         for domain in (HERE, THERE):
             await place.up[domain].ask("peers", peers=place.peers(domain))
-        first, _ = await asyncio.gather(bob.ask("line"), ada.ask("write", to=f"bob@{THERE}"))
+        writing = asyncio.create_task(ada.ask("write", to=f"bob@{THERE}"))
+        first = await bob.ask("line")
+        await writing
+        four = {"ada": ada, "node1": here, "node2": there, "bob": bob}
+        alone = await processor(four)
         delays, back = [], []
         for _ in range(a.latency):
-            line, written = await asyncio.gather(bob.ask("line"), ada.ask("write", to=bob.ready["key"]))
-            delays.append(line["delay_ms"])
-            back.append(written["delivered_ms"])
+            writing = asyncio.create_task(ada.ask("write", to=bob.ready["key"]))
+            delays.append((await bob.ask("line"))["delay_ms"])
+            back.append((await writing)["delivered_ms"])
         delays = sorted(delays[a.latency // 10 :])
-        four = {"ada": ada, "node1": here, "node2": there, "bob": bob}
         before = await processor(four)
         many = await ada.ask("write_many", to=bob.ready["key"], count=a.messages, window=a.window)
         after = await processor(four)
@@ -182,6 +185,7 @@ async def people(a: argparse.Namespace) -> Result:
             "message_p99_ms": delays[int(0.99 * len(delays))],
             "receipt_p50_ms": statistics.median(back),
             "people_s": a.messages / many["seconds"],
+            **{f"message_{name}_cpu_us": 1e6 * (before[name] - alone[name]) / a.latency for name in four},
             **{f"people_{name}_cpu_us": 1e6 * (after[name] - before[name]) / a.messages for name in four},
         }
 
