@@ -1,7 +1,7 @@
 """Run the benchmarks one after the other, each as a process of its own; name some to run only those.
 
 python -m bench [two_people | ephemeral | first_message | announcements | idle | flood | prompt | home_server
-                 | micro_store | carrying | relay | relays]...
+                 | federation | micro_store | carrying | relay | relays]...
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ RUNS = {
     "idle": ("bench.idle",),
     "prompt": ("bench.prompt",),
     "home_server": ("bench.home_server",),
+    "federation": ("bench.federation",),
     "micro_store": ("bench.micro_store",),
     "carrying": ("bench.carrying",),
     "relay": ("bench.relay", "one"),

@@ -26,7 +26,8 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -40,7 +41,7 @@ from quicprochat.adapters.crypto import SodiumCrypto
 from quicprochat.adapters.sqlite.store import SqliteStore
 from quicprochat.adapters.system import entropy
 from quicprochat.core.envelope import MeshEnvelope
-from quicprochat.core.gate import Checked, Policy, Verdict, admit, check
+from quicprochat.core.gate import Checked, Policy, Reject, Verdict, admit, check
 from quicprochat.core.time import Instant, Now, WallTime
 from quicprochat.server.home_server import ALPN
 
@@ -101,7 +102,7 @@ async def put_singly(to: Any, wires: list[bytes]) -> float:
     return len(wires) / spent
 
 
-Keep = Callable[[list[bytes]], Sequence[bytes]]
+Keep = Callable[[list[bytes]], Awaitable[Sequence[bytes]]]
 """Takes envelopes and returns the ids that need not come again."""
 
 
@@ -115,7 +116,7 @@ class Inbox(rpc.home.Receiver.Server):  # type: ignore[misc]
         self._keep = keep
 
     async def deliver_context(self, context: Any) -> None:
-        ids = self._keep([one.envelope for one in context.params.deliveries])
+        ids = await self._keep([bytes(one.envelope) for one in context.params.deliveries])
         context.results.ids = list(ids)
         self._want -= len(ids)
         self.came.put_nowait(time.perf_counter())
@@ -123,25 +124,29 @@ class Inbox(rpc.home.Receiver.Server):  # type: ignore[misc]
             self.all_here.set()
 
 
-def only_confirm(wires: list[bytes]) -> Sequence[bytes]:
+async def only_confirm(wires: list[bytes]) -> Sequence[bytes]:
     return [MeshEnvelope.decode(wire).id for wire in wires]
 
 
 class FullClient:
-    """Opens, verifies and stores, as a node does with its own mail."""
+    """Opens, verifies and stores, as a node does with its own mail: the checks in a thread beside the loop."""
 
     def __init__(self, home: Path, people: Correspondence) -> None:
         self._store = SqliteStore.open(home / "client.db")
         self._people = people
         self._crypto = SodiumCrypto(entropy)
+        self._checks = ThreadPoolExecutor(1, "check")
         self._policy = Policy(people.to, contacts=frozenset([people.signer.key]))
 
-    def keep(self, wires: list[bytes]) -> Sequence[bytes]:
+    def _check(self, wires: list[bytes]) -> list[Checked | Reject]:
+        return [check(wire, self._people.to, self._people.keys, self._crypto) for wire in wires]
+
+    async def keep(self, wires: list[bytes]) -> Sequence[bytes]:
+        found = await asyncio.get_running_loop().run_in_executor(self._checks, self._check, wires)
         now = Now(Instant(10_000), WallTime(0), trusted=False)
         ids: list[bytes] = []
         self._store.begin()
-        for wire in wires:
-            checked = check(wire, self._people.to, self._people.keys, self._crypto)
+        for checked in found:
             assert isinstance(checked, Checked)
             assert checked.opened is not None
             assert admit(self._store, checked, self._people.signer.key, self._policy, now).verdict is Verdict.STORED
@@ -150,6 +155,7 @@ class FullClient:
         return ids
 
     def close(self) -> None:
+        self._checks.shutdown()
         self._store.close()
 
 

@@ -33,8 +33,12 @@ def rows(
 
 def text(table: list[Row]) -> str:
     """Lay rows out in columns."""
-    lines = [HEAD, *table]
-    widths = [max(len(line[n]) for line in lines) for n in range(len(HEAD))]
+    return laid_out([HEAD, *table])
+
+
+def laid_out(lines: list[Row]) -> str:
+    """Return rows as lines of text, each column as wide as its widest cell."""
+    widths = [max(len(line[n]) for line in lines) for n in range(len(lines[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )

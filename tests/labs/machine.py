@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -13,7 +14,23 @@ from typing import Any
 from tests.integration.qpc import PROGRAM, ROOT, environment
 from tests.labs.bridge import sh
 
+from quicprochat.client.grammar import parse
+from quicprochat.client.perform import Performer
+from quicprochat.client.session import Session
+
 PATIENCE_S = 20.0
+
+
+class Said:
+    """What a command wrote."""
+
+    encoding = "utf-8"
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    async def write(self, text: str) -> None:
+        self.text += text
 
 
 class Machine:
@@ -57,10 +74,25 @@ class Machine:
         return subprocess.run(self.command(*program), capture_output=True, text=True, env=environment(**variables))
 
     def qpc(self, *words: str) -> Any:
-        """Run a command on this machine and return its JSON answer."""
+        """Carry out a command on this machine and return its JSON answer.
+
+        Where a daemon runs, this process asks it through its socket as the command would, which reaches across
+        namespaces and saves a third of a second for an interpreter.
+        """
+        if self._daemon is not None and not self.prelude:
+            return json.loads(asyncio.run(self._ask(words)))
         done = self.run(*words)
         assert done.returncode == 0, (words, done.stderr)
         return json.loads(done.stdout)
+
+    async def _ask(self, words: tuple[str, ...]) -> str:
+        request, settings = parse([*words, "--json", "--home", str(self.home)], {})
+        said = Said()
+        async with Session(settings, stays=False, network=False) as session:
+            assert session.node is None, "this machine's daemon is gone"
+            code = await Performer(session, said, as_json=True).perform(request)
+        assert code == 0, (words, said.text)
+        return said.text
 
     def doctor(self, *options: str) -> tuple[int, dict[str, dict[str, str]]]:
         """Return the exit code of ``qpc doctor``, and its steps by name; it may look at the local network."""

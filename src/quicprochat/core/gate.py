@@ -135,7 +135,10 @@ def understood(envelope: MeshEnvelope) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What ``admit`` did: the answer for the link, and what the recipient should tell the author (None: nothing)."""
+    """What ``admit`` did: the answer for the link, and what the recipient should tell the author (None: nothing).
+
+    ``held`` is what was STORED of somebody else's envelope, posts apart.
+    """
 
     verdict: Verdict
     reason: Reason = Reason.NONE

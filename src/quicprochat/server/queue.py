@@ -16,11 +16,11 @@ from typing import Protocol
 from quicprochat.core.crypto import Crypto
 from quicprochat.core.envelope import MeshEnvelope
 from quicprochat.core.federation import Outgoing
-from quicprochat.core.gate import Checked, Policy, Reason, Reject, Verdict, admit
+from quicprochat.core.gate import Admission, Checked, Policy, Reason, Reject, Verdict, admit
 from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.receipt import Status
 from quicprochat.core.store import Held, MeshStore
-from quicprochat.core.time import Now
+from quicprochat.core.time import Instant, Now
 from quicprochat.p2p.driver import Driver
 from quicprochat.server.checker import Checker
 from quicprochat.server.federation.routing import Destination, Local, Remote, Unknown
@@ -61,7 +61,7 @@ class Relay(Protocol):
         """Return what is known of an envelope before it is let in; for :meth:`put`."""
         ...
 
-    def put(self, id: EnvelopeId, user: PeerKey, domain: str, known: Outgoing | None) -> bool:
+    def put(self, held: Held, user: PeerKey, domain: str, known: Outgoing | None, now: Instant) -> bool:
         """Say which domain an envelope of the store is for; return whether there is something to send."""
         ...
 
@@ -172,7 +172,7 @@ class Queue:
             return _rejected(tx), ""
         match self._resolve(PeerKey(one.envelope.dst), hint):
             case Local():
-                return _admitted(tx, one, via, policy, now), ""
+                return _outcome(_admitted(tx, one, via, policy, now)), ""
             case Remote(domain):
                 return self._send_on(tx, one, via, domain, policy, now)
             case Unknown(reason):
@@ -188,11 +188,12 @@ class Queue:
         assert self._relay is not None
         id = one.envelope.id
         known = self._relay.row(id)
-        if known is None and tx.held(id) is None and self._relay.full(via, domain, one.envelope):
+        if known is None and self._relay.full(via, domain, one.envelope) and tx.held(id) is None:
             return Outcome(Verdict.DEFERRED, Reason.FULL), ""
-        outcome = _admitted(tx, one, via, policy, now)
-        sent = outcome.verdict in (Verdict.STORED, Verdict.DUPLICATE) and self._relay.put(id, via, domain, known)
-        return outcome, domain if sent else ""
+        admission = _admitted(tx, one, via, policy, now)
+        held = admission.held if admission.verdict is not Verdict.DUPLICATE else tx.held(id)
+        sent = held is not None and self._relay.put(held, via, domain, known, now.at)
+        return _outcome(admission), domain if sent else ""
 
     def _take_in(
         self, tx: MeshStore, via: PeerKey, checked: Sequence[Checked | Reject], share: float,
@@ -207,7 +208,7 @@ class Queue:
             elif not self._local(PeerKey(one.envelope.dst)):
                 outcome = Outcome(Verdict.DEFERRED, Reason.UNKNOWN)
             else:
-                outcome = _admitted(tx, one, via, policy, now)
+                outcome = _outcome(_admitted(tx, one, via, policy, now))
                 if outcome.verdict is Verdict.STORED:
                     came(one.envelope.src, now)
             found.append((outcome, ""))
@@ -219,10 +220,14 @@ def _rejected(tx: MeshStore) -> Outcome:
     return Outcome(Verdict.REFUSED, Reason.UNSUPPORTED)
 
 
-def _admitted(tx: MeshStore, one: Checked, via: PeerKey, policy: Policy, now: Now) -> Outcome:
+def _admitted(tx: MeshStore, one: Checked, via: PeerKey, policy: Policy, now: Now) -> Admission:
     admission = admit(tx, one, via, policy, now)
     if admission.verdict is Verdict.STORED:
         _cure(tx, one)
+    return admission
+
+
+def _outcome(admission: Admission) -> Outcome:
     return Outcome(admission.verdict, admission.reason)
 
 

@@ -100,14 +100,15 @@ class FederationTables(SqliteStore):
             self.drop_outgoing(id)
 
     def put_outgoing(self, row: Outgoing) -> None:
-        if self._run("UPDATE outbox SET due_at = ? WHERE id = ?", (row.due_at, row.id)):
-            return
-        self._run(
-            "INSERT INTO outbox VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        added = self._run(
+            "INSERT INTO outbox VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
             (row.id, row.origin, row.destination, row.user, row.kind, row.size, row.expires_at, row.due_at, row.tries,
              row.verdict, row.reason, _fixed(row)),
         )  # fmt: skip
-        self._charge_outgoing(row.destination, row.user, row.kind, 1, row.size)
+        if added:
+            self._charge_outgoing(row.destination, row.user, row.kind, 1, row.size)
+        else:
+            self._run("UPDATE outbox SET due_at = ? WHERE id = ?", (row.due_at, row.id))
 
     def _outbox(self, where: str, bindings: tuple[object, ...]) -> list[Outgoing]:
         rows = self._rows(f"SELECT {_OUTBOX} FROM outbox WHERE {where}", bindings)
@@ -206,7 +207,9 @@ class FederationTables(SqliteStore):
 
     def put_report(self, report: Report, per_author: int, limit: int) -> None:
         if self._authors[report.author] >= per_author:
-            self._drop_reports("author = ? ORDER BY n LIMIT 1", (report.author,))
+            self._drop_reports_of(
+                report.author, "n = (SELECT n FROM report WHERE author = ? ORDER BY n LIMIT 1)", (report.author,)
+            )
         if self._reports >= limit:
             self._drop_reports("1 ORDER BY n LIMIT 1", ())
         self._run(
@@ -221,12 +224,16 @@ class FederationTables(SqliteStore):
         sql = f"SELECT n, {sturdy('author')} FROM report WHERE {which}"
         rows = self._rows(sql, bindings)
         for n, author in rows:
-            self._run("DELETE FROM report WHERE n = ?", (n,))
-            self._authors[PeerKey(author)] -= 1
-            if self._authors[PeerKey(author)] <= 0:
-                del self._authors[PeerKey(author)]
-        self._reports -= len(rows)
+            self._drop_reports_of(PeerKey(author), "n = ?", (n,))
         return len(rows)
+
+    def _drop_reports_of(self, author: PeerKey, which: str, bindings: tuple[object, ...]) -> None:
+        """Drop some of one author's: those need not be read first."""
+        gone = self._run(f"DELETE FROM report WHERE {which}", bindings)
+        self._reports -= gone
+        self._authors[author] -= gone
+        if self._authors[author] <= 0:
+            del self._authors[author]
 
     def reports(self, author: PeerKey, limit: int) -> Sequence[Report]:
         if not self._authors[author]:
@@ -235,7 +242,7 @@ class FederationTables(SqliteStore):
         return [report for report in self._whole("report", rows, _report) if report.author == author]
 
     def drop_reports(self, author: PeerKey, up_to: int) -> None:
-        self._drop_reports("author = ? AND n <= ?", (author, up_to))
+        self._drop_reports_of(author, "author = ? AND n <= ?", (author, up_to))
 
     def drop_old_reports(self, made_before: Instant, limit: int) -> int:
         return self._drop_reports("made_at < ? ORDER BY made_at LIMIT ?", (made_before, limit))

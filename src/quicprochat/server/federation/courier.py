@@ -17,7 +17,7 @@ from quicprochat.server.federation.client import FederationClient
 from quicprochat.server.federation.outbox import Outbox, Parcel
 from quicprochat.server.federation.rules import (
     BATCH_BYTES,
-    ENVELOPES_MAX,
+    OFFERED_MAX,
     OUT_IN_FLIGHT,
     RETRY_FIRST_S,
     RETRY_LAST_S,
@@ -62,7 +62,7 @@ class Courier:
         self._traffic = traffic
         self._news = asyncio.Event()
         self._contact = asyncio.Event()
-        self._size = ENVELOPES_MAX
+        self._size = OFFERED_MAX
         self._after = _START  # how far the outbox was looked through
 
     def news(self) -> None:
@@ -168,7 +168,7 @@ class Courier:
             await self._failed(batch, error)
             raise
         told = await self._driver.call(lambda _: self._outbox.answered(batch, outcomes))
-        self._size = min(ENVELOPES_MAX, 2 * self._size)
+        self._size = min(OFFERED_MAX, 2 * self._size)
         if self.failures:
             log.info("%s is served again", self.domain)
         self.failures, self.trouble = 0, ""

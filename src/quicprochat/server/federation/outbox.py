@@ -104,26 +104,23 @@ class Outbox:
         """Return the row of an envelope that may come again; asked before it is let in, for :meth:`put`."""
         return self._store.outgoing(id)
 
-    def put(self, id: EnvelopeId, user: PeerKey, domain: str, known: Outgoing | None) -> bool:
+    def put(self, held: Held, user: PeerKey, domain: str, known: Outgoing | None, now: Instant) -> bool:
         """Say which domain an envelope of the store is for; return whether something is to be sent now.
 
         ``known`` was its row before it was let in: of two copies the gate keeps the better one, and what was known of
         the other goes with it. One that was set aside is offered again: its author wants that.
         """
-        held = self._store.held(id)
-        if held is None:
-            return False  # a duplicate of what is here no more
-        fresh = Outgoing(id, self.domain, domain, user, held.kind, len(held.wire), held.expires_at, self._now())
+        fresh = Outgoing(held.id, self.domain, domain, user, held.kind, len(held.wire), held.expires_at, now)
         # Another domain than before: its recipient has moved, or somebody else brought it first with a wrong hint.
         moved = known is not None and known.destination != domain and user in (known.user, held.src)
         if known is None or moved:
             if moved:
-                self._store.drop_outgoing(id)
+                self._store.drop_outgoing(held.id)
             self._store.put_outgoing(fresh)
             return True
         again = known.set_aside
         kept = replace(known, size=fresh.size, expires_at=fresh.expires_at)
-        self._store.drop_outgoing(id)
+        self._store.drop_outgoing(held.id)
         self._store.put_outgoing(replace(kept, due_at=fresh.due_at) if again else kept)
         return again
 

@@ -19,6 +19,9 @@ BATCH_BYTES = 512 << 10
 """Of the envelopes of one call, or a single one that is longer; a message of the RPC protocol has room for four times
 as much."""
 
+OFFERED_MAX = 64
+"""Of these, what we put into one. Everybody else waits while a batch's answers are written: with 256 a message to
+another domain took twice as long beside a long queue."""
 OUT_IN_FLIGHT = 4
 """Batches of one domain sent and not answered."""
 IN_FLIGHT_MAX = 32
