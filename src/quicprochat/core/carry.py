@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from quicprochat.core.acquaintance import IDS_MAX, Acquaintances
 from quicprochat.core.crypto import Entropy
 from quicprochat.core.cures import Cures
 from quicprochat.core.encounter import Encounter, Rank, Want, decode_offer, encode_offer
@@ -27,18 +28,18 @@ from quicprochat.core.entries import Entry, EntrySet
 from quicprochat.core.envelope import Kind
 from quicprochat.core.errors import WireError
 from quicprochat.core.ids import EnvelopeId, PeerKey
-from quicprochat.core.likely import Likely, decode_likely, encode_likely, name_of
+from quicprochat.core.likely import Likely
 from quicprochat.core.link import FrameType
 from quicprochat.core.reconcile import SALT_BYTES, Ranges, Reconciler
 from quicprochat.core.shelf import Parcel, Shelf
-from quicprochat.core.time import DAY_MS, MINUTE_MS, SECOND_MS, Instant
+from quicprochat.core.time import MINUTE_MS, SECOND_MS, Instant
 
 ASK_MS = 30 * SECOND_MS
 """A neighbour that brings nothing of what it was asked for in this time: others are asked."""
 AGAIN_MS = 10 * MINUTE_MS
 """Reconciling again on a link that lives: 45 bytes when all is well, and whatever was missed is found."""
-PRESSED_MS = DAY_MS
-"""So long after something had to stay behind, whom one is likely to meet is told to neighbours."""
+DIRECT_MAX = 32
+"""So few envelopes that a neighbour may lack are offered without comparing first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +71,13 @@ class Carry:
         "_asked_of",
         "_cures",
         "_dirty",
+        "_acquaintances",
         "_encounters",
         "_entries",
         "_entropy",
         "_evicted",
         "_known",
         "_likely",
-        "_pressed_until",
         "_say",
         "_shelf",
         "contacts",
@@ -105,7 +106,7 @@ class Carry:
         """Recipients of what made room, so that a cure for it can be believed."""
         self._dirty: dict[PeerKey, None] = {}
         self._say: list[Say] = []
-        self._pressed_until = Instant(0)
+        self._acquaintances = Acquaintances()
 
     # --- what the node has
 
@@ -119,11 +120,10 @@ class Carry:
             self._shelf.pop(victim.id)
             self._evicted[victim.id] = victim.dst
             gone.append(victim.id)
-            self._pressed_until = Instant(now + PRESSED_MS)
         self._came(id, now)
         if id in self._shelf:
             for peer, encounter in self._encounters.items():
-                if peer != parcel.via and id not in encounter.taking:
+                if peer != parcel.via and id not in encounter.known:
                     encounter.giving.queue(self._rank(parcel, encounter), id)
                     self._dirty[peer] = None
         return gone
@@ -189,8 +189,7 @@ class Carry:
             group = 2
         else:
             group = 3 if parcel.kind == Kind.RECEIPT else 4
-        value = encounter.likely.get(name_of(parcel.dst), 0) if encounter.likely else 0
-        return (group, -value, parcel.handed)
+        return (group, parcel.handed)
 
     # --- links
 
@@ -198,47 +197,56 @@ class Carry:
         """A link came up; the side with the lower key begins."""
         self.link_down(peer, now)
         self._entries.expire(now)
-        self._encounters[peer] = encounter = Encounter(peer)
+        known = self._acquaintances.meet(peer)
+        self._encounters[peer] = encounter = Encounter(peer, known, Instant(now + AGAIN_MS))
         self._likely.met(peer, now)
-        if now < self._pressed_until:
-            self._tell(encounter, now)
-        if self.me < peer:
+        direct = known.perhaps_lacking(self._shelf.ids(), DIRECT_MAX)
+        if direct is None:
             self._begin(encounter, now)
-        # What is for the peer itself need not wait for what comes of comparing.
-        for parcel in self._shelf.addressed_to(peer):
-            encounter.giving.queue(self._rank(parcel, encounter), parcel.id)
+            # What is for the peer itself need not wait for what comes of comparing.
+            direct = {parcel.id for parcel in self._shelf.addressed_to(peer)}
+        for id in direct:
+            if (parcel := self._shelf.get(id)) is not None and parcel.expires_at > now:
+                encounter.giving.queue(self._rank(parcel, encounter), id)
         self._dirty[peer] = None
 
     def _begin(self, encounter: Encounter, now: Instant) -> None:
         salt = self._entropy(SALT_BYTES)
         encounter.reconciler = Reconciler(self._entries, salt)
-        encounter.again_at = Instant(now + AGAIN_MS)
+        encounter.begun_at, encounter.again_at = now, Instant(now + AGAIN_MS)
+        encounter.greeted = True
         encounter.giving.again()
         self._say.append(Say(encounter.peer, FrameType.RANGES, encounter.reconciler.begin(salt).encode()))
-
-    def _tell(self, encounter: Encounter, now: Instant) -> None:
-        if not encounter.told:
-            encounter.told = True
-            self._say.append(Say(encounter.peer, FrameType.LIKELY, encode_likely(self._likely.table(now))))
 
     def link_down(self, peer: PeerKey, now: Instant) -> None:
         """A link is gone; what was asked for over it is asked for elsewhere."""
         encounter = self._encounters.pop(peer, None)
         if encounter is not None:
-            if encounter.giving.unfinished:
-                self._pressed_until = Instant(now + PRESSED_MS)
-            self._ask_elsewhere(encounter, now)
+            for id in encounter.taking.asked:
+                self._ask_another(id, encounter)
             self._dirty.pop(peer, None)
             self._say = [say for say in self._say if say.peer != peer]
 
-    def _ask_elsewhere(self, encounter: Encounter, now: Instant) -> None:
-        asked, encounter.taking.asked = encounter.taking.asked, {}
-        for id in asked:
-            del self._asked_of[id]
-            for other in self._encounters.values():
-                if other is not encounter and id in other.taking:
-                    other.taking.again(id)
-                    self._dirty[other.peer] = None
+    def _ask_another(self, id: EnvelopeId, encounter: Encounter) -> bool:
+        """Let another neighbour bring what this one was asked for; say whether one has offered it."""
+        del self._asked_of[id]
+        others = [other for other in self._encounters.values() if other is not encounter and id in other.taking]
+        for other in others:
+            other.taking.again(id)
+            self._dirty[other.peer] = None
+        return bool(others)
+
+    def _give_up(self, encounter: Encounter, now: Instant) -> None:
+        """Ask others for what is late; whoever else there is none for may still bring it."""
+        taking = encounter.taking
+        for id in list(taking.asked):
+            if self._ask_another(id, encounter):
+                del taking.asked[id]
+                taking.later.append(id)
+            else:
+                self._asked_of[id] = encounter.peer
+        taking.heard_at = now
+        self._dirty[encounter.peer] = None
 
     def received(self, peer: PeerKey, kind: int, body: bytes, now: Instant) -> None:
         """A frame of carrying came. Raises: WireError, which ends the link."""
@@ -251,26 +259,27 @@ class Carry:
             case FrameType.RANGES:
                 self._ranges(encounter, Ranges.decode(body), now)
             case FrameType.OFFER:
-                encounter.taking.offered(decode_offer(body))
+                encounter.taking.offered(ids := decode_offer(body))
+                encounter.known.has(ids, self._shelf.ids())
             case FrameType.WANT:
-                for id in encounter.giving.answered(Want.decode(body)):
+                wanted, got = encounter.giving.answered(Want.decode(body))
+                encounter.known.has(got, self._shelf.ids())
+                for id in wanted:
                     if (parcel := self._shelf.get(id)) is not None:
                         encounter.giving.want(self._rank(parcel, encounter), id)
-            case FrameType.LIKELY:
-                if encounter.likely is not None:
-                    raise WireError("a neighbour that says again whom it meets")
-                encounter.likely = decode_likely(body)
-                self._likely.told(peer, encounter.likely, self.me, now)
-                self._tell(encounter, now)
 
     def _ranges(self, encounter: Encounter, ranges: Ranges, now: Instant) -> None:
         if ranges.step == 0:
-            if self.me < encounter.peer:
-                raise WireError("a reconciliation begun by the wrong side")
-            if encounter.again_at is not None and now < encounter.again_at - AGAIN_MS // 2:
+            if self.me < encounter.peer and encounter.reconciler is not None and encounter.reconciler.ours:
+                return  # both began at once, and ours counts
+            began = encounter.begun_at
+            if began is not None and now < began + AGAIN_MS // 2 and not (
+                encounter.reconciler is not None and encounter.reconciler.ours
+            ):
                 raise WireError("a reconciliation begun again too soon")
             encounter.reconciler = Reconciler(self._entries, ranges.salt)
-            encounter.again_at = Instant(now + AGAIN_MS)
+            encounter.begun_at, encounter.again_at = now, Instant(now + AGAIN_MS)
+            encounter.greeted = True
             encounter.giving.again()
         if encounter.reconciler is None:
             raise WireError("a reconciliation that nobody began")
@@ -278,11 +287,15 @@ class Carry:
         for entry in found.lacking:
             parcel = self._shelf.get(EnvelopeId(entry[8:]))
             if parcel is not None and parcel.expires_at > now:
+                encounter.known.lacks(parcel.id)
                 encounter.giving.queue(self._rank(parcel, encounter), parcel.id)
         if found.reply is not None:
             self._say.append(Say(encounter.peer, FrameType.RANGES, found.reply.encode()))
         if encounter.reconciler.done:
             encounter.reconciler = None
+            if found.complete and len(self._shelf) <= IDS_MAX:
+                held = self._shelf.ids()
+                encounter.known.has(held - encounter.giving.pending(), held)
 
     # --- what to do next
 
@@ -290,12 +303,16 @@ class Carry:
         """Return the frames to send, in their order."""
         for peer in self._dirty:
             encounter = self._encounters[peer]
-            if not encounter.speaks:
+            if encounter.greeted and not encounter.speaks:
                 continue
-            if (want := self._want(encounter, now)) is not None:
+            want, ids = self._want(encounter, now), encounter.giving.offers(self._shelf)
+            if want is None and not ids and not encounter.greeted:
+                want = Want(0, ())
+            if want is not None:
                 self._say.append(Say(peer, FrameType.WANT, want.encode()))
-            if ids := encounter.giving.offers(self._shelf):
+            if ids:
                 self._say.append(Say(peer, FrameType.OFFER, encode_offer(ids)))
+            encounter.greeted = True
         self._dirty.clear()
         out, self._say = self._say, []
         return out
@@ -303,7 +320,11 @@ class Carry:
     def _want(self, encounter: Encounter, now: Instant) -> Want | None:
         taking, ids = encounter.taking, []
         while (id := taking.undecided()) is not None:
-            if id in self._asked_of or id in self._entries or self._known(id):
+            if id in self._entries or self._known(id):
+                continue
+            if (asked := self._asked_of.get(id)) is not None:
+                if asked != encounter.peer:
+                    taking.later.append(id)
                 continue
             if not taking.asked:
                 taking.heard_at = now
@@ -348,8 +369,7 @@ class Carry:
             self._evicted = {id: dst for id, dst in self._evicted.items() if id in self._entries}
         for encounter in list(self._encounters.values()):
             if encounter.taking.asked and now >= encounter.taking.heard_at + ASK_MS:
-                self._ask_elsewhere(encounter, now)
-                self._dirty[encounter.peer] = None
+                self._give_up(encounter, now)
             if encounter.again_at is not None and now >= encounter.again_at and self.me < encounter.peer:
                 if encounter.speaks:
                     self._begin(encounter, now)

@@ -6,7 +6,7 @@ link's part. So whoever floods a node over one link, under however many names, p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, KeysView
 from dataclasses import dataclass
 
 from quicprochat.core.entries import Entry, id_of
@@ -71,6 +71,10 @@ class Shelf:
 
     def __contains__(self, id: object) -> bool:
         return id in self._parcels
+
+    def ids(self) -> KeysView[EnvelopeId]:
+        """Return the ids of all that is held."""
+        return self._parcels.keys()
 
     def get(self, id: EnvelopeId) -> Parcel | None:
         """Return what is held under an id."""
