@@ -250,7 +250,7 @@ _ALL = (
                      Option(("--messages",), "messages that people write in a trace (default: 1000)", Value.COUNT, "N"),
                      Option(("--ttl",), "how long a message of a trace lives (default: 86400)", Value.SECONDS, "S"),
                      Option(("--router",), "who decides what is carried (default: epidemic, as real nodes do)",
-                            shown="NAME", choices=("epidemic", "prophet", "spray", "direct")),
+                            shown="NAME", choices=("epidemic", "prophet", "spray", "direct", "prophet-paying", "spray-paying")),
                      Option(("--bytes-per-s",), "what a contact of a trace can carry (default: everything)",
                             Value.COUNT, "B"),
                      Option(("--store",), "messages of others that a node keeps (default: all)", Value.COUNT, "N"),

@@ -194,7 +194,7 @@ class Carry:
     # --- links
 
     def link_up(self, peer: PeerKey, now: Instant) -> None:
-        """A link came up; the side with the lower key begins."""
+        """A link came up: what is little is offered at once, and where that is much both sides compare first."""
         self.link_down(peer, now)
         self._entries.expire(now)
         known = self._acquaintances.meet(peer)
@@ -270,12 +270,11 @@ class Carry:
 
     def _ranges(self, encounter: Encounter, ranges: Ranges, now: Instant) -> None:
         if ranges.step == 0:
-            if self.me < encounter.peer and encounter.reconciler is not None and encounter.reconciler.ours:
-                return  # both began at once, and ours counts
+            both = encounter.reconciler is not None and encounter.reconciler.ours
+            if both and self.me < encounter.peer:
+                return
             began = encounter.begun_at
-            if began is not None and now < began + AGAIN_MS // 2 and not (
-                encounter.reconciler is not None and encounter.reconciler.ours
-            ):
+            if began is not None and now < began + AGAIN_MS // 2 and not both:
                 raise WireError("a reconciliation begun again too soon")
             encounter.reconciler = Reconciler(self._entries, ranges.salt)
             encounter.begun_at, encounter.again_at = now, Instant(now + AGAIN_MS)

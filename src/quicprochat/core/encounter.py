@@ -32,8 +32,8 @@ LATER = 1 << 31
 """In a number: not from you, for now."""
 AHEAD = 256
 """Offers that are not dealt with yet, at most; a link begins with AHEAD_FIRST and goes up with what is dealt with."""
-AHEAD_FIRST = 8
-HANDING_LOW, HANDING_LOW_FIRST = 32, 4
+AHEAD_FIRST = 2
+HANDING_LOW, HANDING_LOW_FIRST = 32, 1
 """Offers go on while fewer than this wait to be handed over: few at first, since the next may be more useful."""
 ASK_MAX = 128
 """Envelopes asked for over one link that have not come."""

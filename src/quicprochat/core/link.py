@@ -64,7 +64,6 @@ class FrameType(IntEnum):
     RANGES = 0x84
     OFFER = 0x85
     WANT = 0x86
-    LIKELY = 0x87
     OBSERVED = 0x88
 
 
