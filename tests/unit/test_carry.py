@@ -8,7 +8,8 @@ from itertools import pairwise
 import pytest
 from tests.unit.carriers import LATER, ROOM, Carrier, Net, key, parcel
 
-from quicprochat.core.carry import AGAIN_MS, ASK_MS, CarryLimits, Say
+from quicprochat.core.asking import ASK_MS
+from quicprochat.core.carry import AGAIN_MS, CarryLimits, Say
 from quicprochat.core.encounter import AHEAD, Want, encode_offer
 from quicprochat.core.envelope import Kind
 from quicprochat.core.errors import WireError
@@ -320,7 +321,7 @@ def test_who_is_given_up_is_told_and_does_not_bring_what_another_brought() -> No
 
 
 def test_who_alone_has_it_may_bring_it_late() -> None:
-    net, one, other = met(parcel("mail"))
+    net, _, other = met(parcel("mail"))
     net.settle(envelopes=0)
     other.carry.tick(Instant(ASK_MS))
     net.settle(ASK_MS)

@@ -69,8 +69,3 @@ def test_making_room_does_not_take_longer_with_more_held() -> None:
         small = min(us_per_victim(500, authors=authors, links=links) for _ in range(3))
         large = min(us_per_victim(8_000, authors=authors, links=links) for _ in range(3))
         assert large < 4 * small, (authors, links, small, large)
-
-
-if __name__ == "__main__":
-    for held in (1_000, 4_000, 16_000, 64_000):
-        print(held, *(round(us_per_victim(held, authors=a, links=n), 1) for a, n in ((1, 1), (10**9, 1), (10**9, 10**9))))

@@ -6,7 +6,8 @@ compared. So who lies gets less, and nobody else does. Forgetting costs an offer
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set as AbstractSet
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 
 from quicprochat.core.ids import EnvelopeId, PeerKey
 

@@ -1,9 +1,11 @@
 """Carrying: what to hand to whom when two nodes meet, so that mail gets where no path leads.
 
 Epidemic within the lifetime: whoever meets a node gets what it lacks, because messages are small and everything
-cleverer loses some of what is reachable. A link-up begins with a reconciliation (``reconcile.py``); what one side then
-lacks, and what comes in while the link lives, is offered in the order of its use, asked for and handed over
-(``encounter.py``). Receipts travel in the same way and cure: a copy whose recipient has signed for it is let go of
+cleverer loses some of what is reachable. What one side may lack, and what comes in while the link lives, is offered in
+the order of its use, asked for (``asking.py``) and handed over (``encounter.py``). Where that would be many, both sides
+first compare what they have (``reconcile.py``); what a neighbour once said it has is remembered (``acquaintance.py``).
+How much an encounter will carry nobody knows beforehand, so the most useful is said first and a little at a time.
+Receipts travel in the same way and cure: a copy whose recipient has signed for it is let go of
 (``cures.py``).
 
 Nothing here reads or keeps an envelope's bytes. The caller judges what comes in at its gate, stores it, and tells:
@@ -21,6 +23,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from quicprochat.core.acquaintance import IDS_MAX, Acquaintances
+from quicprochat.core.asking import Asking
 from quicprochat.core.crypto import Entropy
 from quicprochat.core.cures import Cures
 from quicprochat.core.encounter import Encounter, Rank, Want, decode_offer, encode_offer
@@ -32,10 +35,8 @@ from quicprochat.core.likely import Likely
 from quicprochat.core.link import FrameType
 from quicprochat.core.reconcile import SALT_BYTES, Ranges, Reconciler
 from quicprochat.core.shelf import Parcel, Shelf
-from quicprochat.core.time import MINUTE_MS, SECOND_MS, Instant
+from quicprochat.core.time import MINUTE_MS, Instant
 
-ASK_MS = 30 * SECOND_MS
-"""A neighbour that brings nothing of what it was asked for in this time: others are asked."""
 AGAIN_MS = 10 * MINUTE_MS
 """Reconciling again on a link that lives: 45 bytes when all is well, and whatever was missed is found."""
 DIRECT_MAX = 32
@@ -68,10 +69,10 @@ class Carry:
     """One node's part in carrying."""
 
     __slots__ = (
-        "_asked_of",
+        "_acquaintances",
+        "_asking",
         "_cures",
         "_dirty",
-        "_acquaintances",
         "_encounters",
         "_entries",
         "_entropy",
@@ -101,12 +102,18 @@ class Carry:
         self._cures = Cures()
         self._likely = Likely()
         self._encounters: dict[PeerKey, Encounter] = {}
-        self._asked_of: dict[EnvelopeId, PeerKey] = {}
+        self._asking = Asking(self._encounters, self._has, self._wake)
         self._evicted: dict[EnvelopeId, bytes] = {}
         """Recipients of what made room, so that a cure for it can be believed."""
         self._dirty: dict[PeerKey, None] = {}
         self._say: list[Say] = []
         self._acquaintances = Acquaintances()
+
+    def _has(self, id: EnvelopeId) -> bool:
+        return id in self._entries or self._known(id)
+
+    def _wake(self, peer: PeerKey) -> None:
+        self._dirty[peer] = None
 
     # --- what the node has
 
@@ -120,7 +127,7 @@ class Carry:
             self._shelf.pop(victim.id)
             self._evicted[victim.id] = victim.dst
             gone.append(victim.id)
-        self._came(id, now)
+        self._asking.came(id, now)
         if id in self._shelf:
             for peer, encounter in self._encounters.items():
                 if peer != parcel.via and id not in encounter.known:
@@ -136,11 +143,11 @@ class Carry:
         self._entries.add(entry, expires_at)
         if settled:
             self._entries.settle(id)
-        self._came(id, now)
+        self._asking.came(id, now)
 
     def unwelcome(self, id: EnvelopeId, now: Instant) -> None:
         """An envelope came and there was no room for it: do not wait for it any longer, on this link."""
-        self._came(id, now)
+        self._asking.came(id, now)
 
     def release(self, id: EnvelopeId) -> None:
         """An envelope is not held any more; that it was seen stays."""
@@ -169,13 +176,6 @@ class Carry:
     def is_cured(self, id: EnvelopeId, recipient: bytes) -> bool:
         """Say whether the recipient of this envelope has signed for it: then it is seen, and not worth holding."""
         return self._cures.known(id, recipient)
-
-    def _came(self, id: EnvelopeId, now: Instant) -> None:
-        peer = self._asked_of.pop(id, None)
-        if peer is not None and (encounter := self._encounters.get(peer)) is not None:
-            encounter.taking.asked.pop(id, None)
-            encounter.taking.heard_at = now
-            self._dirty[peer] = None
 
     def _worth(self, parcel: Parcel, now: Instant) -> tuple[float, ...]:
         return (-parcel.handed, self._likely.of(parcel.dst, now))
@@ -222,31 +222,9 @@ class Carry:
         """A link is gone; what was asked for over it is asked for elsewhere."""
         encounter = self._encounters.pop(peer, None)
         if encounter is not None:
-            for id in encounter.taking.asked:
-                self._ask_another(id, encounter)
+            self._asking.lost(encounter)
             self._dirty.pop(peer, None)
             self._say = [say for say in self._say if say.peer != peer]
-
-    def _ask_another(self, id: EnvelopeId, encounter: Encounter) -> bool:
-        """Let another neighbour bring what this one was asked for; say whether one has offered it."""
-        del self._asked_of[id]
-        others = [other for other in self._encounters.values() if other is not encounter and id in other.taking]
-        for other in others:
-            other.taking.again(id)
-            self._dirty[other.peer] = None
-        return bool(others)
-
-    def _give_up(self, encounter: Encounter, now: Instant) -> None:
-        """Ask others for what is late; whoever else there is none for may still bring it."""
-        taking = encounter.taking
-        for id in list(taking.asked):
-            if self._ask_another(id, encounter):
-                del taking.asked[id]
-                taking.later.append(id)
-            else:
-                self._asked_of[id] = encounter.peer
-        taking.heard_at = now
-        self._dirty[encounter.peer] = None
 
     def received(self, peer: PeerKey, kind: int, body: bytes, now: Instant) -> None:
         """A frame of carrying came. Raises: WireError, which ends the link."""
@@ -304,7 +282,7 @@ class Carry:
             encounter = self._encounters[peer]
             if encounter.greeted and not encounter.speaks:
                 continue
-            want, ids = self._want(encounter, now), encounter.giving.offers(self._shelf)
+            want, ids = self._asking.decide(encounter, now), encounter.giving.offers(self._shelf)
             if want is None and not ids and not encounter.greeted:
                 want = Want(0, ())
             if want is not None:
@@ -315,22 +293,6 @@ class Carry:
         self._dirty.clear()
         out, self._say = self._say, []
         return out
-
-    def _want(self, encounter: Encounter, now: Instant) -> Want | None:
-        taking, ids = encounter.taking, []
-        while (id := taking.undecided()) is not None:
-            if id in self._entries or self._known(id):
-                continue
-            if (asked := self._asked_of.get(id)) is not None:
-                if asked != encounter.peer:
-                    taking.later.append(id)
-                continue
-            if not taking.asked:
-                taking.heard_at = now
-            self._asked_of[id] = encounter.peer
-            taking.asked[id] = None
-            ids.append(id)
-        return taking.want(ids)
 
     def take(self, peer: PeerKey, room_bytes: int, now: Instant) -> list[EnvelopeId]:
         """Return what to hand over to a neighbour now, the most useful first, within so many bytes."""
@@ -353,8 +315,8 @@ class Carry:
         """Return when :meth:`tick` has something to do, if nothing happens before."""
         times = [end for end in (self._entries.next_end(),) if end is not None]
         for encounter in self._encounters.values():
-            if encounter.taking.asked:
-                times.append(Instant(encounter.taking.heard_at + ASK_MS))
+            if (late := self._asking.due(encounter)) is not None:
+                times.append(late)
             if encounter.again_at is not None and self.me < encounter.peer:
                 times.append(encounter.again_at)
         return min(times, default=None)
@@ -367,8 +329,8 @@ class Carry:
             self._cures.expire(now)
             self._evicted = {id: dst for id, dst in self._evicted.items() if id in self._entries}
         for encounter in list(self._encounters.values()):
-            if encounter.taking.asked and now >= encounter.taking.heard_at + ASK_MS:
-                self._give_up(encounter, now)
+            if (late := self._asking.due(encounter)) is not None and now >= late:
+                self._asking.give_up(encounter, now)
             if encounter.again_at is not None and now >= encounter.again_at and self.me < encounter.peer:
                 if encounter.speaks:
                     self._begin(encounter, now)

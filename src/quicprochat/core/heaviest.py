@@ -12,7 +12,7 @@ SLACK = 64
 
 
 class Heaviest(Generic[K]):
-    """Weights by key. Each change leaves an entry in a heap; entries that are out of date go when they come to the top."""
+    """Weights by key. Each change leaves an entry in a heap; those out of date go when they come to the top."""
 
     __slots__ = ("_heap", "_since", "_turn", "_weights")
 
