@@ -307,12 +307,13 @@ class Carry:
                 parcel.handed += 1
                 out.append(id)
             encounter.giving.took()
-        if out:
-            self._dirty[peer] = None
+            self._dirty[peer] = None  # there may be room for more offers
         return out
 
     def deadline(self) -> Instant | None:
-        """Return when :meth:`tick` has something to do, if nothing happens before."""
+        """Return when :meth:`tick` has something to do, if nothing happens before; at once if there is to :meth:`poll`."""
+        if self._dirty:
+            return Instant(0)
         times = [end for end in (self._entries.next_end(),) if end is not None]
         for encounter in self._encounters.values():
             if (late := self._asking.due(encounter)) is not None:

@@ -44,7 +44,7 @@ NUMBERS_MAX = 65_536
 class Giving:
     """What goes from us to the neighbour: queued, then offered, then wanted, then handed over."""
 
-    __slots__ = ("_dealt", "_numbers", "_queue", "_queued", "_wanted")
+    __slots__ = ("_dealt", "_numbers", "_queue", "_queued", "_wanted", "_wished")
 
     def __init__(self) -> None:
         self._queue: list[tuple[Rank, EnvelopeId]] = []
@@ -52,11 +52,8 @@ class Giving:
         self._numbers: list[EnvelopeId] = []
         self._dealt = 0
         self._wanted: list[tuple[Rank, EnvelopeId]] = []
-
-    @property
-    def unfinished(self) -> bool:
-        """Say whether something useful is left that the neighbour has not got."""
-        return bool(self._queue or self._wanted)
+        self._wished: set[EnvelopeId] = set()
+        """What was wanted at any time: whether it arrived nobody says here."""
 
     def queue(self, rank: Rank, id: EnvelopeId) -> None:
         """Let something be offered in its turn, once."""
@@ -94,7 +91,9 @@ class Giving:
         named = {number & ~LATER for number in want.numbers}
         if any(number >= len(self._numbers) for number in named):
             raise WireError("a neighbour that wants what nobody offered")
-        got = [self._numbers[number] for number in range(self._dealt, want.dealt) if number not in named]
+        self._wished.update(self._numbers[number] for number in named)
+        dealt = {number: self._numbers[number] for number in range(self._dealt, want.dealt)}
+        got = [id for number, id in dealt.items() if number not in named and id not in self._wished]
         self._dealt = want.dealt
         if later := {self._numbers[number & ~LATER] for number in want.numbers if number & LATER}:
             self._wanted = [pair for pair in self._wanted if pair[1] not in later]

@@ -2,10 +2,10 @@
 
 One pass over each interval's pairs in the file's order, both ways; a message is no longer copied once it has arrived.
 They know for free what the other side has and when to stop: what crosses a link is messages alone, as in most
-published comparisons. With ``pays`` they send, when two nodes meet, what their papers say they send: a summary vector with 8 bytes
-for each message held, and PRoPHET's table with 9 for each peer in it. That a message has arrived they still know for
-free, and what changes while a contact lasts. With a limit on strangers' messages the oldest makes room; a node's own do
-not count.
+published comparisons. With ``pays`` they send, when two nodes meet, what their papers say they send: a summary vector
+with 8 bytes for each message held, and PRoPHET's table with 9 for each peer in it. That a message has arrived they
+still know for free, and what changes while a contact lasts. With a limit on strangers' messages the oldest makes room;
+a node's own do not count.
 """
 
 from __future__ import annotations
