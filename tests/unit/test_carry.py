@@ -288,6 +288,18 @@ def test_what_was_lost_on_its_way_is_offered_again() -> None:
     assert other.came == [parcel("mail").id]
 
 
+def test_when_something_was_handed_over_more_is_to_be_said_at_once() -> None:
+    """Else the next offers would wait until something else happens."""
+    net, one, other = met(*(parcel(str(n)) for n in range(20)))
+    net.settle(envelopes=0)
+    assert one.carry.take(other.key, ROOM, AT)
+    assert one.carry.deadline() == Instant(0)
+    assert [say.kind for say in one.carry.poll(AT)] == [FrameType.OFFER]
+    later = one.carry.deadline()
+    assert later is not None
+    assert later > AT
+
+
 def test_who_was_not_asked_since_another_was_offers_again_at_the_next_encounter() -> None:
     """That a neighbour waits for somebody else does not say that it has the envelope."""
     one, slow, quick = Carrier("one"), Carrier("slow"), Carrier("quick")
