@@ -311,7 +311,7 @@ class Carry:
         return out
 
     def deadline(self) -> Instant | None:
-        """Return when :meth:`tick` has something to do, if nothing happens before; at once if there is to :meth:`poll`."""
+        """Return when :meth:`tick` has something to do, if nothing happens before; 0 when :meth:`poll` is due."""
         if self._dirty:
             return Instant(0)
         times = [end for end in (self._entries.next_end(),) if end is not None]
