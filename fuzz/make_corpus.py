@@ -17,7 +17,6 @@ from fuzz import words
 from quicprochat.core.bundle import BundleWriter
 from quicprochat.core.encounter import Want, encode_offer
 from quicprochat.core.ids import EnvelopeId
-from quicprochat.core.likely import encode_likely
 from quicprochat.core.reconcile import Mode, Range, Ranges
 from quicprochat.core.route_frames import INFINITY, Request, announce, distance, encode_requests, encode_update
 from quicprochat.core.time import Instant, Now, WallTime
@@ -139,8 +138,7 @@ def carried() -> list[bytes]:
     nothing = Ranges(0, (Range(b"", Mode.LIST),), bytes(16)).encode()
     went_on, end = Ranges(1, ranges).encode(), Ranges(1, ()).encode()
     offer, want = encode_offer([EnvelopeId(bytes([n]) * 32) for n in range(3)]), Want(2, (0, 1)).encode()
-    likely = encode_likely({bytes([n]) * 8: n for n in range(3)})
-    frames = [(0, begin), (0, nothing), (0, went_on), (0, end), (1, offer), (2, want), (3, likely)]
+    frames = [(0, begin), (0, nothing), (0, went_on), (0, end), (1, offer), (2, want)]
     typed = [(len(body) + 1, bytes([kind]) + body) for kind, body in frames]
     pairs = [bytes([size]) + one + other for size, one in typed if size < 256 for _, other in typed]
     return [body for _, body in frames] + pairs

@@ -219,13 +219,30 @@ def test_carrying_reaches_the_oracle_at_the_workplace() -> None:
     assert carried.duplicates == 0
 
 
-def test_carrying_delivers_more_than_the_others_within_the_same_limits() -> None:
-    trace, messages = published("workplace")
+@pytest.mark.parametrize(
+    ("name", "bytes_per_s", "store"), [("workplace", 1_000, 20), ("workplace", 50, 5), ("hospital", 100, 5)]
+)
+def test_carrying_delivers_more_than_the_others_within_the_same_limits(name: str, bytes_per_s: int, store: int) -> None:
+    """Though the others know for free what the other side has and what has arrived."""
+    trace, messages = published(name)
     carried, *others = (
-        simulate(trace, messages, DAY_S, router, bytes_per_s=1_000, store=20).ratio()
+        simulate(trace, messages, DAY_S, router, bytes_per_s=bytes_per_s, store=store)
         for router in ("epidemic", "prophet", "spray", "direct")
     )
-    assert carried > max(others)
+    assert carried.ratio() > max(other.ratio() for other in others)
+    assert carried.duplicates == 0
+
+
+@pytest.mark.parametrize("router", ["prophet", "spray"])
+def test_what_routers_pay_for_their_vectors_comes_off_their_messages(router: str) -> None:
+    trace = a_crowd()
+    messages = workload(trace, 60, 2_000)
+    free, paying = (simulate(trace, messages, 2_000, name, bytes_per_s=40) for name in (router, f"{router}-paying"))
+    assert free.control_bytes == 0
+    assert paying.control_bytes > 0
+    assert len(paying.delays) < len(free.delays)
+    sent = paying.control_bytes + 775 * (paying.copies + paying.late_copies)
+    assert sent <= 40 * 20 * sum(len(interval.pairs) for interval in trace.intervals)
 
 
 # --- the command

@@ -1,9 +1,11 @@
 """Carrying: what to hand to whom when two nodes meet, so that mail gets where no path leads.
 
 Epidemic within the lifetime: whoever meets a node gets what it lacks, because messages are small and everything
-cleverer loses some of what is reachable. A link-up begins with a reconciliation (``reconcile.py``); what one side then
-lacks, and what comes in while the link lives, is offered in the order of its use, asked for and handed over
-(``encounter.py``). Receipts travel in the same way and cure: a copy whose recipient has signed for it is let go of
+cleverer loses some of what is reachable. What one side may lack, and what comes in while the link lives, is offered in
+the order of its use, asked for (``asking.py``) and handed over (``encounter.py``). Where that would be many, both sides
+first compare what they have (``reconcile.py``); what a neighbour once said it has is remembered (``acquaintance.py``).
+How much an encounter will carry nobody knows beforehand, so the most useful is said first and a little at a time.
+Receipts travel in the same way and cure: a copy whose recipient has signed for it is let go of
 (``cures.py``).
 
 Nothing here reads or keeps an envelope's bytes. The caller judges what comes in at its gate, stores it, and tells:
@@ -20,6 +22,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from quicprochat.core.acquaintance import IDS_MAX, Acquaintances
+from quicprochat.core.asking import Asking
 from quicprochat.core.crypto import Entropy
 from quicprochat.core.cures import Cures
 from quicprochat.core.encounter import Encounter, Rank, Want, decode_offer, encode_offer
@@ -27,18 +31,16 @@ from quicprochat.core.entries import Entry, EntrySet
 from quicprochat.core.envelope import Kind
 from quicprochat.core.errors import WireError
 from quicprochat.core.ids import EnvelopeId, PeerKey
-from quicprochat.core.likely import Likely, decode_likely, encode_likely, name_of
+from quicprochat.core.likely import Likely
 from quicprochat.core.link import FrameType
 from quicprochat.core.reconcile import SALT_BYTES, Ranges, Reconciler
 from quicprochat.core.shelf import Parcel, Shelf
-from quicprochat.core.time import DAY_MS, MINUTE_MS, SECOND_MS, Instant
+from quicprochat.core.time import MINUTE_MS, Instant
 
-ASK_MS = 30 * SECOND_MS
-"""A neighbour that brings nothing of what it was asked for in this time: others are asked."""
 AGAIN_MS = 10 * MINUTE_MS
 """Reconciling again on a link that lives: 45 bytes when all is well, and whatever was missed is found."""
-PRESSED_MS = DAY_MS
-"""So long after something had to stay behind, whom one is likely to meet is told to neighbours."""
+DIRECT_MAX = 32
+"""So few envelopes that a neighbour may lack are offered without comparing first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,8 @@ class Carry:
     """One node's part in carrying."""
 
     __slots__ = (
-        "_asked_of",
+        "_acquaintances",
+        "_asking",
         "_cures",
         "_dirty",
         "_encounters",
@@ -76,7 +79,6 @@ class Carry:
         "_evicted",
         "_known",
         "_likely",
-        "_pressed_until",
         "_say",
         "_shelf",
         "contacts",
@@ -100,12 +102,18 @@ class Carry:
         self._cures = Cures()
         self._likely = Likely()
         self._encounters: dict[PeerKey, Encounter] = {}
-        self._asked_of: dict[EnvelopeId, PeerKey] = {}
+        self._asking = Asking(self._encounters, self._has, self._wake)
         self._evicted: dict[EnvelopeId, bytes] = {}
         """Recipients of what made room, so that a cure for it can be believed."""
         self._dirty: dict[PeerKey, None] = {}
         self._say: list[Say] = []
-        self._pressed_until = Instant(0)
+        self._acquaintances = Acquaintances()
+
+    def _has(self, id: EnvelopeId) -> bool:
+        return id in self._entries or self._known(id)
+
+    def _wake(self, peer: PeerKey) -> None:
+        self._dirty[peer] = None
 
     # --- what the node has
 
@@ -119,11 +127,10 @@ class Carry:
             self._shelf.pop(victim.id)
             self._evicted[victim.id] = victim.dst
             gone.append(victim.id)
-            self._pressed_until = Instant(now + PRESSED_MS)
-        self._came(id, now)
+        self._asking.came(id, now)
         if id in self._shelf:
             for peer, encounter in self._encounters.items():
-                if peer != parcel.via and id not in encounter.taking:
+                if peer != parcel.via and id not in encounter.known:
                     encounter.giving.queue(self._rank(parcel, encounter), id)
                     self._dirty[peer] = None
         return gone
@@ -136,7 +143,7 @@ class Carry:
         self._entries.add(entry, expires_at)
         if settled:
             self._entries.settle(id)
-        self._came(id, now)
+        self._asking.came(id, now)
 
     def expects(self, id: EnvelopeId) -> bool:
         """Say whether a neighbour was asked for an envelope and has not brought it yet."""
@@ -144,7 +151,7 @@ class Carry:
 
     def unwelcome(self, id: EnvelopeId, now: Instant) -> None:
         """An envelope came and there was no room for it: do not wait for it any longer, on this link."""
-        self._came(id, now)
+        self._asking.came(id, now)
 
     def release(self, id: EnvelopeId) -> None:
         """An envelope is not held any more; that it was seen stays."""
@@ -174,13 +181,6 @@ class Carry:
         """Say whether the recipient of this envelope has signed for it: then it is seen, and not worth holding."""
         return self._cures.known(id, recipient)
 
-    def _came(self, id: EnvelopeId, now: Instant) -> None:
-        peer = self._asked_of.pop(id, None)
-        if peer is not None and (encounter := self._encounters.get(peer)) is not None:
-            encounter.taking.asked.pop(id, None)
-            encounter.taking.heard_at = now
-            self._dirty[peer] = None
-
     def _worth(self, parcel: Parcel, now: Instant) -> tuple[float, ...]:
         return (-parcel.handed, self._likely.of(parcel.dst, now))
 
@@ -193,56 +193,42 @@ class Carry:
             group = 2
         else:
             group = 3 if parcel.kind == Kind.RECEIPT else 4
-        value = encounter.likely.get(name_of(parcel.dst), 0) if encounter.likely else 0
-        return (group, -value, parcel.handed)
+        return (group, parcel.handed)
 
     # --- links
 
     def link_up(self, peer: PeerKey, now: Instant) -> None:
-        """A link came up; the side with the lower key begins."""
+        """A link came up: what is little is offered at once, and where that is much both sides compare first."""
         self.link_down(peer, now)
         self._entries.expire(now)
-        self._encounters[peer] = encounter = Encounter(peer)
+        known = self._acquaintances.meet(peer)
+        self._encounters[peer] = encounter = Encounter(peer, known, Instant(now + AGAIN_MS))
         self._likely.met(peer, now)
-        if now < self._pressed_until:
-            self._tell(encounter, now)
-        if self.me < peer:
+        direct = known.perhaps_lacking(self._shelf.ids(), DIRECT_MAX)
+        if direct is None:
             self._begin(encounter, now)
-        # What is for the peer itself need not wait for what comes of comparing.
-        for parcel in self._shelf.addressed_to(peer):
-            encounter.giving.queue(self._rank(parcel, encounter), parcel.id)
+            # What is for the peer itself need not wait for what comes of comparing.
+            direct = {parcel.id for parcel in self._shelf.addressed_to(peer)}
+        for id in direct:
+            if (parcel := self._shelf.get(id)) is not None and parcel.expires_at > now:
+                encounter.giving.queue(self._rank(parcel, encounter), id)
         self._dirty[peer] = None
 
     def _begin(self, encounter: Encounter, now: Instant) -> None:
         salt = self._entropy(SALT_BYTES)
         encounter.reconciler = Reconciler(self._entries, salt)
-        encounter.again_at = Instant(now + AGAIN_MS)
+        encounter.begun_at, encounter.again_at = now, Instant(now + AGAIN_MS)
+        encounter.greeted = True
         encounter.giving.again()
         self._say.append(Say(encounter.peer, FrameType.RANGES, encounter.reconciler.begin(salt).encode()))
-
-    def _tell(self, encounter: Encounter, now: Instant) -> None:
-        if not encounter.told:
-            encounter.told = True
-            self._say.append(Say(encounter.peer, FrameType.LIKELY, encode_likely(self._likely.table(now))))
 
     def link_down(self, peer: PeerKey, now: Instant) -> None:
         """A link is gone; what was asked for over it is asked for elsewhere."""
         encounter = self._encounters.pop(peer, None)
         if encounter is not None:
-            if encounter.giving.unfinished:
-                self._pressed_until = Instant(now + PRESSED_MS)
-            self._ask_elsewhere(encounter, now)
+            self._asking.lost(encounter)
             self._dirty.pop(peer, None)
             self._say = [say for say in self._say if say.peer != peer]
-
-    def _ask_elsewhere(self, encounter: Encounter, now: Instant) -> None:
-        asked, encounter.taking.asked = encounter.taking.asked, {}
-        for id in asked:
-            del self._asked_of[id]
-            for other in self._encounters.values():
-                if other is not encounter and id in other.taking:
-                    other.taking.again(id)
-                    self._dirty[other.peer] = None
 
     def received(self, peer: PeerKey, kind: int, body: bytes, now: Instant) -> None:
         """A frame of carrying came. Raises: WireError, which ends the link."""
@@ -255,26 +241,26 @@ class Carry:
             case FrameType.RANGES:
                 self._ranges(encounter, Ranges.decode(body), now)
             case FrameType.OFFER:
-                encounter.taking.offered(decode_offer(body))
+                encounter.taking.offered(ids := decode_offer(body))
+                encounter.known.has(ids, self._shelf.ids())
             case FrameType.WANT:
-                for id in encounter.giving.answered(Want.decode(body)):
+                wanted, got = encounter.giving.answered(Want.decode(body))
+                encounter.known.has(got, self._shelf.ids())
+                for id in wanted:
                     if (parcel := self._shelf.get(id)) is not None:
                         encounter.giving.want(self._rank(parcel, encounter), id)
-            case FrameType.LIKELY:
-                if encounter.likely is not None:
-                    raise WireError("a neighbour that says again whom it meets")
-                encounter.likely = decode_likely(body)
-                self._likely.told(peer, encounter.likely, self.me, now)
-                self._tell(encounter, now)
 
     def _ranges(self, encounter: Encounter, ranges: Ranges, now: Instant) -> None:
         if ranges.step == 0:
-            if self.me < encounter.peer:
-                raise WireError("a reconciliation begun by the wrong side")
-            if encounter.again_at is not None and now < encounter.again_at - AGAIN_MS // 2:
+            both = encounter.reconciler is not None and encounter.reconciler.ours
+            if both and self.me < encounter.peer:
+                return
+            began = encounter.begun_at
+            if began is not None and now < began + AGAIN_MS // 2 and not both:
                 raise WireError("a reconciliation begun again too soon")
             encounter.reconciler = Reconciler(self._entries, ranges.salt)
-            encounter.again_at = Instant(now + AGAIN_MS)
+            encounter.begun_at, encounter.again_at = now, Instant(now + AGAIN_MS)
+            encounter.greeted = True
             encounter.giving.again()
         if encounter.reconciler is None:
             raise WireError("a reconciliation that nobody began")
@@ -282,11 +268,15 @@ class Carry:
         for entry in found.lacking:
             parcel = self._shelf.get(EnvelopeId(entry[8:]))
             if parcel is not None and parcel.expires_at > now:
+                encounter.known.lacks(parcel.id)
                 encounter.giving.queue(self._rank(parcel, encounter), parcel.id)
         if found.reply is not None:
             self._say.append(Say(encounter.peer, FrameType.RANGES, found.reply.encode()))
         if encounter.reconciler.done:
             encounter.reconciler = None
+            if found.complete and len(self._shelf) <= IDS_MAX:
+                held = self._shelf.ids()
+                encounter.known.has(held - encounter.giving.pending(), held)
 
     # --- what to do next
 
@@ -294,27 +284,19 @@ class Carry:
         """Return the frames to send, in their order."""
         for peer in self._dirty:
             encounter = self._encounters[peer]
-            if not encounter.speaks:
+            if encounter.greeted and not encounter.speaks:
                 continue
-            if (want := self._want(encounter, now)) is not None:
+            want, ids = self._asking.decide(encounter, now), encounter.giving.offers(self._shelf)
+            if want is None and not ids and not encounter.greeted:
+                want = Want(0, ())
+            if want is not None:
                 self._say.append(Say(peer, FrameType.WANT, want.encode()))
-            if ids := encounter.giving.offers(self._shelf):
+            if ids:
                 self._say.append(Say(peer, FrameType.OFFER, encode_offer(ids)))
+            encounter.greeted = True
         self._dirty.clear()
         out, self._say = self._say, []
         return out
-
-    def _want(self, encounter: Encounter, now: Instant) -> Want | None:
-        taking, ids = encounter.taking, []
-        while (id := taking.undecided()) is not None:
-            if id in self._asked_of or id in self._entries or self._known(id):
-                continue
-            if not taking.asked:
-                taking.heard_at = now
-            self._asked_of[id] = encounter.peer
-            taking.asked[id] = None
-            ids.append(id)
-        return taking.want(ids)
 
     def take(self, peer: PeerKey, room_bytes: int, now: Instant) -> list[EnvelopeId]:
         """Return what to hand over to a neighbour now, the most useful first, within so many bytes."""
@@ -329,16 +311,17 @@ class Carry:
                 parcel.handed += 1
                 out.append(id)
             encounter.giving.took()
-        if out:
-            self._dirty[peer] = None
+            self._dirty[peer] = None  # there may be room for more offers
         return out
 
     def deadline(self) -> Instant | None:
-        """Return when :meth:`tick` has something to do, if nothing happens before."""
+        """Return when :meth:`tick` has something to do, if nothing happens before; 0 when :meth:`poll` is due."""
+        if self._dirty:
+            return Instant(0)
         times = [end for end in (self._entries.next_end(),) if end is not None]
         for encounter in self._encounters.values():
-            if encounter.taking.asked:
-                times.append(Instant(encounter.taking.heard_at + ASK_MS))
+            if (late := self._asking.due(encounter)) is not None:
+                times.append(late)
             if encounter.again_at is not None and self.me < encounter.peer:
                 times.append(encounter.again_at)
         return min(times, default=None)
@@ -351,9 +334,8 @@ class Carry:
             self._cures.expire(now)
             self._evicted = {id: dst for id, dst in self._evicted.items() if id in self._entries}
         for encounter in list(self._encounters.values()):
-            if encounter.taking.asked and now >= encounter.taking.heard_at + ASK_MS:
-                self._ask_elsewhere(encounter, now)
-                self._dirty[encounter.peer] = None
+            if (late := self._asking.due(encounter)) is not None and now >= late:
+                self._asking.give_up(encounter, now)
             if encounter.again_at is not None and now >= encounter.again_at and self.me < encounter.peer:
                 if encounter.speaks:
                     self._begin(encounter, now)

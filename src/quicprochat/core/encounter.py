@@ -3,6 +3,9 @@
     OFFER = count 2 (1..1024) | count * envelope id 32           numbered from 0 in each direction of a link
     WANT  = dealt 4 | count 2 (0..1024) | count * number 4       ``dealt``: so many of your offers are dealt with
 
+A number with LATER set says of an offer that another neighbour was asked: keep it, and do not hand it over. Of what is
+dealt with and not named, the neighbour has got it.
+
 What a node lacks it asks for, from one neighbour at a time; so nothing comes twice, though several have it. An offerer
 goes on when its offers are dealt with: a broken encounter wastes little, and the most useful is always next.
 """
@@ -11,8 +14,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Container, Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
+from quicprochat.core.acquaintance import Acquaintance
 from quicprochat.core.errors import WireError
 from quicprochat.core.ids import ID_BYTES, EnvelopeId, PeerKey
 from quicprochat.core.reconcile import Reconciler
@@ -24,10 +28,13 @@ Rank = tuple[float, ...]
 
 OFFER_MAX = 1_024
 """Ids in one frame."""
+LATER = 1 << 31
+"""In a number: not from you, for now."""
 AHEAD = 256
-"""Offers that are not dealt with yet."""
-HANDING_LOW = 32
-"""Offers go on while fewer than this wait to be handed over."""
+"""Offers that are not dealt with yet, at most; a link begins with AHEAD_FIRST and goes up with what is dealt with."""
+AHEAD_FIRST = 2
+HANDING_LOW, HANDING_LOW_FIRST = 32, 1
+"""Offers go on while fewer than this wait to be handed over: few at first, since the next may be more useful."""
 ASK_MAX = 128
 """Envelopes asked for over one link that have not come."""
 NUMBERS_MAX = 65_536
@@ -37,7 +44,7 @@ NUMBERS_MAX = 65_536
 class Giving:
     """What goes from us to the neighbour: queued, then offered, then wanted, then handed over."""
 
-    __slots__ = ("_dealt", "_numbers", "_queue", "_queued", "_wanted")
+    __slots__ = ("_dealt", "_numbers", "_queue", "_queued", "_wanted", "_wished")
 
     def __init__(self) -> None:
         self._queue: list[tuple[Rank, EnvelopeId]] = []
@@ -45,11 +52,8 @@ class Giving:
         self._numbers: list[EnvelopeId] = []
         self._dealt = 0
         self._wanted: list[tuple[Rank, EnvelopeId]] = []
-
-    @property
-    def unfinished(self) -> bool:
-        """Say whether something useful is left that the neighbour has not got."""
-        return bool(self._queue or self._wanted)
+        self._wished: set[EnvelopeId] = set()
+        """What was wanted at any time: whether it arrived nobody says here."""
 
     def queue(self, rank: Rank, id: EnvelopeId) -> None:
         """Let something be offered in its turn, once."""
@@ -65,22 +69,36 @@ class Giving:
     def offers(self, held: Container[EnvelopeId]) -> list[EnvelopeId]:
         """Return the most useful of what is queued and still held, as many as may be offered now, and number them."""
         ids: list[EnvelopeId] = []
-        if len(self._wanted) < HANDING_LOW:
-            room = min(AHEAD + self._dealt, NUMBERS_MAX) - len(self._numbers)
+        if len(self._wanted) < max(HANDING_LOW_FIRST, min(HANDING_LOW, self._dealt // 4)):
+            room = min(self._dealt + max(AHEAD_FIRST, min(self._dealt, AHEAD)), NUMBERS_MAX) - len(self._numbers)
             while self._queue and len(ids) < room:
                 if (id := heappop(self._queue)[1]) in held:
                     ids.append(id)
         self._numbers.extend(ids)
         return ids
 
-    def answered(self, want: Want) -> list[EnvelopeId]:
-        """The neighbour has dealt with offers; return what it wants. Raises: WireError for what was never offered."""
+    def pending(self) -> set[EnvelopeId]:
+        """Return what was queued or offered on this link, whether it was answered or not."""
+        return self._queued.union(self._numbers)
+
+    def answered(self, want: Want) -> tuple[list[EnvelopeId], list[EnvelopeId]]:
+        """The neighbour has dealt with offers; return what it wants, and what it has got.
+
+        Raises: WireError for what was never offered.
+        """
         if not self._dealt <= want.dealt <= len(self._numbers):
             raise WireError("a neighbour that deals with offers nobody made")
-        self._dealt = want.dealt
-        if any(number >= len(self._numbers) for number in want.numbers):
+        named = {number & ~LATER for number in want.numbers}
+        if any(number >= len(self._numbers) for number in named):
             raise WireError("a neighbour that wants what nobody offered")
-        return [self._numbers[number] for number in want.numbers]
+        self._wished.update(self._numbers[number] for number in named)
+        dealt = {number: self._numbers[number] for number in range(self._dealt, want.dealt)}
+        got = [id for number, id in dealt.items() if number not in named and id not in self._wished]
+        self._dealt = want.dealt
+        if later := {self._numbers[number & ~LATER] for number in want.numbers if number & LATER}:
+            self._wanted = [pair for pair in self._wanted if pair[1] not in later]
+            heapify(self._wanted)
+        return [self._numbers[number] for number in want.numbers if not number & LATER], got
 
     def want(self, rank: Rank, id: EnvelopeId) -> None:
         """Let something be handed over in its turn."""
@@ -99,7 +117,7 @@ class Giving:
 class Taking:
     """What the neighbour has for us: offered, then asked for, until it came."""
 
-    __slots__ = ("_count", "_dealt", "_offered", "_open", "_spare", "_told", "asked", "heard_at")
+    __slots__ = ("_count", "_dealt", "_offered", "_open", "_spare", "_told", "asked", "heard_at", "later")
 
     def __init__(self) -> None:
         self._offered: dict[EnvelopeId, int] = {}
@@ -109,6 +127,8 @@ class Taking:
         self._dealt = 0
         self._told = 0
         self.asked: dict[EnvelopeId, None] = {}
+        self.later: list[EnvelopeId] = []
+        """What the neighbour is to be told that another was asked for."""
         self.heard_at = Instant(0)
         """When something asked for came last, or was asked for first."""
 
@@ -141,30 +161,32 @@ class Taking:
 
     def want(self, ids: Sequence[EnvelopeId]) -> Want | None:
         """Return what to say after deciding, None for nothing new."""
-        if not ids and self._dealt == self._told:
+        if not ids and not self.later and self._dealt == self._told:
             return None
         self._told = self._dealt
-        return Want(self._dealt, tuple(self._offered[id] for id in ids))
+        later, self.later = self.later, []
+        return Want(self._dealt, tuple([self._offered[id] for id in ids] + [LATER | self._offered[id] for id in later]))
 
 
 class Encounter:
     """One link; nothing of it outlives the link."""
 
-    __slots__ = ("again_at", "giving", "likely", "peer", "reconciler", "speaks", "taking", "told")
+    __slots__ = ("again_at", "begun_at", "giving", "greeted", "known", "peer", "reconciler", "speaks", "taking")
 
-    def __init__(self, peer: PeerKey) -> None:
+    def __init__(self, peer: PeerKey, known: Acquaintance, again_at: Instant) -> None:
         self.peer = peer
+        self.known = known
         self.giving = Giving()
         self.taking = Taking()
         self.speaks = False
         """True once the neighbour sent a frame of carrying: it may do without."""
+        self.greeted = False
+        """Whether we sent one, so that it knows the same of us."""
         self.reconciler: Reconciler | None = None
-        self.again_at: Instant | None = None
-        """When a reconciliation may begin anew, since links may live for weeks."""
-        self.likely: dict[bytes, int] | None = None
-        """Whom the neighbour is likely to meet; None unless it said so."""
-        self.told = False
-        """Whether we said so."""
+        self.begun_at: Instant | None = None
+        """When a reconciliation began last."""
+        self.again_at: Instant | None = again_at
+        """When the next is due, since links may live for weeks; None for a neighbour that does not speak."""
 
 
 class Want:

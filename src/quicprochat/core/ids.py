@@ -49,7 +49,6 @@ class Label(Enum):
     EXPORT = "export"
     RANGE = "range"
     SHORT = "short"
-    LIKELY = "likely"
     ROUTE = "route"
     ROUTE_DIGEST = "route-digest"
 

@@ -66,11 +66,10 @@ class FrameType(IntEnum):
     RANGES = 0x84
     OFFER = 0x85
     WANT = 0x86
-    LIKELY = 0x87
     OBSERVED = 0x88
 
 
-FOR_NODE = frozenset({FrameType.ROUTE, FrameType.RANGES, FrameType.OFFER, FrameType.WANT, FrameType.LIKELY})
+FOR_NODE = frozenset({FrameType.ROUTE, FrameType.RANGES, FrameType.OFFER, FrameType.WANT})
 """Frames of routing and carrying, which are read by the node and not by the link."""
 
 

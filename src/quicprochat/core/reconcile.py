@@ -151,6 +151,8 @@ class Found:
 
     reply: Ranges | None
     lacking: tuple[Entry, ...] = ()
+    complete: bool = False
+    """Nothing is open any more: what the other side was not found to lack it has."""
 
 
 class Reconciler:
@@ -159,7 +161,7 @@ class Reconciler:
     What it costs a node is bounded: STEPS_MAX frames, each one pass over the set, since ranges ascend.
     """
 
-    __slots__ = ("_entries", "_names", "_prints", "_step", "done")
+    __slots__ = ("_entries", "_names", "_prints", "_step", "done", "ours")
 
     def __init__(self, entries: EntrySet, salt: bytes) -> None:
         self._entries = entries
@@ -167,10 +169,13 @@ class Reconciler:
         self._names = hashlib.sha256(domain(Label.SHORT) + salt)
         self._step = 0
         self.done = False
+        self.ours = False
+        """Whether we began."""
 
     def begin(self, salt: bytes) -> Ranges:
         """Return the first frame: one fingerprint over everything."""
         self._step = 1
+        self.ours = True
         return Ranges(0, (Range(_EVERYTHING, Mode.FINGERPRINT, self._fingerprint(0, len(self._entries))),), salt)
 
     def heard(self, frame: Ranges) -> Found:
@@ -199,7 +204,9 @@ class Reconciler:
         if frame.asks and frame.step + 1 < STEPS_MAX:
             reply = Ranges(frame.step + 1, _joined(answer))
         self.done = reply is None or not reply.asks or self._step >= STEPS_MAX
-        return Found(reply, tuple(lacking))
+        # Whoever sends a LACK last knows nothing more to come; the other side hears it.
+        complete = self.done and not (frame.asks and reply is None)
+        return Found(reply, tuple(lacking), complete)
 
     def _finer(self, part: Range, start: int, end: int, answer: list[Range], *, room: bool) -> int:
         """Answer a fingerprint; return about how many bytes that takes."""

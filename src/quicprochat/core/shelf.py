@@ -6,11 +6,14 @@ link's part. So whoever floods a node over one link, under however many names, p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, KeysView
 from dataclasses import dataclass
+from itertools import islice
 
 from quicprochat.core.entries import Entry, id_of
 from quicprochat.core.envelope import Kind
+from quicprochat.core.heaviest import Heaviest
 from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.time import Instant
 
@@ -44,13 +47,60 @@ class Parcel:
 
 
 class _Pile:
-    """What came over one link, by author."""
+    """What came over one link, by author, the oldest first."""
 
-    __slots__ = ("authors", "bytes")
+    __slots__ = ("_authors", "_weights")
 
     def __init__(self) -> None:
-        self.authors: dict[PeerKey, list[Parcel]] = {}
-        self.bytes = 0
+        # Ordered by links and not by places in a table: much is taken from the front.
+        self._authors: dict[PeerKey, OrderedDict[EnvelopeId, Parcel]] = {}
+        self._weights = Heaviest[PeerKey]()
+
+    def __bool__(self) -> bool:
+        return bool(self._authors)
+
+    def put(self, parcel: Parcel) -> None:
+        self._authors.setdefault(parcel.src, OrderedDict())[parcel.id] = parcel
+        self._weights.add(parcel.src, parcel.size)
+
+    def take_off(self, parcel: Parcel) -> None:
+        held = self._authors[parcel.src]
+        del held[parcel.id]
+        if not held:
+            del self._authors[parcel.src]
+        self._weights.add(parcel.src, -parcel.size)
+
+    def heaviest(self) -> Iterable[Parcel]:
+        author = self._weights.top()
+        return self._authors[author].values() if author is not None else ()
+
+
+class _Piles:
+    """What may have to go, by the link it came over."""
+
+    __slots__ = ("_by_link", "_weights")
+
+    def __init__(self, parcels: Iterable[Parcel]) -> None:
+        self._by_link: dict[PeerKey, _Pile] = {}
+        self._weights = Heaviest[PeerKey]()
+        for parcel in parcels:
+            self.put(parcel)
+
+    def put(self, parcel: Parcel) -> None:
+        self._by_link.setdefault(parcel.via, _Pile()).put(parcel)
+        self._weights.add(parcel.via, parcel.size)
+
+    def take_off(self, parcel: Parcel) -> None:
+        pile = self._by_link[parcel.via]
+        pile.take_off(parcel)
+        if not pile:
+            del self._by_link[parcel.via]
+        self._weights.add(parcel.via, -parcel.size)
+
+    def heaviest(self) -> Iterable[Parcel]:
+        """Return what the heaviest author of the heaviest link has, the oldest first."""
+        link = self._weights.top()
+        return self._by_link[link].heaviest() if link is not None else ()
 
 
 class Shelf:
@@ -61,7 +111,7 @@ class Shelf:
     def __init__(self, limit_bytes: int, limit_count: int) -> None:
         self._limit_bytes, self._limit_count = limit_bytes, limit_count
         self._parcels: dict[EnvelopeId, Parcel] = {}
-        self._piles: dict[PeerKey, _Pile] | None = None
+        self._piles: _Piles | None = None
         """What may have to go, by link; None until the shelf was full once, since most never are."""
         self.bytes = 0
         self.count = 0
@@ -71,6 +121,10 @@ class Shelf:
 
     def __contains__(self, id: object) -> bool:
         return id in self._parcels
+
+    def ids(self) -> KeysView[EnvelopeId]:
+        """Return the ids of all that is held."""
+        return self._parcels.keys()
 
     def get(self, id: EnvelopeId) -> Parcel | None:
         """Return what is held under an id."""
@@ -89,7 +143,7 @@ class Shelf:
             self.bytes += parcel.size
             self.count += 1
             if self._piles is not None:
-                _pile_up(self._piles, parcel)
+                self._piles.put(parcel)
 
     def pop(self, id: EnvelopeId) -> Parcel | None:
         """Let go of a parcel."""
@@ -98,7 +152,7 @@ class Shelf:
             self.bytes -= parcel.size
             self.count -= 1
             if self._piles is not None:
-                _take_off(self._piles, parcel)
+                self._piles.take_off(parcel)
         return parcel
 
     @property
@@ -109,31 +163,9 @@ class Shelf:
     def victim(self, worth: Callable[[Parcel], tuple[float, ...]]) -> Parcel | None:
         """Return what goes first: of the heaviest link's heaviest author what is worth least, the oldest of equals."""
         if self._piles is None:
-            self._piles = {}
-            for parcel in filter(_evictable, self._parcels.values()):
-                _pile_up(self._piles, parcel)
-        if not self._piles:
-            return None
-        pile = max(self._piles.values(), key=lambda pile: pile.bytes)
-        author = max(pile.authors.values(), key=lambda held: sum(parcel.size for parcel in held))
-        return min(author[:CANDIDATES], key=worth)
+            self._piles = _Piles(filter(_evictable, self._parcels.values()))
+        return min(islice(self._piles.heaviest(), CANDIDATES), key=worth, default=None)
 
 
 def _evictable(parcel: Parcel) -> bool:
     return not parcel.kept and parcel.kind != Kind.RECEIPT
-
-
-def _pile_up(piles: dict[PeerKey, _Pile], parcel: Parcel) -> None:
-    pile = piles.setdefault(parcel.via, _Pile())
-    pile.authors.setdefault(parcel.src, []).append(parcel)
-    pile.bytes += parcel.size
-
-
-def _take_off(piles: dict[PeerKey, _Pile], parcel: Parcel) -> None:
-    pile = piles[parcel.via]
-    pile.bytes -= parcel.size
-    pile.authors[parcel.src].remove(parcel)
-    if not pile.authors[parcel.src]:
-        del pile.authors[parcel.src]
-    if not pile.authors:
-        del piles[parcel.via]

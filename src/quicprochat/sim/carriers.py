@@ -225,6 +225,12 @@ class Carriers:
             self._send(node, now)
 
     def _send(self, node: Node, now: Instant) -> None:
+        while self._send_once(node, now):
+            pass
+
+    def _send_once(self, node: Node, now: Instant) -> bool:
+        """Send what is to be said and handed over; say whether there may be more to say after that."""
+        handed = False
         for say in node.carry.poll(now):
             node.links[say.peer].queues[node.key].append((say.kind, say.body))
         for peer, link in node.links.items():
@@ -239,6 +245,8 @@ class Carriers:
                     mail = self.mail[id]
                     self._deliver(node, peer, link, mail.size + FRAME_BYTES + RESULT_BYTES, 0, id)
                     self.outcome.control_bytes += FRAME_BYTES + RESULT_BYTES
+                    handed = True
+        return handed
 
     def _deliver(self, node: Node, peer: PeerKey, link: Link, size: int, kind: int, body: bytes) -> None:
         link.left -= size

@@ -1,8 +1,11 @@
 """Routers to compare with: PRoPHET, binary spray-and-wait, direct delivery, and plain flooding.
 
 One pass over each interval's pairs in the file's order, both ways; a message is no longer copied once it has arrived.
-They know for free what the other side has and when to stop: what crosses a link is messages alone. With a limit on
-strangers' messages the oldest makes room; a node's own do not count.
+They know for free what the other side has and when to stop: what crosses a link is messages alone, as in most
+published comparisons. With ``pays`` they send, when two nodes meet, what their papers say they send: a summary vector
+with 8 bytes for each message held, and PRoPHET's table with 9 for each peer in it. That a message has arrived they
+still know for free, and what changes while a contact lasts. With a limit on strangers' messages the oldest makes room;
+a node's own do not count.
 """
 
 from __future__ import annotations
@@ -10,12 +13,18 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from quicprochat.core.likely import AGING_MS, BETA, GAMMA, P_INIT
-from quicprochat.sim.contacts import INTERVAL_S, Trace, Written, by_time
+from quicprochat.core.likely import AGING_MS, GAMMA, P_INIT
+from quicprochat.sim.contacts import INTERVAL_S, Pair, Trace, Written, by_time
 from quicprochat.sim.outcome import Outcome
 
+BETA = 0.25
+TOLD_LEAST = 1 / 255
+"""Values below are not told."""
 MESSAGE_BYTES = 775
 SPRAY_COPIES = 8
+NAME_BYTES = 8
+"""An id in a summary vector, or a peer in PRoPHET's table."""
+FRAME_BYTES = 5
 
 
 class Router:
@@ -23,6 +32,10 @@ class Router:
 
     def met(self, one: int, other: int, at: int) -> None:
         """Two nodes are in contact in this interval."""
+
+    def table_bytes(self, node: int) -> int:
+        """Return what a node tells of itself when it meets another, in bytes."""
+        return 0
 
     def copies(self, message: Written, giver: int, taker: int) -> bool:
         """Say whether to copy."""
@@ -96,6 +109,10 @@ class Prophet(Router):
             self._p[node] = [p + (1 - p) * through * q for p, q in zip(mine, theirs, strict=True)]
             self._p[node][node] = 0.0
 
+    def table_bytes(self, node: int) -> int:
+        """Return the size of the node's table, without what rounds to nothing."""
+        return FRAME_BYTES + (NAME_BYTES + 1) * sum(value >= TOLD_LEAST for value in self._p[node])
+
     def copies(self, message: Written, giver: int, taker: int) -> bool:
         """Compare the two."""
         return taker == message.dst or self._p[taker][message.dst] > self._p[giver][message.dst]
@@ -103,7 +120,8 @@ class Prophet(Router):
 
 def play(
     trace: Trace, messages: Sequence[Written], ttl_s: int, router: Router, *,
-    bytes_per_s: int | None = None, store: int | None = None, progress: Callable[[float], None] = lambda part: None,
+    bytes_per_s: int | None = None, store: int | None = None, pays: bool = False,
+    progress: Callable[[float], None] = lambda part: None,
 ) -> Outcome:  # fmt: skip
     """Play a trace with a comparison router."""
     outcome = Outcome(messages, ttl_s)
@@ -111,14 +129,26 @@ def play(
     has: list[OrderedDict[int, Written]] = [OrderedDict() for _ in trace.ids]
     strangers = [0] * len(trace.ids)
     after = 0
-    room = None if bytes_per_s is None else bytes_per_s * INTERVAL_S // MESSAGE_BYTES
+    owed: dict[Pair, int] = {}
     for place, interval in enumerate(trace.intervals):
+        consecutive = place > 0 and interval.start == trace.intervals[place - 1].start + INTERVAL_S
+        before = set(trace.intervals[place - 1].pairs) if consecutive else set()
         while after < len(queue) and queue[after].created < interval.start + INTERVAL_S:
             has[queue[after].src][queue[after].number] = queue[after]
             after += 1
         for one, other in interval.pairs:
             router.met(one, other, interval.start)
-            left = room
+            if pays and (one, other) not in before:
+                owed[one, other] = sum(
+                    FRAME_BYTES + NAME_BYTES * len(has[node]) + router.table_bytes(node) for node in (one, other)
+                )
+                outcome.control_bytes += owed[one, other]
+            left = None
+            if bytes_per_s is not None:
+                # What the vectors take of one interval the messages do not have, and the next pays the rest.
+                paid = min(owed.get((one, other), 0), bytes_per_s * INTERVAL_S)
+                owed[one, other] = owed.get((one, other), 0) - paid
+                left = (bytes_per_s * INTERVAL_S - paid) // MESSAGE_BYTES
             for giver, taker in ((one, other), (other, one)):
                 mine, theirs = has[giver], has[taker]
                 gone = []

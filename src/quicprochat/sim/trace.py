@@ -27,6 +27,8 @@ ROUTERS: dict[str, Callable[[Trace], Router] | None] = {
     "direct": lambda trace: Direct(),
 }
 """The comparison routers; ``epidemic`` is the carrying of a real node."""
+PAYING = "-paying"
+ROUTERS |= {name + PAYING: ROUTERS[name] for name in ("prophet", "spray")}
 
 
 def run(file: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,7 +65,10 @@ def simulate(
     if made is None:
         outcome = Carriers(trace, messages, ttl_s, bytes_per_s=bytes_per_s, store=store).run(progress.at)
     else:
-        outcome = play(trace, messages, ttl_s, made(trace), bytes_per_s=bytes_per_s, store=store, progress=progress.at)
+        outcome = play(
+            trace, messages, ttl_s, made(trace), bytes_per_s=bytes_per_s, store=store, pays=router.endswith(PAYING),
+            progress=progress.at,
+        )  # fmt: skip
     progress.end()
     return outcome
 
