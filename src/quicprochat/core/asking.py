@@ -34,6 +34,10 @@ class Asking:
             encounter.taking.heard_at = now
             self._wake(peer)
 
+    def expects(self, id: EnvelopeId) -> bool:
+        """Say whether somebody was asked for this and has not brought it yet."""
+        return id in self._of
+
     def decide(self, encounter: Encounter, now: Instant) -> Want | None:
         """Go through what a neighbour has offered; return what to answer, None for nothing new."""
         taking, ids = encounter.taking, []

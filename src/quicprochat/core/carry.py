@@ -147,7 +147,7 @@ class Carry:
 
     def expects(self, id: EnvelopeId) -> bool:
         """Say whether a neighbour was asked for an envelope and has not brought it yet."""
-        return id in self._asked_of
+        return self._asking.expects(id)
 
     def unwelcome(self, id: EnvelopeId, now: Instant) -> None:
         """An envelope came and there was no room for it: do not wait for it any longer, on this link."""
