@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
+import pytest
 from tests.federation.villages import (
+    DUPLICATE,
     EAST,
     FULL,
     NORTH,
@@ -19,8 +22,11 @@ from tests.federation.villages import (
     until,
 )
 
+from quicprochat.core.errors import UnavailableError
 from quicprochat.core.gate import Limits, Reason, Verdict
 from quicprochat.core.store import Scope
+from quicprochat.server.backup import restore
+from quicprochat.server.home_server import DATABASE
 
 
 def emptied(them: Villages, *domains: str) -> bool:
@@ -87,6 +93,43 @@ def test_message_waits_while_the_other_is_down_and_this_one_starts_anew(tmp_path
             await until(lambda: len(ada.receiver.reports) == 3)
             assert {one[0] for one in ada.receiver.reports} == {one.id for one in letters}
             await until(lambda: them.up[NORTH].store.report_count() == 0)
+
+    scene(tmp_path, NORTH, SOUTH)(scenario)
+
+
+def test_domain_restored_from_a_backup_makes_authors_offer_again(tmp_path: Path) -> None:
+    async def scenario(them: Villages) -> None:
+        seed = os.urandom(32)
+        async with them.person(NORTH) as ada, them.person(SOUTH, seed) as bob:
+            await ada.listen()
+            key, before = bob.key, bytes(ada.caller.info.epoch)
+        await them.stop(SOUTH)
+        backup = (tmp_path / SOUTH / DATABASE).read_bytes()
+        await them.start(SOUTH)
+        async with them.person(NORTH, ada.seed) as ada:
+            assert bytes(ada.caller.info.epoch) == before, "nothing is offered again for a server that only restarts"
+            letter = ada.letter(key)
+            assert await ada.put(letter, domain=SOUTH) == [STORED]
+            await until(lambda: emptied(them, NORTH))
+        await them.stop(SOUTH)
+        (tmp_path / SOUTH / DATABASE).unlink()
+        (tmp_path / "backup").write_bytes(backup)
+        restore(tmp_path / SOUTH, tmp_path / "backup")
+        exchange = them.up[NORTH].exchange
+        assert exchange is not None
+        await until(lambda: not exchange.client.connected(SOUTH))
+        await them.start(SOUTH)
+        await soon(exchange.client.reach(SOUTH))
+        for _ in range(2):
+            async with them.person(NORTH, ada.seed) as ada:
+                assert bytes(ada.caller.info.epoch) != before
+                assert await ada.put(letter, domain=SOUTH) == [STORED]
+            await until(lambda: emptied(them, NORTH))
+            # It stays so when this server starts anew.
+            await them.stop(NORTH)
+            await them.start(NORTH)
+        async with them.person(SOUTH, seed) as bob:
+            assert [one.id for one in await bob.got()] == [letter.id]
 
     scene(tmp_path, NORTH, SOUTH)(scenario)
 
@@ -221,3 +264,29 @@ def test_storage_has_a_part_for_each_domain(tmp_path: Path) -> None:
 
     limits = Limits(carried_bytes=400_000, share=0.9, per_pair=10, per_recipient=10)
     scene(tmp_path, NORTH, SOUTH, limits=limits, share=0.25)(scenario)
+
+
+def test_author_may_send_it_elsewhere_and_nobody_else(tmp_path: Path) -> None:
+    async def scenario(them: Villages) -> None:
+        async with them.person(NORTH) as ada, them.person(NORTH) as eve:
+            first, second = ada.letter(os.urandom(32)), ada.letter(os.urandom(32))
+            assert await ada.put(first, domain=SOUTH) == [STORED]
+            assert await eve.put(second, domain=EAST) == [STORED]
+            for who in (eve, ada):
+                assert await who.put(first, second, domain=EAST if who is eve else SOUTH) == [DUPLICATE] * 2
+                assert them.up[NORTH].store.outgoing_domains() == ({SOUTH: 1, EAST: 1} if who is eve else {SOUTH: 2})
+            assert await ada.put(first, domain=EAST) == [DUPLICATE]
+            assert them.up[NORTH].store.outgoing_domains() == {SOUTH: 1, EAST: 1}
+
+    scene(tmp_path, NORTH, SOUTH, EAST, up=1)(scenario)
+
+
+def test_federation_port_that_is_taken_leaves_nothing_behind(tmp_path: Path) -> None:
+    async def scenario(them: Villages) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind(("127.0.0.1", them.ports[NORTH]))
+            with pytest.raises(UnavailableError, match="another program may have it"):
+                await them.start(NORTH)
+        await them.start(NORTH)
+
+    scene(tmp_path, NORTH, SOUTH, up=0)(scenario)

@@ -22,7 +22,7 @@ def certified(place: Path, domain: str) -> str:
     """Write a domain's files."""
     made = authorities.leaf(domain, AUTHORITY)
     place.mkdir()
-    key = made.key.private_bytes(DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())  # type: ignore[union-attr]
+    key = made.key.private_bytes(DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     for name, data in (
         ("cert.der", made.certificate.public_bytes(DER)), ("key.der", key),
         ("ca.der", AUTHORITY.certificate.public_bytes(DER)),

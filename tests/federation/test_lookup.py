@@ -91,6 +91,18 @@ def test_record_of_somebody_else_or_of_nobody_is_not_passed_on(tmp_path: Path) -
     scene(tmp_path, NORTH, SOUTH, up=1)(scenario)
 
 
+def test_many_look_ups_at_once_do_not_make_us_hung_up_on(tmp_path: Path) -> None:
+    async def scenario(them: Villages) -> None:
+        async with them.person(NORTH) as ada:
+            answers = await asyncio.gather(
+                *(find_name(ada, f"nobody-{n}", SOUTH) for n in range(100)), return_exceptions=True
+            )
+            assert {getattr(one, "code", one) for one in answers} == {"not_found"}
+            assert them.up[SOUTH].meter.totals().get("refused.federation_calls", 0) == 0
+
+    scene(tmp_path, NORTH, SOUTH)(scenario)
+
+
 def test_arguments_are_bounded(tmp_path: Path) -> None:
     async def scenario(them: Villages) -> None:
         async with stranger(them, SOUTH, NORTH) as south:

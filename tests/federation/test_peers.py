@@ -180,7 +180,7 @@ def test_lost_answer_means_a_duplicate_and_not_a_second_copy(tmp_path: Path) -> 
         south = await them.start(SOUTH)
         assert south.exchange is not None
         deposit = south.exchange.deposit
-        lost = []
+        lost: list[list[Outcome]] = []
 
         async def forgetful(origin: str, envelopes: list[bytes]) -> list[Outcome]:
             outcomes = await deposit(origin, envelopes)

@@ -52,6 +52,7 @@ def look(server: HomeServer) -> dict[str, Any]:
         "refused": server.listener.refused,
         "clients": sum(map(len, server._clients.values())),
         "tasks": len(asyncio.all_tasks()),
+        "outgoing": sum(server.store.outgoing_domains().values()),
         "ids": len(server.listener._port._protocols) if server.listener._port else 0,
     }
 

@@ -37,11 +37,14 @@ def row(one: Held, *, to: str = SOUTH, user: PeerKey = ADA, due: int = 0, kind: 
     return Outgoing(one.id, NORTH, to, user, kind, len(one.wire), one.expires_at, Instant(due))
 
 
-def put(store: ServerStore, name: str, *, to: str = SOUTH, user: PeerKey = ADA, due: int = 0, **more: int) -> Held:
-    one = held(name, via="ada", **more)
+def put(
+    store: ServerStore, name: str, *, to: str = SOUTH, user: PeerKey = ADA, due: int = 0, kind: int = Kind.MESSAGE,
+    size: int = 64, expires: int = 9_000,
+) -> Held:  # fmt: skip
+    one = held(name, via="ada", kind=kind, size=size, expires=expires)
     with Step(store):
         store.hold(one)
-        store.put_outgoing(row(one, to=to, user=user, due=due, kind=more.get("kind", Kind.MESSAGE)))
+        store.put_outgoing(row(one, to=to, user=user, due=due, kind=kind))
     return one
 
 

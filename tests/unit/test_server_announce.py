@@ -55,6 +55,9 @@ class Net:
     async def announce(self, name: str, announcement: Announcement, addresses: Sequence[Address]) -> None:
         self.told.append((name, announcement, tuple(map(str, addresses))))
 
+    async def run(self) -> None:
+        raise AssertionError("nobody wants to know")
+
     async def close(self) -> None:
         self.told.append("closed")
 

@@ -64,8 +64,11 @@ class FederationStore(UserStore, Protocol):
         """Return the row of an envelope."""
         ...
 
-    def due_outgoing(self, destination: str, now: Instant, limit: int) -> Sequence[Outgoing]:
-        """Return rows for a domain that may be offered, those that are due longest first."""
+    def due_outgoing(
+        self, destination: str, now: Instant, limit: int, after: tuple[int, int] = (-1, 0)
+    ) -> Sequence[Outgoing]:
+        """Return rows for a domain that may be offered, those that are due longest first; ``after`` is when the last
+        one that was returned before was due, and its serial."""
         ...
 
     def next_due(self, destination: str) -> Instant | None:

@@ -140,6 +140,7 @@ class HomeServer:
                 await self.exchange.start(self._queue)
             self._watching = asyncio.create_task(self._watch_disk())
         except BaseException:
+            await self._close_ports()
             await self._end_driver()
             raise
 
@@ -187,13 +188,17 @@ class HomeServer:
     async def close(self) -> None:
         """Say goodbye to every client, finish what is under way, and let go of the home."""
         self._watching.cancel()
-        if self.exchange is not None:
-            await self.exchange.close()
-        await self.listener.close()
+        await self._close_ports()
         if self._tasks:
             await asyncio.wait(self._tasks)
         self._queue.close()
         await self._end_driver()
+
+    async def _close_ports(self) -> None:
+        if self.exchange is not None:
+            await self.exchange.close()
+        if hasattr(self, "listener"):
+            await self.listener.close()
 
     async def _end_driver(self) -> None:
         self.driver.finish()

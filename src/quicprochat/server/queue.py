@@ -15,6 +15,7 @@ from typing import Protocol
 
 from quicprochat.core.crypto import Crypto
 from quicprochat.core.envelope import MeshEnvelope
+from quicprochat.core.federation import Outgoing
 from quicprochat.core.gate import Checked, Policy, Reason, Reject, Verdict, admit
 from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.receipt import Status
@@ -56,7 +57,11 @@ class Relay(Protocol):
         """Say whether there is no room for one more from this user to this domain."""
         ...
 
-    def put(self, id: EnvelopeId, user: PeerKey, domain: str) -> bool:
+    def row(self, id: EnvelopeId) -> Outgoing | None:
+        """Return what is known of an envelope before it is let in; for :meth:`put`."""
+        ...
+
+    def put(self, id: EnvelopeId, user: PeerKey, domain: str, known: Outgoing | None) -> bool:
         """Say which domain an envelope of the store is for; return whether there is something to send."""
         ...
 
@@ -111,7 +116,7 @@ class Queue:
         return outcomes
 
     async def deposit(
-        self, via: PeerKey, envelopes: Sequence[bytes], share: float, came: Callable[[PeerKey], None]
+        self, via: PeerKey, envelopes: Sequence[bytes], share: float, came: Callable[[PeerKey, Now], None]
     ) -> list[Outcome]:
         """Take envelopes from another domain's server: for users here, and nobody else. Raises: StoreError.
 
@@ -181,15 +186,17 @@ class Queue:
     def _send_on(self, tx: MeshStore, one: Checked, via: PeerKey, domain: str, policy: Policy, now: Now) -> _Admitted:
         """Let an envelope for another domain in by the same gate, and put it into that domain's outbox."""
         assert self._relay is not None
-        if tx.held(one.envelope.id) is None and self._relay.full(via, domain, one.envelope):
+        id = one.envelope.id
+        known = self._relay.row(id)
+        if known is None and tx.held(id) is None and self._relay.full(via, domain, one.envelope):
             return Outcome(Verdict.DEFERRED, Reason.FULL), ""
         outcome = _admitted(tx, one, via, policy, now)
-        sent = outcome.verdict in (Verdict.STORED, Verdict.DUPLICATE) and self._relay.put(one.envelope.id, via, domain)
+        sent = outcome.verdict in (Verdict.STORED, Verdict.DUPLICATE) and self._relay.put(id, via, domain, known)
         return outcome, domain if sent else ""
 
     def _take_in(
         self, tx: MeshStore, via: PeerKey, checked: Sequence[Checked | Reject], share: float,
-        came: Callable[[PeerKey], None],
+        came: Callable[[PeerKey, Now], None],
     ) -> list[_Admitted]:  # fmt: skip
         now, policy = self._driver.now(), self._policy()
         policy = replace(policy, limits=replace(policy.limits, share=share))
@@ -202,7 +209,7 @@ class Queue:
             else:
                 outcome = _admitted(tx, one, via, policy, now)
                 if outcome.verdict is Verdict.STORED:
-                    came(one.envelope.src)
+                    came(one.envelope.src, now)
             found.append((outcome, ""))
         return found
 

@@ -61,8 +61,8 @@ class HomeService:
     async def info(self, key: PeerKey) -> Info:
         admitted, user = await self.look(lambda tx: (self._members.local(tx, key), tx.user(key)))
         return Info(
-            __version__, self._domain, self._epoch, self._per_recipient(), self._members.rules.registration.value,
-            admitted, user.name if user else "",
+            __version__, self._domain, self._told_epoch(), self._per_recipient(),
+            self._members.rules.registration.value, admitted, user.name if user else "",
         )  # fmt: skip
 
     def refusal(self, key: PeerKey) -> tuple[str, str] | None:
@@ -82,6 +82,9 @@ class HomeService:
         if abroad := self._abroad(domain):
             return await abroad.find_name(domain, name)
         return await self.look(lambda tx: directory.find_name(tx, name))
+
+    def _told_epoch(self) -> bytes:
+        return self._exchange.told_epoch if self._exchange is not None else self._epoch
 
     def _abroad(self, domain: str) -> Exchange | None:
         """Return who asks a domain that is not ours. Raises: LocalError where nobody can."""

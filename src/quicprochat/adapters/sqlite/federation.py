@@ -117,8 +117,11 @@ class FederationTables(SqliteStore):
         found = self._outbox("id = ?", (id,))
         return found[0] if found and found[0].id == id else None
 
-    def due_outgoing(self, destination: str, now: Instant, limit: int) -> Sequence[Outgoing]:
-        found = self._outbox("destination = ? AND due_at <= ? ORDER BY due_at, n LIMIT ?", (destination, now, limit))
+    def due_outgoing(
+        self, destination: str, now: Instant, limit: int, after: tuple[int, int] = (-1, 0)
+    ) -> Sequence[Outgoing]:
+        where = "destination = ? AND due_at <= ? AND (due_at, n) > (?, ?) ORDER BY due_at, n LIMIT ?"
+        found = self._outbox(where, (destination, now, *after, limit))
         return [row for row in found if row.destination == destination]
 
     def next_due(self, destination: str) -> Instant | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -16,7 +17,9 @@ from quicprochat.server.federation.rules import (
     CALL_S,
     CONNECT_S,
     ENVELOPES_MAX,
+    EPOCH_BYTES,
     LOOK_UP_S,
+    LOOK_UPS,
     SILENCE_S,
     VERSION,
 )
@@ -38,11 +41,14 @@ class FederationClient:
     other server cannot be reached or does not answer in time, ``rpc.Problem`` when it says no, and UntrustedError when
     its certificate does not prove the domain."""
 
-    def __init__(self, domain: str, dial: Dial) -> None:
+    def __init__(self, domain: str, dial: Dial, entered: Callable[[str, bytes], Awaitable[None]] | None = None) -> None:
+        """``entered`` is told the epoch of a domain's server each time we connect."""
         self._domain = domain
         self._dial = dial
+        self._entered = entered
         self._links: dict[str, _Link] = {}
-        self._dialling: dict[str, asyncio.Lock] = {}
+        self._dialling: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._asking: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(LOOK_UPS))
 
     async def relay_enqueue(self, destination: str, envelopes: Sequence[bytes]) -> list[Outcome]:
         """Hand envelopes for users of a domain to its server, in one call; return an answer for each.
@@ -69,9 +75,7 @@ class FederationClient:
                 raise UnavailableError(f"{destination} has sent a record that is none", retryable=False)
             return bytes(answer.record), answer.ageMs
 
-        return await self._ask(
-            destination, LOOK_UP_S, read, lambda peer: peer.findRecord(destination=destination, key=key)
-        )
+        return await self._look_up(destination, read, lambda peer: peer.findRecord(destination, key))
 
     async def find_name(self, destination: str, name: str) -> PeerKey:
         """Return whose name this is at a domain."""
@@ -81,7 +85,7 @@ class FederationClient:
                 raise UnavailableError(f"{destination} has sent a key that is none", retryable=False)
             return PeerKey(bytes(answer.key))
 
-        return await self._ask(destination, LOOK_UP_S, read, lambda peer: peer.findName(destination, name))
+        return await self._look_up(destination, read, lambda peer: peer.findName(destination, name))
 
     def connected(self, domain: str) -> bool:
         """Say whether a connection to a domain is open."""
@@ -105,6 +109,14 @@ class FederationClient:
     async def reach(self, domain: str) -> None:
         """Connect to a domain: it learns that we are here."""
         await self._link(domain)
+
+    async def _look_up(self, domain: str, read: Callable[[Any], T], call: Callable[[Any], Any]) -> T:
+        """Ask while somebody waits: connecting counts too."""
+        try:
+            async with asyncio.timeout(LOOK_UP_S), self._asking[domain]:
+                return await self._ask(domain, LOOK_UP_S, read, call)
+        except TimeoutError:
+            raise UnavailableError(f"{domain} has not answered within {LOOK_UP_S:g} s") from None
 
     async def _ask(self, domain: str, timeout_s: float, read: Callable[[Any], T], call: Callable[[Any], Any]) -> T:
         link = await self._link(domain)
@@ -130,7 +142,7 @@ class FederationClient:
         return asking.result()
 
     async def _link(self, domain: str) -> _Link:
-        async with self._dialling.setdefault(domain, asyncio.Lock()):
+        async with self._dialling[domain]:
             link = self._links.get(domain)
             if link is not None:
                 if not link.over:
@@ -138,6 +150,8 @@ class FederationClient:
                 await self.leave(domain, "it is over")
             link = await _Link.open(await self._dial(domain), domain)
             self._links[domain] = link
+            if self._entered is not None:
+                await self._entered(domain, link.epoch)
             return link
 
 
@@ -149,6 +163,7 @@ class _Link:
         self._remote = remote
         self._running = asyncio.create_task(remote.run())
         self.peer: Any = None
+        self.epoch = b""
 
     @classmethod
     async def open(cls, connection: quic.Connection, domain: str) -> _Link:
@@ -162,7 +177,11 @@ class _Link:
                 answer = await rpc.Remote.ask(
                     link._remote.bootstrap.enter(version=VERSION), f"entering at {domain}"
                 )  # fmt: skip
-                link.peer = answer.peer
+                with rpc.reading(f"entering at {domain}"):
+                    link.peer, epoch = answer.peer, answer.info.epoch
+                    if len(epoch) != EPOCH_BYTES:
+                        raise UnavailableError(f"{domain} says things of itself that cannot be", retryable=False)
+                    link.epoch = bytes(epoch)
         except BaseException as error:
             if link is not None:
                 await link.close("given up")

@@ -11,7 +11,7 @@ from quicprochat.adapters.rpc import Problem
 from quicprochat.adapters.system import entropy
 from quicprochat.core.errors import QuicprochatError, StoreError
 from quicprochat.core.gate import Verdict
-from quicprochat.core.ids import EnvelopeId, PeerKey
+from quicprochat.core.ids import PeerKey
 from quicprochat.p2p.driver import Driver
 from quicprochat.server.federation.client import FederationClient
 from quicprochat.server.federation.outbox import Outbox, Parcel
@@ -28,6 +28,9 @@ log = logging.getLogger("quicprochat.server.federation")
 
 _OF_THE_BATCH = frozenset({"usage", "too_long", "protocol", "internal"})
 """Problems that something in the batch may have made; another batch may get through."""
+
+
+_START = (-1, 0)
 
 
 class Courier:
@@ -60,7 +63,7 @@ class Courier:
         self._news = asyncio.Event()
         self._contact = asyncio.Event()
         self._size = ENVELOPES_MAX
-        self._away: set[EnvelopeId] = set()  # offered, no answer yet
+        self._after = _START  # how far the outbox was looked through
 
     def news(self) -> None:
         """Look again: there is something to send."""
@@ -114,11 +117,11 @@ class Courier:
     async def _empty(self) -> None:
         """Send what is due, several batches at a time, until nothing is. Raises: QuicprochatError."""
         calls: set[asyncio.Task[None]] = set()
+        self._after = _START
         try:
             while True:
                 self._news.clear()
                 while len(calls) < OUT_IN_FLIGHT and (batch := await self._next_batch()):
-                    self._away.update(parcel.row.id for parcel in batch)
                     calls.add(asyncio.create_task(self._hand_over(batch)))
                 if not calls:
                     return
@@ -134,12 +137,10 @@ class Courier:
             for call in calls:
                 call.cancel()
             await asyncio.gather(*calls, return_exceptions=True)
-            self._away.clear()
 
     async def _next_batch(self) -> list[Parcel]:
-        parcels, orphans = await self._driver.read(
-            lambda _: self._outbox.due(self.domain, self._size, self._away)
-        )  # fmt: skip
+        """Return what is due next; nothing again that was returned before: its answer is on its way."""
+        parcels, orphans = await self._driver.read(lambda _: self._outbox.due(self.domain, self._size, self._after))
         if orphans:
             await self._driver.call(lambda _: self._outbox.drop(orphans))
             if not parcels:
@@ -148,7 +149,11 @@ class Courier:
         for n, parcel in enumerate(parcels):
             size += len(parcel.held.wire)
             if n and size > BATCH_BYTES:
-                return parcels[:n]
+                parcels = parcels[:n]
+                break
+        if parcels:
+            last = parcels[-1].row
+            self._after = last.due_at or 0, last.serial
         return parcels
 
     async def _hand_over(self, batch: list[Parcel]) -> None:
@@ -163,7 +168,6 @@ class Courier:
             await self._failed(batch, error)
             raise
         told = await self._driver.call(lambda _: self._outbox.answered(batch, outcomes))
-        self._away.difference_update(parcel.row.id for parcel in batch)
         self._size = min(ENVELOPES_MAX, 2 * self._size)
         if self.failures:
             log.info("%s is served again", self.domain)

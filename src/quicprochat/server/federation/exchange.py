@@ -21,6 +21,7 @@ from quicprochat.core.errors import LocalError, QuicprochatError, StoreError, Un
 from quicprochat.core.federation import FederationStore, Outgoing
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.record import open_record
+from quicprochat.core.store import MeshStore
 from quicprochat.core.time import Instant
 from quicprochat.p2p.driver import Driver
 from quicprochat.server.federation.client import FederationClient
@@ -33,18 +34,21 @@ from quicprochat.server.federation.rules import (
     CONNECT_S,
     CONNECTIONS_PER_DOMAIN,
     ENVELOPES_MAX,
+    EPOCH_BYTES,
+    FORGOT_EVERY_MS,
     GREETINGS,
     IN_FLIGHT_MAX,
     STREAM_S,
     FederationOptions,
 )
 from quicprochat.server.meter import Meter
-from quicprochat.server.options import FEDERATION_PORT
+from quicprochat.server.options import FEDERATION_PORT, PEERS_MAX
 from quicprochat.server.queue import Outcome, Queue
 from quicprochat.server.trust import RefusalLog, end_distrusted
 
 log = logging.getLogger("quicprochat.server.federation")
 
+EPOCH_KEY, FORGETTINGS_KEY = "federation.epoch.", "federation.forgettings"
 TOO_MUCH = 0x12
 STOPPED = 0x13
 TOO_MANY_CONNECTIONS = 0x14
@@ -115,7 +119,7 @@ class Exchange:
             store, options.domain, lambda: self.options.rules, self.is_peer, house.is_user, house.home_of,
             lambda: driver.now().at,
         )  # fmt: skip
-        self.client = FederationClient(options.domain, self._dial)
+        self.client = FederationClient(options.domain, self._dial, self._entered)
         self.traffic: defaultdict[str, Counter[str]] = defaultdict(Counter)
         """By domain, what became of envelopes since the start: ``in_stored``, ``out_deferred`` and so on."""
         self.couriers: dict[str, Courier] = {}
@@ -123,6 +127,8 @@ class Exchange:
         self._connections: defaultdict[str, dict[quic.Connection, None]] = defaultdict(dict)  # oldest first
         self._rates: dict[str, TokenBucket] = {}
         self._serving: set[asyncio.Task[None]] = set()
+        self._forgot_at: dict[str, Instant] = {}
+        self._forgettings = int.from_bytes(store.value(FORGETTINGS_KEY) or b"", "big")
         self._tell_refusal = RefusalLog(lambda: driver.now().at)
         self._watching: list[asyncio.Task[None]] = []
         self._records: Answers[tuple[bytes, int]] = Answers(lambda: driver.now().at)
@@ -138,7 +144,7 @@ class Exchange:
         self.listener = await quic.listen(
             (listen.ip, listen.port), self.options.loaded.credentials,
             {quic.FEDERATION_ALPN: quic.federated(lambda: self.options.loaded.trust)}, self._accepted,
-            limit=CONNECTIONS_PER_DOMAIN * (len(self.options.peers) + 16), distrusted=self._refused,
+            limit=CONNECTIONS_PER_DOMAIN * PEERS_MAX, distrusted=self._refused,
         )  # fmt: skip
         self._employ()
         self._watching = [asyncio.create_task(work) for work in (self._sweep(), self._watch(), self._greet())]
@@ -274,6 +280,38 @@ class Exchange:
             raise LocalError(f"{self.domain} exchanges no messages with this domain; ask its operator", code="policy")
         return domain
 
+    # --- servers that forget
+
+    @property
+    def told_epoch(self) -> bytes:
+        """The epoch that our users are told: another one once a domain that took their messages has forgotten them.
+
+        We keep no copy of what was passed on; the authors do, and offer it again (rule: no transfer of custody).
+        """
+        if not self._forgettings:
+            return self.epoch
+        return hashlib.sha256(self.epoch + self._forgettings.to_bytes(8, "big")).digest()[:EPOCH_BYTES]
+
+    async def _entered(self, domain: str, epoch: bytes) -> None:
+        """Compare a domain's epoch with the one it had before."""
+        key, now = EPOCH_KEY + domain, self.now()
+        known = await self._driver.read(lambda tx: tx.value(key))
+        if known == epoch:
+            return
+        if known is not None:
+            if now - self._forgot_at.get(domain, Instant(-FORGOT_EVERY_MS)) < FORGOT_EVERY_MS:
+                return
+            self._forgot_at[domain] = now
+            self._forgettings += 1
+            log.info("%s has forgotten messages (a restored backup?); our users will offer theirs again", domain)
+        forgettings = self._forgettings.to_bytes(8, "big")
+
+        def keep(tx: MeshStore) -> None:
+            tx.set_value(key, epoch)
+            tx.set_value(FORGETTINGS_KEY, forgettings)
+
+        await self._driver.call(keep)
+
     # --- what other servers ask (peer.Desk)
 
     async def deposit(self, origin: str, envelopes: list[bytes]) -> list[Outcome]:
@@ -281,7 +319,7 @@ class Exchange:
         await self._turn(origin, len(envelopes))
         outcomes = await self._queue.deposit(
             via_domain(origin), envelopes, self.options.rules.share,
-            lambda author: self.outbox.arrived(author, origin),
+            lambda author, now: self.outbox.arrived(author, origin, now.at),
         )  # fmt: skip
         for what, count in Counter(outcome.verdict.name.lower() for outcome in outcomes).items():
             self.traffic[origin][f"in_{what}"] += count

@@ -7,7 +7,7 @@ goes. Everything here runs inside a transaction of the caller's.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quicprochat.core.envelope import HEADER_BYTES, Kind, MeshEnvelope
 from quicprochat.core.federation import FederationStore, Outgoing, Report
@@ -100,26 +100,35 @@ class Outbox:
             or mine.bytes + size > rules.user_bytes
         )
 
-    def put(self, id: EnvelopeId, user: PeerKey, domain: str) -> bool:
+    def row(self, id: EnvelopeId) -> Outgoing | None:
+        """Return the row of an envelope that may come again; asked before it is let in, for :meth:`put`."""
+        return self._store.outgoing(id)
+
+    def put(self, id: EnvelopeId, user: PeerKey, domain: str, known: Outgoing | None) -> bool:
         """Say which domain an envelope of the store is for; return whether something is to be sent now.
 
-        An envelope that comes again is offered again, also one that was set aside: its author wants that.
+        ``known`` was its row before it was let in: of two copies the gate keeps the better one, and what was known of
+        the other goes with it. One that was set aside is offered again: its author wants that.
         """
         held = self._store.held(id)
         if held is None:
             return False  # a duplicate of what is here no more
-        known = self._store.outgoing(id)
-        if known is not None and not known.set_aside:
-            return False
-        row = Outgoing(
-            id, self.domain, domain, user, held.kind, len(held.wire), held.expires_at, self._now()
-        )  # fmt: skip
-        self._store.put_outgoing(row)
-        return True
+        fresh = Outgoing(id, self.domain, domain, user, held.kind, len(held.wire), held.expires_at, self._now())
+        # Another domain than before: its recipient has moved, or somebody else brought it first with a wrong hint.
+        moved = known is not None and known.destination != domain and user in (known.user, held.src)
+        if known is None or moved:
+            if moved:
+                self._store.drop_outgoing(id)
+            self._store.put_outgoing(fresh)
+            return True
+        again = known.set_aside
+        kept = replace(known, size=fresh.size, expires_at=fresh.expires_at)
+        self._store.drop_outgoing(id)
+        self._store.put_outgoing(replace(kept, due_at=fresh.due_at) if again else kept)
+        return again
 
-    def arrived(self, author: PeerKey, domain: str) -> None:
+    def arrived(self, author: PeerKey, domain: str, now: Instant) -> None:
         """Note that a domain brought an author's mail: answers go there."""
-        now = self._now()
         noted = self._noted.get(author)
         if noted is not None and noted[0] == domain and now < noted[1]:
             return
@@ -131,15 +140,15 @@ class Outbox:
 
     # --- out
 
-    def due(self, domain: str, limit: int, but: set[EnvelopeId]) -> tuple[list[Parcel], list[EnvelopeId]]:
-        """Return what may be offered now, and ids of rows whose envelope is not there any more."""
+    def due(self, domain: str, limit: int, after: tuple[int, int]) -> tuple[list[Parcel], list[EnvelopeId]]:
+        """Return what may be offered now, and ids of rows whose envelope is not there any more, or too old.
+
+        ``after``: see ``FederationStore.due_outgoing``.
+        """
         now = self._now()
-        rows = self._store.due_outgoing(domain, now, limit + len(but))
         found: list[Parcel] = []
         orphans: list[EnvelopeId] = []
-        for row in rows:
-            if row.id in but or len(found) == limit:
-                continue
+        for row in self._store.due_outgoing(domain, now, limit, after):
             held = self._store.held(row.id)
             if held is None or held.expires_at <= now:
                 orphans.append(row.id)
@@ -159,11 +168,11 @@ class Outbox:
 
     def answered(self, parcels: Sequence[Parcel], outcomes: Sequence[Outcome]) -> set[PeerKey]:
         """Follow a domain's answers; return the authors for whom there is something to tell."""
+        now = self._now()
         told = set()
         for parcel, outcome in zip(parcels, outcomes, strict=True):
-            if self._store.outgoing(parcel.row.id) is None:
-                continue  # meanwhile a receipt came for it, or its time was over
-            if self._answer(parcel, outcome) and self._report(parcel, outcome):
+            # Meanwhile a receipt may have come for it, or its time may be over: then only the report is news.
+            if self._answer(parcel, outcome, now) and self._report(parcel, outcome, now):
                 told.add(parcel.held.src)
         return told
 
@@ -172,13 +181,12 @@ class Outbox:
         row = parcel.row
         if poison and row.tries + 1 >= POISON_TRIES:
             return self.answered([parcel], [Outcome(Verdict.REFUSED, Reason.UNSUPPORTED)])
-        if self._store.outgoing(row.id) is not None:
-            # The answer before is kept: this was none. Failures of the path alone never set anything aside.
-            due = Instant(self._now() + PUT_OFF_FIRST_MS)
-            self._store.answer_outgoing(row.id, due, row.tries + poison, row.verdict, row.reason)
+        # The answer before is kept: this was none. Failures of the path alone never set anything aside.
+        due = Instant(self._now() + PUT_OFF_FIRST_MS)
+        self._store.answer_outgoing(row.id, due, row.tries + poison, row.verdict, row.reason)
         return set()
 
-    def _answer(self, parcel: Parcel, outcome: Outcome) -> bool:
+    def _answer(self, parcel: Parcel, outcome: Outcome, now: Instant) -> bool:
         """Write down an answer; return whether it is news."""
         row, store = parcel.row, self._store
         match outcome.verdict:
@@ -191,17 +199,15 @@ class Outbox:
             case Verdict.REFUSED:
                 store.answer_outgoing(row.id, None, row.tries + 1, outcome.verdict, outcome.reason)
             case Verdict.DEFERRED:
-                due = Instant(self._now() + _pause_ms(outcome.reason, row.tries))
+                due = Instant(now + _pause_ms(outcome.reason, row.tries))
                 store.answer_outgoing(row.id, due, row.tries + 1, outcome.verdict, outcome.reason)
         return (row.verdict, row.reason) != (outcome.verdict, outcome.reason)
 
-    def _report(self, parcel: Parcel, outcome: Outcome) -> bool:
+    def _report(self, parcel: Parcel, outcome: Outcome, now: Instant) -> bool:
         held = parcel.held
         if held.kind == Kind.RECEIPT or not self.local(held.src):
             return False
-        report = Report(
-            held.src, held.id, parcel.row.destination, outcome.verdict, outcome.reason, self._now()
-        )  # fmt: skip
+        report = Report(held.src, held.id, parcel.row.destination, outcome.verdict, outcome.reason, now)
         self._store.put_report(report, REPORTS_PER_AUTHOR, REPORTS_MAX)
         return True
 

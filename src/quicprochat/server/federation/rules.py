@@ -10,6 +10,9 @@ from quicprochat.core.time import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from quicprochat.server.trust import Loaded
 
 VERSION = 1
+EPOCH_BYTES = 16
+FORGOT_EVERY_MS = HOUR_MS
+"""So often at most another domain makes our users offer everything again, by saying that it has forgotten."""
 ENVELOPES_MAX = 256
 """Envelopes in one call."""
 BATCH_BYTES = 512 << 10
@@ -31,9 +34,11 @@ CALL_S = 30.0
 SILENCE_S = 4.0
 """After so long without an answer the other machine is asked for a sign of life, and given as long again: lost packets
 are sent again meanwhile, three times or more."""
-LOOK_UP_S = 5.0
-"""As CALL_S, for a name or a record: somebody waits for it."""
+LOOK_UP_S = 2.5
+"""How long a name or a record is looked for, connecting included: a client waits for it, 3 s at most."""
 
+LOOK_UPS = 16
+"""Look-ups under way at one domain: our users together must not have us hung up on for too many calls."""
 GREETINGS = 8
 """Domains that a starting server connects to at a time."""
 RETRY_FIRST_S, RETRY_LAST_S = 0.5, 300.0
