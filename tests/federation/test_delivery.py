@@ -21,11 +21,13 @@ from tests.federation.villages import (
     soon,
     until,
 )
+from tests.server.attacked import vanish
 
 from quicprochat.core.errors import UnavailableError
 from quicprochat.core.gate import Limits, Reason, Verdict
 from quicprochat.core.store import Scope
 from quicprochat.server.backup import restore
+from quicprochat.server.federation import client
 from quicprochat.server.home_server import DATABASE
 
 
@@ -290,3 +292,27 @@ def test_federation_port_that_is_taken_leaves_nothing_behind(tmp_path: Path) -> 
         await them.start(NORTH)
 
     scene(tmp_path, NORTH, SOUTH, up=0)(scenario)
+
+
+def test_path_that_dies_without_a_word_is_noticed_and_opened_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "SILENCE_S", 0.3)
+
+    async def scenario(them: Villages) -> None:
+        async with them.person(NORTH) as ada, them.person(SOUTH) as bob:
+            first, second = ada.letter(bob.key), ada.letter(bob.key)
+            assert await ada.put(first, domain=SOUTH) == [STORED]
+            await bob.got()
+            await until(lambda: emptied(them, NORTH))
+            north, south = them.up[NORTH].exchange, them.up[SOUTH].exchange
+            assert north is not None
+            assert south is not None
+            for connection in south._connections[NORTH]:
+                vanish(connection)  # as if its machine had been switched off
+            assert north.client.connected(SOUTH)
+            assert await ada.put(second, domain=SOUTH) == [STORED]
+            assert [one.id for one in await bob.got(2)] == [first.id, second.id]
+            await until(lambda: emptied(them, NORTH))
+
+    scene(tmp_path, NORTH, SOUTH)(scenario)

@@ -103,7 +103,7 @@ OPTIONS = (
            " domain that has none of its own in [federation_cas]", "FILE", live=True),
     Option("federation_outbox", Kind.SIZE, 512 << 20, "bytes of messages that may wait for one other domain", "SIZE",
            live=True),
-    Option("federation_messages_per_user", Kind.COUNT, 10_000, "messages of one user that may wait for one other"
+    Option("federation_per_user", Kind.COUNT, 10_000, "messages of one user that may wait for one other"
            " domain", "N", live=True),
     Option("federation_share", Kind.SHARE, 0.25, "part of storage that what comes from one other domain may fill",
            "0..1", live=True),

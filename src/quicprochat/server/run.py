@@ -65,7 +65,7 @@ def _federation(config: Config) -> FederationOptions | None:
         log.warning("%s", loaded.remark)
     rules = FederationRules(
         outbox_bytes=config["federation_outbox"],
-        user_messages=config["federation_messages_per_user"],
+        user_messages=config["federation_per_user"],
         share=config["federation_share"],
         rate=config["federation_rate"],
     )

@@ -54,8 +54,9 @@ STOPPED = 0x13
 TOO_MANY_CONNECTIONS = 0x14
 SWEEP_BATCH = 256
 SWEEP_S = 3_600.0
-TRUST_S = 60.0
-"""How often it is looked whether the certificates of those who are connected have ended meanwhile."""
+TRUST_S = 2.0
+"""How often it is looked whether those who are connected are still trusted: certificates end, and a connection may have
+come about while the list changed."""
 BURST_S = 2.0
 """Seconds of a domain's rate that it may spend at once."""
 FAULT_REST_S = 60.0
