@@ -294,7 +294,9 @@ class Exchange:
         return hashlib.sha256(self.epoch + self._forgettings.to_bytes(8, "big")).digest()[:EPOCH_BYTES]
 
     async def _entered(self, domain: str, epoch: bytes) -> None:
-        """Compare a domain's epoch with the one it had before."""
+        """We are connected. Compare a domain's epoch with the one it had before."""
+        if domain in self.couriers:
+            self.couriers[domain].reached()
         key, now = EPOCH_KEY + domain, self.now()
         known = await self._driver.read(lambda tx: tx.value(key))
         if known == epoch:
@@ -412,8 +414,12 @@ class Exchange:
 
         async def greet(domain: str) -> None:
             async with room:
-                with suppress(QuicprochatError):
+                try:
                     await self.client.reach(domain)
+                except QuicprochatError as error:
+                    log.info("%s cannot be reached yet: %s", domain, error)
+                    if domain in self.couriers:
+                        self.couriers[domain].unreached(error)
 
         async with asyncio.TaskGroup() as group:
             for domain, address in self.options.peers.items():
