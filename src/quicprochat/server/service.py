@@ -75,16 +75,16 @@ class HomeService:
 
     async def find_record(self, key: PeerKey, domain: str = "") -> tuple[bytes, int]:
         if abroad := self._abroad(domain):
-            return await abroad.find_record(domain, key)
+            return await abroad.look_ups.find_record(domain, key)
         return await self.look(lambda tx: directory.find_record(tx, key, self._driver.now(), self._crypto))
 
     async def find_name(self, name: str, domain: str = "") -> PeerKey:
         if abroad := self._abroad(domain):
-            return await abroad.find_name(domain, name)
+            return await abroad.look_ups.find_name(domain, name)
         return await self.look(lambda tx: directory.find_name(tx, name))
 
     def _told_epoch(self) -> bytes:
-        return self._exchange.told_epoch if self._exchange is not None else self._epoch
+        return self._exchange.forgettings.told_epoch if self._exchange is not None else self._epoch
 
     def _abroad(self, domain: str) -> Exchange | None:
         """Return who asks a domain that is not ours. Raises: LocalError where nobody can."""

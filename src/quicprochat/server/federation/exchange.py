@@ -17,25 +17,21 @@ from quicprochat.adapters import quic, rpc
 from quicprochat.core.address import Address
 from quicprochat.core.bucket import TokenBucket
 from quicprochat.core.crypto import Crypto
-from quicprochat.core.errors import LocalError, QuicprochatError, StoreError, UnavailableError, WireError
+from quicprochat.core.errors import LocalError, QuicprochatError, StoreError, UnavailableError
 from quicprochat.core.federation import FederationStore, Outgoing
 from quicprochat.core.ids import PeerKey
-from quicprochat.core.record import open_record
-from quicprochat.core.store import MeshStore
 from quicprochat.core.time import Instant
 from quicprochat.p2p.driver import Driver
 from quicprochat.server.federation.client import FederationClient
 from quicprochat.server.federation.courier import Courier
-from quicprochat.server.federation.lookup import Answers
+from quicprochat.server.federation.forgetting import Forgettings
+from quicprochat.server.federation.lookup import LookUps
 from quicprochat.server.federation.outbox import Outbox
 from quicprochat.server.federation.peer import Entrance
-from quicprochat.server.federation.routing import plain
 from quicprochat.server.federation.rules import (
     CONNECT_S,
     CONNECTIONS_PER_DOMAIN,
     ENVELOPES_MAX,
-    EPOCH_BYTES,
-    FORGOT_EVERY_MS,
     GREETINGS,
     IN_FLIGHT_MAX,
     STREAM_S,
@@ -48,7 +44,6 @@ from quicprochat.server.trust import RefusalLog, end_distrusted
 
 log = logging.getLogger("quicprochat.server.federation")
 
-EPOCH_KEY, FORGETTINGS_KEY = "federation.epoch.", "federation.forgettings"
 TOO_MUCH = 0x12
 STOPPED = 0x13
 TOO_MANY_CONNECTIONS = 0x14
@@ -114,13 +109,14 @@ class Exchange:
         self._driver = driver
         self.store = store
         self._meter = meter
-        self._crypto = crypto
         self._found: dict[str, str] = {}  # addresses that were announced on the local network
         self.outbox = Outbox(
             store, options.domain, lambda: self.options.rules, self.is_peer, house.is_user, house.home_of,
             lambda: driver.now().at,
         )  # fmt: skip
+        self.forgettings = Forgettings(driver, store, epoch)
         self.client = FederationClient(options.domain, self._dial, self._entered)
+        self.look_ups = LookUps(self.client, options.domain, self.is_peer, crypto, lambda: driver.now().at)
         self.traffic: defaultdict[str, Counter[str]] = defaultdict(Counter)
         """By domain, what became of envelopes since the start: ``in_stored``, ``out_deferred`` and so on."""
         self.couriers: dict[str, Courier] = {}
@@ -128,12 +124,9 @@ class Exchange:
         self._connections: defaultdict[str, dict[quic.Connection, None]] = defaultdict(dict)  # oldest first
         self._rates: dict[str, TokenBucket] = {}
         self._serving: set[asyncio.Task[None]] = set()
-        self._forgot_at: dict[str, Instant] = {}
-        self._forgettings = int.from_bytes(store.value(FORGETTINGS_KEY) or b"", "big")
         self._tell_refusal = RefusalLog(lambda: driver.now().at)
         self._watching: list[asyncio.Task[None]] = []
-        self._records: Answers[tuple[bytes, int]] = Answers(lambda: driver.now().at)
-        self._names: Answers[PeerKey] = Answers(lambda: driver.now().at)
+        self._greeting: asyncio.Task[None] | None = None
 
     # --- its life
 
@@ -148,11 +141,12 @@ class Exchange:
             limit=CONNECTIONS_PER_DOMAIN * PEERS_MAX, distrusted=self._refused,
         )  # fmt: skip
         self._employ()
-        self._watching = [asyncio.create_task(work) for work in (self._sweep(), self._watch(), self._greet())]
+        self._watching = [asyncio.create_task(work) for work in (self._sweep(), self._watch())]
+        self._greeting = asyncio.create_task(self._greet())
 
     async def close(self) -> None:
         """Say goodbye, and let what is under way end; what waits stays in the store."""
-        tasks = (*self._watching, *self._at_work.values())
+        tasks = [*self._watching, *self._at_work.values(), *([self._greeting] if self._greeting else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -177,10 +171,12 @@ class Exchange:
                 self.contact(domain)
             if not listed or _authority(before, domain) != _authority(options, domain):
                 self._found.pop(domain, None)
-                self._records.forget(domain)
-                self._names.forget(domain)
+                self.look_ups.forget(domain)
                 self.contact(domain)
         self._expel_distrusted()
+        if self._greeting is not None:
+            self._greeting.cancel()
+        self._greeting = asyncio.create_task(self._greet())
 
     # --- what the rest of the server asks
 
@@ -247,73 +243,6 @@ class Exchange:
     def connections(self, domain: str) -> int:
         """Return how many connections a domain has opened to us."""
         return len(self._connections.get(domain, ()))
-
-    async def find_record(self, domain: str, key: PeerKey) -> tuple[bytes, int]:
-        """Return a key's record as its domain's server has it, and its age; empty for none.
-
-        Raises: QuicprochatError.
-        """
-        domain = self._peer(domain)
-
-        async def ask() -> tuple[bytes, int]:
-            data, age = await self.client.find_record(domain, key)
-            if data:
-                try:
-                    record = open_record(data, self._crypto)
-                except WireError as error:
-                    raise UnavailableError(f"{domain} has sent a record that is none: {error}") from error
-                if record.key != key:
-                    raise UnavailableError(f"{domain} has sent somebody else's record", retryable=False)
-            return data, age
-
-        (data, age), since = await self._records.find(domain, key, ask)
-        return data, (age + since if data else 0)
-
-    async def find_name(self, domain: str, name: str) -> PeerKey:
-        """Return whose name this is, by that domain's word. Raises: QuicprochatError."""
-        domain = self._peer(domain)
-        found, _ = await self._names.find(domain, name.encode(), lambda: self.client.find_name(domain, name))
-        return found
-
-    def _peer(self, domain: str) -> str:
-        domain = plain(domain)
-        if not self.is_peer(domain):
-            raise LocalError(f"{self.domain} exchanges no messages with this domain; ask its operator", code="policy")
-        return domain
-
-    # --- servers that forget
-
-    @property
-    def told_epoch(self) -> bytes:
-        """The epoch that our users are told: another one once a domain that took their messages has forgotten them.
-
-        We keep no copy of what was passed on; the authors do, and offer it again (rule: no transfer of custody).
-        """
-        if not self._forgettings:
-            return self.epoch
-        return hashlib.sha256(self.epoch + self._forgettings.to_bytes(8, "big")).digest()[:EPOCH_BYTES]
-
-    async def _entered(self, domain: str, epoch: bytes) -> None:
-        """We are connected. Compare a domain's epoch with the one it had before."""
-        if domain in self.couriers:
-            self.couriers[domain].reached()
-        key, now = EPOCH_KEY + domain, self.now()
-        known = await self._driver.read(lambda tx: tx.value(key))
-        if known == epoch:
-            return
-        if known is not None:
-            if now - self._forgot_at.get(domain, Instant(-FORGOT_EVERY_MS)) < FORGOT_EVERY_MS:
-                return
-            self._forgot_at[domain] = now
-            self._forgettings += 1
-            log.info("%s has forgotten messages (a restored backup?); our users will offer theirs again", domain)
-        forgettings = self._forgettings.to_bytes(8, "big")
-
-        def keep(tx: MeshStore) -> None:
-            tx.set_value(key, epoch)
-            tx.set_value(FORGETTINGS_KEY, forgettings)
-
-        await self._driver.call(keep)
 
     # --- what other servers ask (peer.Desk)
 
@@ -404,9 +333,16 @@ class Exchange:
 
     def _expel_distrusted(self) -> None:
         """End the connections, both ways, of those whom we would not let in now."""
-        trust = self.options.loaded.trust
-        end_distrusted(trust, [one for mine in self._connections.values() for one in mine])
-        end_distrusted(trust, self.client.connections())
+        # The listener knows of those too that were accepted a moment ago and are not served yet.
+        end_distrusted(self.options.loaded.trust, (*self.listener.connections, *self.client.connections()))
+
+    async def _entered(self, domain: str, epoch: bytes) -> None:
+        """We are connected to a domain. A reload may have come between the handshake and now."""
+        new = [one for one in self.client.connections() if one.peer == domain.encode("ascii")]
+        end_distrusted(self.options.loaded.trust, new)
+        if domain in self.couriers:
+            self.couriers[domain].reached()
+        await self.forgettings.entered(domain, epoch)
 
     async def _greet(self) -> None:
         """Tell every domain that we are here (again): what waits for us there is then sent at once."""
@@ -423,7 +359,7 @@ class Exchange:
 
         async with asyncio.TaskGroup() as group:
             for domain, address in self.options.peers.items():
-                if address:
+                if address and not self.client.connected(domain):
                     group.create_task(greet(domain))
 
     # --- couriers

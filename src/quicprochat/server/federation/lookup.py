@@ -7,8 +7,13 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from quicprochat.adapters.rpc import Problem
-from quicprochat.core.errors import StoreError, UnavailableError
+from quicprochat.core.crypto import Crypto
+from quicprochat.core.errors import LocalError, StoreError, UnavailableError, WireError
+from quicprochat.core.ids import PeerKey
+from quicprochat.core.record import open_record
 from quicprochat.core.time import Instant
+from quicprochat.server.federation.client import FederationClient
+from quicprochat.server.federation.routing import plain
 from quicprochat.server.federation.rules import ANSWERS_MAX, FRESH_MS, NOT_FOUND_MS, STALE_MS
 
 T = TypeVar("T")
@@ -77,3 +82,60 @@ class Answers(Generic[T]):
         if known is not None and known.value is not None and (age := self._now() - known.at) < STALE_MS:
             return known.value, age
         raise error
+
+
+class LookUps:
+    """Asks other domains for a name or a record; ``is_peer`` says which the operator has listed."""
+
+    def __init__(
+        self,
+        client: FederationClient,
+        domain: str,
+        is_peer: Callable[[str], bool],
+        crypto: Crypto,
+        now: Callable[[], Instant],
+    ) -> None:
+        self._client = client
+        self._domain = domain
+        self._is_peer = is_peer
+        self._crypto = crypto
+        self._records: Answers[tuple[bytes, int]] = Answers(now)
+        self._names: Answers[PeerKey] = Answers(now)
+
+    async def find_record(self, domain: str, key: PeerKey) -> tuple[bytes, int]:
+        """Return a key's record as its domain's server has it, and its age; empty for none.
+
+        Raises: QuicprochatError.
+        """
+        domain = self._listed(domain)
+
+        async def ask() -> tuple[bytes, int]:
+            data, age = await self._client.find_record(domain, key)
+            if data:
+                try:
+                    record = open_record(data, self._crypto)
+                except WireError as error:
+                    raise UnavailableError(f"{domain} has sent a record that is none: {error}") from error
+                if record.key != key:
+                    raise UnavailableError(f"{domain} has sent somebody else's record", retryable=False)
+            return data, age
+
+        (data, age), since = await self._records.find(domain, key, ask)
+        return data, (age + since if data else 0)
+
+    async def find_name(self, domain: str, name: str) -> PeerKey:
+        """Return whose name this is, by that domain's word. Raises: QuicprochatError."""
+        domain = self._listed(domain)
+        found, _ = await self._names.find(domain, name.encode(), lambda: self._client.find_name(domain, name))
+        return found
+
+    def forget(self, domain: str) -> None:
+        """Forget what a domain said."""
+        self._records.forget(domain)
+        self._names.forget(domain)
+
+    def _listed(self, domain: str) -> str:
+        domain = plain(domain)
+        if not self._is_peer(domain):
+            raise LocalError(f"{self._domain} exchanges no messages with this domain; ask its operator", code="policy")
+        return domain
