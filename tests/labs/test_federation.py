@@ -139,6 +139,11 @@ def test_thirty_percent_loss_under_load_loses_and_repeats_nothing(two: tuple[Rou
     assert int(dropped[1]) > 10, "nothing was lost on the way"
 
 
+def tried(village: Village, other: Village) -> None:
+    """Wait until a server has called another in vain."""
+    until(lambda: village.peer(other)["failures"] > 0)
+
+
 def refusals(village: Village) -> list[str]:
     return re.findall(r"a server was refused: (.*)", village.log)
 
@@ -159,13 +164,13 @@ def test_servers_that_nobody_listed_get_nothing_in_and_nothing_out(tmp_path: Pat
             village.settle("mallory")
             # Nothing in.
             village.person.qpc("send", f"{ada}@{NODE1}", "let me in", "--wait", "relayed", "--timeout", "20")
-            until(lambda village=village: village.peer(one)["failures"] > 0)
+            tried(village, one)
             # Nothing out: neither a name nor a message.
             asked = village.person.run("send", f"ada@{NODE1}", "x")
             assert asked.returncode in (3, 4)
             assert NODE1 in asked.stderr
         one.person.qpc("send", f"{impostor.person.key}@{made_up}", "a secret", "--wait", "relayed", "--timeout", "20")
-        until(lambda: one.peer(impostor)["failures"] > 0)
+        tried(one, impostor)
         listed = one.person.run("send", f"mallory@{unlisted}", "x")
         assert listed.returncode == 7
         assert f"{NODE1} exchanges no messages with this domain" in listed.stderr
@@ -189,13 +194,13 @@ def test_a_clock_that_is_off_by_years_is_named(tmp_path: Path, years: int) -> No
         other.up()
         one.settle("ada")
         assert one.person.qpc("send", f"{other.person.key}@{NODE2}", "x", "--wait", "relayed")["state"] == "relayed"
-        until(lambda: one.peer(other)["failures"] > 0)
+        tried(one, other)
         assert "clock says" in one.peer(other)["trouble"]
         assert "clock says" in one.log
         other.person.start("--no-discovery", "--server", f"{address(2)}:7000")
         until(lambda: other.person.qpc("server")["connected"])
         other.person.qpc("send", f"{one.person.key}@{NODE1}", "x", "--wait", "relayed")
-        until(lambda: other.peer(one)["failures"] > 0)
+        tried(other, one)
         assert "clock" in other.peer(one)["trouble"]
 
 
@@ -216,7 +221,7 @@ def test_a_domain_taken_off_the_list_is_cut_off_and_what_waited_goes_when_it_is_
     one.reload()
     until(lambda: other.peer(one)["connections_in"] == 0 and not other.peer(one)["connected"], PARTED_S)
     other.write(f"ada@{NODE1}", "are you still there?")
-    until(lambda: other.peer(one)["failures"] > 0)
+    tried(other, one)
     assert one.got() == ["hello"]
     one.peers(other)
     one.reload()
