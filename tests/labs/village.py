@@ -17,6 +17,7 @@ from tests.labs.router import address
 
 from quicprochat.adapters.system import utc_now
 from quicprochat.client.socket import reachable
+from quicprochat.server import control
 from quicprochat.server.certificates import init_authority, issue
 
 WITHOUT_LINKS = (
@@ -51,6 +52,8 @@ class Village:
         self.home = place / domain
         self.person = Machine(namespace, place / f"somebody of {domain}")
         self.person.prelude = WITHOUT_LINKS
+        self.key = ""
+        """The person's, once settled."""
         self._log = place / f"{domain}.log"
         self._server: subprocess.Popen[str] | None = None
         issue(ca, domain, self.home, 397, utc_now())
@@ -106,11 +109,9 @@ class Village:
         return self._log.read_text()
 
     def ask(self, *words: str) -> Any:
-        """Run a command of the operator and return its JSON answer."""
-        program = [sys.executable, "-c", SERVER_PROGRAM, *words, "--json", "--home", str(self.home)]
-        done = subprocess.run(self.person.command(*program), capture_output=True, text=True, env=environment())
-        assert done.returncode == 0, (words, done.stderr)
-        return json.loads(done.stdout)
+        """Ask what the operator may ask; return the answer."""
+        items = list(control.ask(self.home, " ".join(words), {}))
+        return items if words[-1] == "outbox" else items[0]
 
     def peer(self, other: Village) -> dict[str, Any]:
         """Return how another domain stands here."""
@@ -120,8 +121,10 @@ class Village:
     def settle(self, name: str) -> None:
         """Let somebody live here, under this name."""
         self.person.start("--no-discovery", "--server", f"{address(self.number)}:7000")
-        until(lambda: self.person.qpc("server")["connected"])
-        assert self.person.qpc("register", name)["domain"] == self.domain
+        until(lambda: self.call("server")[0]["connected"])
+        (taken,) = self.call("register", name=name)
+        assert taken["domain"] == self.domain
+        self.key = taken["public_key"]
 
     def call(self, command: str, **args: Any) -> list[dict[str, Any]]:
         """Ask the node of the person here, at its home's socket; return what it answers."""
@@ -137,6 +140,17 @@ class Village:
                         return items
                     items.append(frame["item"])
         raise AssertionError("the node has hung up")
+
+    def send(self, to: str, text: str) -> dict[str, Any]:
+        """Let the person here send a message; return how it stands once the server has it."""
+        (sent,) = self.call("send", peer=to, text=text)
+        (sent,) = self.call("wait", id=sent["id"], until="relayed", timeout=PATIENCE_S)
+        return sent
+
+    def trace(self, id: str) -> dict[str, Any]:
+        """Return what happened to a message of the person here."""
+        (found,) = self.call("trace", id=id)
+        return found
 
     def write(self, to: str, *texts: str) -> None:
         """Let the person here send messages."""

@@ -141,9 +141,9 @@ class FederationClient:
             link.connection.end(UNANSWERED, "no answer came")
             raise UnavailableError(f"{domain} has not answered in time") from None
         finally:
-            if not asking.done():
-                asking.cancel()
-                await asyncio.wait((asking,))
+            asking.cancel()
+            await asyncio.wait((asking,))
+            _ = asking.cancelled() or asking.exception()  # it may have failed when we gave it up
         return asking.result()
 
     async def _link(self, domain: str) -> _Link:
