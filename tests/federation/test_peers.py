@@ -120,7 +120,7 @@ def test_domain_that_is_not_listed_gets_nothing_in(tmp_path: Path) -> None:
     async def scenario(them: Villages) -> None:
         made_up = "west.mesh.local"
         async with stranger(them, made_up, NORTH) as west:
-            with pytest.raises(QuicprochatError):
+            with pytest.raises(QuicprochatError, match="not accepted"):
                 await west.relay_enqueue(NORTH, [b"x"])
         assert them.up[NORTH].meter.totals()["refused.federation_certificate"] == 1
         # Nor does it get anything out.

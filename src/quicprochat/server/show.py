@@ -119,12 +119,14 @@ def _how(peer: Json) -> str:
     """Say how a domain is connected; either side may be unable to call the other."""
     if peer["connected"]:
         return "connected"
-    if peer["retry_in_s"] is not None:
+    if peer["connecting"]:
+        how = "being called"
+    elif peer["retry_in_s"] is not None:
         how = f"not reached, next attempt in {duration(peer['retry_in_s'])}"
     elif peer["trouble"]:
         how = "not reached" if peer["listed"] else "not listed"
     else:
-        how = "not connected, nothing to send"
+        how = "not connected" if peer["rows"] else "not connected, nothing to send"
     return f"{how}; it has called us" if peer["connections_in"] else how
 
 

@@ -97,6 +97,11 @@ class FederationClient:
         link = self._links.get(domain)
         return link is not None and not link.over
 
+    def dialling(self, domain: str) -> bool:
+        """Say whether a connection to a domain is being made."""
+        lock = self._dialling.get(domain)
+        return lock is not None and lock.locked()
+
     def connections(self) -> list[quic.Connection]:
         """Return the connections that are open."""
         return [link.connection for link in self._links.values()]

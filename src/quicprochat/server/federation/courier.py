@@ -76,7 +76,8 @@ class Courier:
 
     def reached(self) -> None:
         """There is a connection: what kept us from one is over."""
-        if not self.failures:
+        if not self.failures and self.trouble:
+            log.info("%s is reached now", self.domain)
             self.trouble = ""
 
     def unreached(self, error: QuicprochatError) -> None:
