@@ -16,6 +16,7 @@ from tests.unit import authorities
 
 DER = serialization.Encoding.DER
 POINTS = ("GATHERED", "STEPPED", "COMMITTED", "RELEASED")
+ACCESSES = [("log:half-write", 100), ("log:sync", 15)]
 
 
 def certified(place: Path, domain: str) -> str:
@@ -52,7 +53,7 @@ def test_killed_between_receive_commit_and_answer_on_either_side(tmp_path: Path)
         load = Load(north, south, SOUTH)
         try:
             for victim in (north, south):
-                for kill in [(point, 6 + 9 * n) for n, point in enumerate(POINTS)]:
+                for kill in [(point, 6 + 9 * n) for n, point in enumerate(POINTS)] + ACCESSES:
                     victim.kill()
                     victim.start(kill=kill)
                     async with load.online():
@@ -70,15 +71,15 @@ def test_killed_between_receive_commit_and_answer_on_either_side(tmp_path: Path)
     run(scenario, seconds=150)
 
 
-@pytest.mark.timeout(120)
-def test_killed_at_random_moments_loses_and_repeats_nothing(tmp_path: Path) -> None:
+def kill_again_and_again(place: Path, kills: int) -> None:
+    """Kill one of the two at random moments, and start it again."""
     dice = seeded("kill one of two")
 
     async def scenario() -> None:
-        north, south = two(tmp_path)
+        north, south = two(place)
         load = Load(north, south, SOUTH)
         try:
-            for _ in range(5):
+            for _ in range(kills):
                 victim = dice.choice((north, south))
                 async with load.online():
                     await asyncio.sleep(dice.uniform(0.05, 0.7))  # not waiting for anything: the random moment
@@ -86,10 +87,22 @@ def test_killed_at_random_moments_loses_and_repeats_nothing(tmp_path: Path) -> N
                 victim.start()
             await load.drained()
             counts = load.compare()
-            print(counts)
-            assert counts["stored"] > 100, "hardly anything was sent: the kills met nobody at work"
+            print(f"{kills} kills: {counts}")
+            assert counts["stored"] > 20 * kills, "hardly anything was sent: the kills met nobody at work"
+            assert north.end()[0] == south.end()[0] == 0
         finally:
             north.kill()
             south.kill()
 
-    run(scenario, seconds=100)
+    run(scenario, seconds=70 + 4 * kills)
+
+
+@pytest.mark.timeout(140)
+def test_killed_at_random_moments_loses_and_repeats_nothing(tmp_path: Path) -> None:
+    kill_again_and_again(tmp_path, 10)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1_200)
+def test_killed_two_hundred_times_loses_and_repeats_nothing(tmp_path: Path) -> None:
+    kill_again_and_again(tmp_path, 200)

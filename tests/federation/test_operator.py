@@ -193,3 +193,46 @@ def test_server_without_federation_says_so(tmp_path: Path) -> None:
             assert "federation" not in answer(("status",), await told(server, "status"), as_json=False)
 
     scene(tmp_path)(scenario)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"connected": True, "connections_in": 1}, "connected;"),
+        ({"connections_in": 1}, "not connected, nothing to send; it has called us;"),
+        ({"rows": 1}, "not connected;"),
+        ({"connecting": True}, "being called;"),
+        ({"trouble": "it is away", "retry_in_s": 61}, "not reached, next attempt in 1 min 1 s;"),
+        ({"trouble": "it is away"}, "not reached;"),
+        ({"trouble": "it is away", "connecting": True, "connections_in": 2}, "being called; it has called us;"),
+        ({"trouble": "not in the list", "listed": False}, "not listed;"),
+    ],
+)
+def test_how_a_domain_is_reached_is_said_in_words(how: dict[str, Any], said: str) -> None:
+    peer = {
+        "domain": SOUTH, "listed": True, "address": "192.0.2.2:7001", "announced_at": "", "connected": False,
+        "connecting": False, "connections_in": 0, "rows": 0, "messages": 0, "trouble": "", "retry_in_s": None,
+        "sent": {"stored": 3}, "received": {"stored": 4}, **how,
+    }  # fmt: skip
+    line, *why = answer(("federation", "poke"), [peer], as_json=False).splitlines()
+    assert line == f"{SOUTH} at 192.0.2.2:7001: {said} 0 messages waiting, sent 3, received 4"
+    assert [one.strip() for one in why] == ([peer["trouble"]] if peer["trouble"] else [])
+
+
+def test_a_domain_that_is_down_at_the_start_is_said_so_though_nothing_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "CONNECT_S", 0.3)
+
+    async def scenario(them: Villages) -> None:
+        north = them.up[NORTH].exchange
+        assert north is not None
+        courier = north.couriers[SOUTH]
+        await until(lambda: "did not answer" in courier.trouble)
+        (now,) = await told(them.up[NORTH], "status")
+        assert f"not reached: {SOUTH}" in answer(("status",), [now], as_json=False)
+        await them.start(SOUTH)
+        await north.client.reach(SOUTH)
+        assert courier.trouble == ""
+
+    scene(tmp_path, NORTH, SOUTH, up=1)(scenario)

@@ -120,7 +120,7 @@ def test_domain_that_is_not_listed_gets_nothing_in(tmp_path: Path) -> None:
     async def scenario(them: Villages) -> None:
         made_up = "west.mesh.local"
         async with stranger(them, made_up, NORTH) as west:
-            with pytest.raises(QuicprochatError):
+            with pytest.raises(QuicprochatError, match="not accepted"):
                 await west.relay_enqueue(NORTH, [b"x"])
         # It hears of it before the server has counted it.
         await until(lambda: them.up[NORTH].meter.totals().get("refused.federation_certificate") == 1)

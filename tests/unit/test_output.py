@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from quicprochat.client.output import SHOWN_MAX_CHARS, SafeFormatter, display, display_line, human, line, table
+from quicprochat.client.catalogue import COMMANDS
+from quicprochat.client.output import _HUMAN, SHOWN_MAX_CHARS, SafeFormatter, display, display_line, human, line, table
 from quicprochat.client.stdio import terminal_columns
 
 BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
@@ -85,6 +86,17 @@ def test_a_name_cannot_break_its_line() -> None:
     stranger = {"public_key": "ab" * 32, "name": "bob", "addresses": [], "linked": False, "contact": False}
     stranger |= {"verified": False, "blocked": False, "last_seen": None}
     assert human("peers", stranger).startswith("(bob)")
+
+
+def test_every_command_that_answers_has_words_for_a_person() -> None:
+    shown = {command.name for command in COMMANDS.values()} - {"daemon", "completion", "man", "help", "version"}
+    assert not shown - _HUMAN.keys() - {"repl"}
+
+
+def test_a_name_that_was_registered_is_shown_as_others_write_it() -> None:
+    taken = {"name": "bob", "domain": "node2.mesh.local", "public_key": "ab" * 32}
+    assert human("register", taken).startswith("bob@node2.mesh.local is your name now")
+    assert human("register", {**taken, "name": ""}) == "you are a user of node2.mesh.local now"
 
 
 def test_who_is_blocked_and_who_is_no_longer() -> None:

@@ -34,8 +34,14 @@ class Account:
     def __init__(self) -> None:
         self.answer: PeerKey | QuicprochatError = BOB
         self.asked: list[tuple[str, str]] = []
+        self.reached = False
+
+    async def settled(self) -> None:
+        """The server was reached."""
+        self.reached = True
 
     async def find_name(self, name: str, domain: str) -> PeerKey:
+        assert self.reached, "asked before the server was reached"
         self.asked.append((name, domain))
         if isinstance(self.answer, QuicprochatError):
             raise self.answer
@@ -46,7 +52,7 @@ def run(work: Callable[[Names, Account], Awaitable[Any]]) -> None:
     async def scenario() -> None:
         async with driven() as home:
             account = Account()
-            await work(Names(home.driver, account), account)  # type: ignore[arg-type]
+            await work(Names(home.driver, account, account.settled), account)  # type: ignore[arg-type]
 
     asyncio.run(scenario())
 

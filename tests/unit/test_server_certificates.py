@@ -248,7 +248,10 @@ def test_commands_as_they_are_typed(tmp_path: Path, capfd: pytest.CaptureFixture
     shown = call("cert", "show", str(tmp_path / "n" / "cert.der"))
     assert shown == {key: value for key, value in issued.items() if key != "directory"}
     assert main(words) == 0
-    assert f'federation_cert = "{tmp_path}/n/cert.der"' in capfd.readouterr().out
+    printed = capfd.readouterr().out.partition("#")[2].partition("\n")[2]
+    (tmp_path / "n" / "qpc-server.toml").write_text(printed)
+    assert main(["config", "check", "--home", str(tmp_path / "n")]) == 0, capfd.readouterr().err
+    assert "certificate" in capfd.readouterr().out
     assert main(["cert", "show", str(tmp_path / "n" / "key.der")]) == 2
     assert "is no certificate in DER" in capfd.readouterr().err
     assert main(["cert", "show", str(tmp_path / "nothing")]) == 3

@@ -127,6 +127,13 @@ def _server(item: Json) -> str:
     return "\n".join(lines)
 
 
+def _registered(item: Json) -> str:
+    if not item["name"]:
+        return f"you are a user of {display_line(item['domain'], 64) or 'the server'} now"
+    who = f"{display_line(item['name'], 64)}@{display_line(item['domain'], 64)}".rstrip("@")
+    return f"{who} is your name now (key {item['public_key'][:16]}…)"
+
+
 def _added(item: Json) -> str:
     return f"{_peer_name(item, 'public_key')} is a contact now (key {item['public_key'][:16]}…)"
 
@@ -263,6 +270,7 @@ _HUMAN = {
     "identity": _identity,
     "peers": _peer,
     "server": _server,
+    "register": _registered,
     "add": _added,
     "accept": _added,
     "verify": _verified,

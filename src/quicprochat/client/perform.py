@@ -31,7 +31,8 @@ LINGER_S = 5.0
 """How long a call that runs its own node stays for the delivery of what it sent."""
 WAIT_S = 30.0
 DELIVERED = "delivered"
-OPEN = ("queued", "relayed")
+RELAYED = "relayed"
+OPEN = ("queued", RELAYED)
 OPEN_MAX = 1_000
 """Messages of one prompt whose delivery is waited for when it is left; the last ones."""
 LOST = "with --ephemeral nothing outlives the node"
@@ -187,7 +188,9 @@ class Performer:
             raise CallError(f"not {until}, and not waited for: {self._when_it_leaves()}", "timeout")
         if until is not None:
             raise CallError(f"not {until} within {timeout:g} s; the message is {state} and offered on", "timeout")
-        if when := self._when_it_leaves():
+        if state == RELAYED and not self._session.hello.stays:
+            say("a server has a copy; that it was delivered is heard when a node runs on this home: qpc daemon")
+        elif when := self._when_it_leaves():
             say(when)
         return OK
 

@@ -239,6 +239,8 @@ class Account:
 
         Raises: QuicprochatError with the server's ``code``; UnavailableError, without one.
         """
+        if not self._server:
+            raise UnavailableError("there is no home server to ask; choose one: qpc server HOST:PORT")
         if self._link is None:
             raise UnavailableError("there is no connection to the home server; see: qpc server")
         try:

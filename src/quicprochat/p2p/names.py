@@ -6,6 +6,8 @@ server that says another one later, or somebody in its place, is not believed un
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from quicprochat.core.errors import LocalError, QuicprochatError, UnavailableError
 from quicprochat.core.homes import domain_name
 from quicprochat.core.identity import fingerprint, parse_key
@@ -31,9 +33,11 @@ def split_place(text: str) -> tuple[str, str]:
 class Names:
     """Looks names up by way of the home server we are connected to, and remembers what they stood for."""
 
-    def __init__(self, driver: Driver, account: Account) -> None:
+    def __init__(self, driver: Driver, account: Account, settled: Callable[[], Awaitable[object]]) -> None:
+        """``settled`` waits until the home server was reached, or could not be: a node that has just begun may ask."""
         self._driver = driver
         self._account = account
+        self._settled = settled
 
     async def resolve(self, text: str) -> tuple[PeerKey, str]:
         """Return the key of ``name@domain`` or ``key@domain``, and the domain.
@@ -48,6 +52,7 @@ class Names:
         kept = f"{local_name(name)}@{domain}"
         pin = await self._driver.read(lambda tx: tx.value(PIN_PREFIX + kept))
         try:
+            await self._settled()
             found = await self._account.find_name(local_name(name), domain)
         except QuicprochatError as error:
             if pin is not None and _nobody_answered(error):

@@ -170,7 +170,7 @@ class P2pNode:
         self._links.named = claims.heard
         self._people = People(
             self._book, self._driver, self._links, claims, self._announced, self._policy_changed,
-            self._options.limits.requests, Names(self._driver, self._account),
+            self._options.limits.requests, Names(self._driver, self._account, self._server_settled),
         )  # fmt: skip
         self._bundles = Bundles(self._driver, self._links)
         self._outgoing = Outgoing(self._book, self._driver, self._links, self._edge, self._account.find, self._node)
@@ -676,7 +676,7 @@ class P2pNode:
             await announced.pick(server, await self.find_server(server), trust, self._account)
         else:
             await self._account.use(server, trust=trust)
-        return await self._account.settled() if self._network else self._account.standing()
+        return await self._server_settled()
 
     async def find_server(self, text: str) -> announced.Choice:
         """Return the announced server that a domain, or the beginning of a fingerprint, means. Raises: LocalError."""
@@ -687,9 +687,12 @@ class P2pNode:
 
         Raises: LocalError, UnavailableError; the server's own reason comes as a QuicprochatError with its ``code``.
         """
-        if self._network:
-            await self._account.settled()
+        await self._server_settled()
         return await self._account.register(name, invite)
+
+    async def _server_settled(self) -> ServerStanding:
+        """Wait until the home server was reached, or could not be; without a network nobody tries."""
+        return await self._account.settled() if self._network else self._account.standing()
 
     def server(self) -> ServerStanding:
         """Return how we stand with the home server."""

@@ -70,11 +70,16 @@ COMMANDS = (
             " what the copy does not know of."),
     Command(("config", "check"), "read the configuration, and show every option and where its value is from",
             details="The files that it names are read too: lists of keys, and the certificates of federation."),
-    Command(("federation", "status"), "show how other domains are reached, and what waits for each"),
+    Command(("federation", "status"), "show how other domains are reached, and what waits for each",
+            details="A line for each: where it is, whether it is connected, or has called us, or why it is not reached,"
+            " what waits for it, and what was stored there and here since the start."),
     Command(("federation", "poke"), "try other domains, or one, again now", may_follow="DOMAIN",
             details="Ends the pause after failures, and offers everything that waits again, also what was set aside"
             " because the domain refused it."),
-    Command(("federation", "outbox"), "list what waits for other domains, and what they have answered"),
+    Command(("federation", "outbox"), "list what waits for other domains, and what they have answered",
+            details="A line for each message: its id, domain, kind and author, the last answer, when it is offered next"
+            " and when its time is over. Deferred is offered again by itself; set aside was refused for good, and is"
+            " offered again when its author or federation poke wants that."),
     Command(("ca", "init"), "make an authority that certifies the servers of domains", ("DIR",),
             details="Writes ca.der, which every server gets, and ca-key.der, which no server needs: whoever has it can"
             " speak for every domain of servers that believe this authority. It lasts ten years; nothing is written"

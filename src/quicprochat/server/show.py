@@ -6,6 +6,7 @@ import datetime
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from quicprochat.console.files import read_keys
@@ -97,9 +98,9 @@ def _federation_in_short(now: Json | None) -> list[tuple[str, str]]:
     if now is None:
         return []
     waits = sum(peer["messages"] for peer in now["peers"])
-    down = [peer["domain"] for peer in now["peers"] if peer["failures"]]
+    down = [peer["domain"] for peer in now["peers"] if peer["listed"] and peer["trouble"] and not peer["connected"]]
     return [
-        ("federation", f"{plural(len(now['peers']), 'domain')}, {plural(waits, 'message')} waiting for them"
+        ("federation", f"{plural(len(now['peers']), 'domain')}, {plural(waits, 'message')} waiting"
          + (f"; not reached: {', '.join(down)}" if down else "")),
         ("certificate", f"{plural(now['certificate_days_left'], 'day')} left"),
     ]  # fmt: skip
@@ -117,16 +118,27 @@ def _federation(now: Json) -> str:
 
 
 def _peer(peer: Json) -> str:
-    if peer["connected"] or peer["connections_in"]:
-        how = "connected"
-    elif peer["trouble"]:
-        again = "" if peer["retry_in_s"] is None else f"; next attempt in {duration(peer['retry_in_s'])}"
-        how = f"{display_line(peer['trouble'], 200)}{again}"
-    else:
-        how = "no connection is needed"
     where = peer["address"] or peer["announced_at"] or "(address not known)"
     counts = f"sent {peer['sent']['stored']}, received {peer['received']['stored']}"
-    return f"{peer['domain']} at {where}: {plural(peer['messages'], 'message')} waiting, {counts}; {how}"
+    line = f"{peer['domain']} at {where}: {_how(peer)}; {plural(peer['messages'], 'message')} waiting, {counts}"
+    if peer["trouble"] and not peer["connected"]:
+        line += "\n" + indent(wrapped(display_line(peer["trouble"], 300)), "  ")
+    return line
+
+
+def _how(peer: Json) -> str:
+    """Say how a domain is connected; either side may be unable to call the other."""
+    if peer["connected"]:
+        return "connected"
+    if peer["connecting"]:
+        how = "being called"
+    elif peer["retry_in_s"] is not None:
+        how = f"not reached, next attempt in {duration(peer['retry_in_s'])}"
+    elif peer["trouble"]:
+        how = "not reached" if peer["listed"] else "not listed"
+    else:
+        how = "not connected" if peer["rows"] else "not connected, nothing to send"
+    return f"{how}; it has called us" if peer["connections_in"] else how
 
 
 def _row(row: Json) -> str:
@@ -166,10 +178,17 @@ def _certificate(found: Json) -> str:
 
 
 def _to_configure(made: Json) -> str:
-    files = {"cert": "cert.der", "key": "key.der", "ca": "ca.der"}
-    lines = [f'federation_domain = "{made["domain"]}"']
-    lines += [f"federation_{key} = {json.dumps(str(Path(made['directory']) / name))}" for key, name in files.items()]
-    return "".join(line + "\n" for line in lines)
+    return f"""\
+# for {display_line(str(Path(made["directory"]) / "qpc-server.toml"), 200)}, wherever you bring that directory:
+federation_enabled = true
+federation_domain = "{made["domain"]}"
+federation_cert = "cert.der"
+federation_key = "key.der"
+federation_ca = "ca.der"
+
+[federation_peers]
+# "another.domain" = "ADDRESS:7001"
+"""
 
 
 def _counts(counts: dict[str, int]) -> str:

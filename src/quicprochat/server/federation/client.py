@@ -6,10 +6,11 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from quicprochat.adapters import quic, rpc
-from quicprochat.core.errors import UnavailableError
+from quicprochat.core.errors import QuicprochatError, UnavailableError
 from quicprochat.core.gate import Reason, Verdict
 from quicprochat.core.ids import KEY_BYTES, PeerKey
 from quicprochat.core.record import RECORD_MAX_BYTES
@@ -34,6 +35,10 @@ Dial = Callable[[str], Awaitable[quic.Connection]]
 
 UNANSWERED = 0x20
 """The code for a peer that does not answer."""
+
+
+LAST_WORD_S = 0.5
+"""How long the reason for an end may come after the end."""
 
 
 class FederationClient:
@@ -92,6 +97,11 @@ class FederationClient:
         link = self._links.get(domain)
         return link is not None and not link.over
 
+    def dialling(self, domain: str) -> bool:
+        """Say whether a connection to a domain is being made."""
+        lock = self._dialling.get(domain)
+        return lock is not None and lock.locked()
+
     def connections(self) -> list[quic.Connection]:
         """Return the connections that are open."""
         return [link.connection for link in self._links.values()]
@@ -136,9 +146,9 @@ class FederationClient:
             link.connection.end(UNANSWERED, "no answer came")
             raise UnavailableError(f"{domain} has not answered in time") from None
         finally:
-            if not asking.done():
-                asking.cancel()
-                await asyncio.wait((asking,))
+            asking.cancel()
+            await asyncio.wait((asking,))
+            _ = asking.cancelled() or asking.exception()  # it may have failed when we gave it up
         return asking.result()
 
     async def _link(self, domain: str) -> _Link:
@@ -183,12 +193,15 @@ class _Link:
                         raise UnavailableError(f"{domain} says things of itself that cannot be", retryable=False)
                     link.epoch = bytes(epoch)
         except BaseException as error:
+            refused = await _why(connection, domain) if isinstance(error, UnavailableError) else None
             if link is not None:
                 await link.close("given up")
             else:
                 await connection.leave("given up")
             if isinstance(error, TimeoutError):
                 raise UnavailableError(f"{domain} lets nobody in: no answer within {CONNECT_S:g} s") from None
+            if refused is not None:
+                raise refused from error
             raise
         return link
 
@@ -208,6 +221,14 @@ class _Link:
         self.peer = None
         await self.connection.leave(reason)
         await asyncio.gather(self._running, return_exceptions=True)
+
+
+async def _why(connection: quic.Connection, domain: str) -> QuicprochatError | None:
+    """Return what a connection that broke at once died of: its other end judges us after our handshake is complete."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LAST_WORD_S):
+            await connection.ended()
+    return connection.failure(f"{domain} lets nobody in") if connection.over else None
 
 
 def _outcome(verdict: int, reason: int) -> Outcome:

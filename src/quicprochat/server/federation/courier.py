@@ -74,6 +74,17 @@ class Courier:
         self._contact.set()
         self._news.set()
 
+    def reached(self) -> None:
+        """There is a connection: what kept us from one is over."""
+        if not self.failures and self.trouble:
+            log.info("%s is reached now", self.domain)
+            self.trouble = ""
+
+    def unreached(self, error: QuicprochatError) -> None:
+        """The domain could not be reached, though there was nothing to send."""
+        if not self.failures:
+            self.trouble = str(error)
+
     async def run(self) -> None:
         """Send until cancelled. Raises: StoreError."""
         while True:

@@ -115,7 +115,7 @@ class Exchange:
             lambda: driver.now().at,
         )  # fmt: skip
         self.forgettings = Forgettings(driver, store, epoch)
-        self.client = FederationClient(options.domain, self._dial, self.forgettings.entered)
+        self.client = FederationClient(options.domain, self._dial, self._entered)
         self.look_ups = LookUps(self.client, options.domain, self.is_peer, crypto, lambda: driver.now().at)
         self.traffic: defaultdict[str, Counter[str]] = defaultdict(Counter)
         """By domain, what became of envelopes since the start: ``in_stored``, ``out_deferred`` and so on."""
@@ -126,6 +126,7 @@ class Exchange:
         self._serving: set[asyncio.Task[None]] = set()
         self._tell_refusal = RefusalLog(lambda: driver.now().at)
         self._watching: list[asyncio.Task[None]] = []
+        self._greeting: asyncio.Task[None] | None = None
 
     # --- its life
 
@@ -140,11 +141,12 @@ class Exchange:
             limit=CONNECTIONS_PER_DOMAIN * PEERS_MAX, distrusted=self._refused,
         )  # fmt: skip
         self._employ()
-        self._watching = [asyncio.create_task(work) for work in (self._sweep(), self._watch(), self._greet())]
+        self._watching = [asyncio.create_task(work) for work in (self._sweep(), self._watch())]
+        self._greeting = asyncio.create_task(self._greet())
 
     async def close(self) -> None:
         """Say goodbye, and let what is under way end; what waits stays in the store."""
-        tasks = (*self._watching, *self._at_work.values())
+        tasks = [*self._watching, *self._at_work.values(), *([self._greeting] if self._greeting else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -172,6 +174,9 @@ class Exchange:
                 self.look_ups.forget(domain)
                 self.contact(domain)
         self._expel_distrusted()
+        if self._greeting is not None:
+            self._greeting.cancel()
+        self._greeting = asyncio.create_task(self._greet())
 
     # --- what the rest of the server asks
 
@@ -328,9 +333,16 @@ class Exchange:
 
     def _expel_distrusted(self) -> None:
         """End the connections, both ways, of those whom we would not let in now."""
-        trust = self.options.loaded.trust
-        end_distrusted(trust, [one for mine in self._connections.values() for one in mine])
-        end_distrusted(trust, self.client.connections())
+        # The listener knows of those too that were accepted a moment ago and are not served yet.
+        end_distrusted(self.options.loaded.trust, (*self.listener.connections, *self.client.connections()))
+
+    async def _entered(self, domain: str, epoch: bytes) -> None:
+        """We are connected to a domain. A reload may have come between the handshake and now."""
+        new = [one for one in self.client.connections() if one.peer == domain.encode("ascii")]
+        end_distrusted(self.options.loaded.trust, new)
+        if domain in self.couriers:
+            self.couriers[domain].reached()
+        await self.forgettings.entered(domain, epoch)
 
     async def _greet(self) -> None:
         """Tell every domain that we are here (again): what waits for us there is then sent at once."""
@@ -338,12 +350,16 @@ class Exchange:
 
         async def greet(domain: str) -> None:
             async with room:
-                with suppress(QuicprochatError):
+                try:
                     await self.client.reach(domain)
+                except QuicprochatError as error:
+                    log.info("%s cannot be reached yet: %s", domain, error)
+                    if domain in self.couriers:
+                        self.couriers[domain].unreached(error)
 
         async with asyncio.TaskGroup() as group:
             for domain, address in self.options.peers.items():
-                if address:
+                if address and not self.client.connected(domain):
                     group.create_task(greet(domain))
 
     # --- couriers

@@ -42,6 +42,7 @@ def peer_figures(exchange: Exchange, domain: str) -> Json:
         "address": exchange.options.peers.get(domain, ""),
         "announced_at": exchange.found(domain),
         "connected": exchange.client.connected(domain),
+        "connecting": exchange.client.dialling(domain),
         "connections_in": exchange.connections(domain),
         "rows": exchange.store.outgoing_domains().get(domain, 0),
         "messages": used.count,
