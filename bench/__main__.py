@@ -1,7 +1,7 @@
 """Run the benchmarks one after the other, each as a process of its own; name some to run only those.
 
 python -m bench [two_people | ephemeral | first_message | announcements | idle | flood | prompt | home_server
-                 | micro_store | carrying]...
+                 | micro_store | carrying | growth]...
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ RUNS = {
     "home_server": ("bench.home_server",),
     "micro_store": ("bench.micro_store",),
     "carrying": ("bench.carrying",),
+    "growth": ("bench.growth",),
 }
 
 NEED_ROOT = {"idle", "first_message", "announcements"}

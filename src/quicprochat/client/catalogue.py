@@ -263,7 +263,7 @@ _ALL = (
                             " over time; takes the extra plot", shown="OUT.png")),
             details="topology: every node of a graph finds its ways to all others; FILE holds nodes and links, plain or"
             " gzip. trace: people meet and part, and carry each other's messages; FILE has lines of time and two nodes,"
-            " plain or gzip. Nothing touches the network or your home. Formats and figures: docs/simulator.md."),
+            " plain or gzip. Nothing touches the network or your home. Formats: docs/simulator.md."),
     Command("completion", "print a script that completes commands with Tab", (
                 Word("shell", "bash|zsh|fish", choices=("bash", "zsh", "fish"), hidden=("contacts",)),), plain=True,
             mesh=False,

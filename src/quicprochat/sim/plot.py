@@ -30,14 +30,12 @@ Curve = Sequence[tuple[float, float]]
 """Seconds and a share, at the moments at which the share may have changed."""
 
 
-def figure(figsize: tuple[float, float] = (8, 5)) -> Figure:
+def figure(figsize: tuple[float, float] = (8.5, 5)) -> Figure:
     """Return an empty picture; sizes in inches. Raises: LocalError where matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise LocalError(
-            f"--plot draws with matplotlib, which is missing; install the extra: {INSTALL}"
-        ) from None
+        raise LocalError(f"--plot draws with matplotlib, which is missing; install the extra: {INSTALL}") from None
     return Figure(figsize=figsize, layout="constrained")
 
 
@@ -54,7 +52,7 @@ def check(path: str) -> None:
 def save(drawn: Figure, path: str) -> None:
     """Write a picture. Raises: LocalError."""
     try:
-        drawn.savefig(path, dpi=110)
+        drawn.savefig(path, dpi=90)
     except (OSError, ValueError) as error:
         raise LocalError(f"cannot draw into {display(path)}: {error}") from None
 
@@ -92,7 +90,7 @@ def network(graph: Graph, costs: Mapping[str, int], parents: Mapping[str, str], 
     """
     from matplotlib.collections import LineCollection
 
-    drawn = figure((13, 6.5))
+    drawn = figure((11.5, 5.5))
     left, right = drawn.subplots(1, 2, width_ratios=(3, 2))
     root = next(node for node in costs if node not in parents)
     at = radial(graph.nodes, root, parents)
