@@ -12,6 +12,7 @@ import argparse
 import json
 import multiprocessing
 import random
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from itertools import combinations
@@ -149,7 +150,11 @@ def measure(kind: str, nodes_max: int) -> list[Point]:
                 due = [processes.submit(routed, LINKS_NODES, neighbours) for neighbours in LINKS_EACH]
             case _:
                 due = [processes.submit(carried, messages) for messages in MESSAGES]
-        return [one.result() for one in due]
+        points = []
+        for one in due:
+            points.append(one.result())
+            print(json.dumps(points[-1]), file=sys.stderr, flush=True)
+        return points
 
 
 def draw(kind: str, points: list[Point], path: Path) -> None:
