@@ -26,10 +26,10 @@ from quicprochat.sim.graph import Edge, Graph
 from quicprochat.sim.plot import figure, save
 
 NODES = (125, 250, 500, 1_000, 2_000)
-LINKS_EACH = (3, 4, 8, 16, 32)
+LINKS_EACH = (3, 4, 8, 16)
 """Mean number of neighbours."""
 LINKS_NODES = 250
-MESSAGES = (125, 250, 500, 1_000, 2_000, 4_000)
+MESSAGES = (125, 250, 500, 1_000)
 PEOPLE = 100
 PLACES = 12
 HOURS = 12
@@ -168,7 +168,8 @@ def draw(kind: str, points: list[Point], path: Path) -> None:
         axes.loglog(x, y, marker="o")
         axes.loglog([x[0], x[-1]], [y[-1] * x[0] / x[-1], y[-1]], linestyle=":", color="grey")
         for point in zip(x, y, strict=True):
-            axes.annotate(f"{point[1]:.3g}", point, textcoords="offset points", xytext=(0, 7), ha="center", fontsize=8)
+            value = f"{point[1]:,.0f}" if point[1] >= 100 else f"{point[1]:.3g}"
+            axes.annotate(value, point, textcoords="offset points", xytext=(0, 7), ha="center", fontsize=8)
         axes.set(title=words, xlabel=kind)
         axes.set_xticks(x, [f"{one:,.0f}" for one in x])
         axes.minorticks_off()
