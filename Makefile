@@ -129,8 +129,8 @@ COMPILE = $(VENV_LOCK)/bin/uv --quiet --no-config pip compile --python $(VENV_LO
 
 .PHONY: lock
 lock: $(VENV_LOCK)/$(READY)
-	$(COMPILE) pyproject.toml --extra mesh --group build -o requirements/runtime.txt
-	$(COMPILE) pyproject.toml --extra mesh --group build --group test --group lint \
+	$(COMPILE) pyproject.toml --extra mesh --extra plot --group build -o requirements/runtime.txt
+	$(COMPILE) pyproject.toml --extra mesh --extra plot --group build --group test --group lint \
 	    -c requirements/runtime.txt -o requirements/test.txt
 	$(COMPILE) pyproject.toml --extra mesh --group build --group fuzz \
 	    -c requirements/runtime.txt -o requirements/fuzz.txt

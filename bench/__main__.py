@@ -1,7 +1,7 @@
 """Run the benchmarks one after the other, each as a process of its own; name some to run only those.
 
 python -m bench [two_people | ephemeral | first_message | announcements | idle | flood | prompt | home_server
-                 | federation | micro_store | carrying | relay | relays]...
+                 | federation | micro_store | carrying | growth | relay | relays]...
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ RUNS = {
     "carrying": ("bench.carrying",),
     "relay": ("bench.relay", "one"),
     "relays": ("bench.relay", "chain"),
+    "growth": ("bench.growth",),
 }
 
 NEED_ROOT = {"idle", "first_message", "announcements"}

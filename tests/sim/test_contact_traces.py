@@ -290,4 +290,18 @@ def test_plotting_without_matplotlib_says_so_before_anything_else(
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     assert main(["sim", "trace", str(tmp_path / "missing"), "--plot", str(tmp_path / "out.png")]) == 2
-    assert "matplotlib" in capsys.readouterr().err
+    assert "pip install '.[plot]'" in capsys.readouterr().err
+
+
+def test_deliveries_of_all_routers_are_drawn_and_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path, picture = tmp_path / "walk.tsv", tmp_path / "out.png"
+    path.write_bytes(WALK)
+    arguments = ["sim", "trace", str(path), "--messages", "20", "--ttl", "60", "--against"]
+    assert main([*arguments, "--plot", str(picture), "--json"]) == 0
+    report = json.loads(capfd.readouterr().out)
+    assert [one["router"] for one in report["against"]] == ["prophet", "spray", "direct"]
+    assert all(one["delivered_ratio"] <= report["delivered_ratio"] for one in report["against"])
+    assert picture.read_bytes().startswith(b"\x89PNG\r\n")
+    assert 10_000 < picture.stat().st_size < 1_000_000
+    assert main([*arguments, "--router", "spray"]) == 0
+    assert "with epidemic" in capfd.readouterr().out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from quicprochat.core.errors import LocalError, UnavailableError
+from quicprochat.core.errors import LocalError
 from quicprochat.core.route_table import Table
 from quicprochat.sim.graph import Edge, Graph, read_graph, shortest
+from quicprochat.sim.plot import radial
 from quicprochat.sim.progress import Progress
-from quicprochat.sim.topology import Topology, components, diameter, run, simulate, text
+from quicprochat.sim.topology import Topology, components, diameter, middle, run, simulate, text
 
 DATA = Path(os.environ.get("QPC_TEST_DATA", Path(__file__).resolve().parents[2].parent / "shared" / "data"))
 KEYS = {
@@ -91,18 +93,24 @@ def test_what_is_no_graph_says_why(tmp_path: Path, found: Any) -> None:
 
 def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "graph"
-    with pytest.raises(UnavailableError, match="cannot be read"):
-        read_graph(path)
-    path.write_bytes(gzip.compress(b"[]")[:-4])
-    with pytest.raises(UnavailableError, match="cannot be read"):
-        read_graph(path)
-    for data in (b"", b"\xff\xfe", b"[" * 100_000, b"{"):
+    for wrong in (path, tmp_path, Path("no\x00file")):
+        with pytest.raises(LocalError, match="cannot read"):
+            read_graph(wrong)
+    for data in (gzip.compress(b"[]")[:-4], b"\x1f\x8bxx"):
         path.write_bytes(data)
-        with pytest.raises(LocalError, match="is no graph"):
+        with pytest.raises(LocalError, match="damaged gzip"):
             read_graph(path)
-    monkeypatch.setattr("quicprochat.sim.graph.FILE_MAX_BYTES", 1_000)
-    path.write_bytes(gzip.compress(b" " * 1_001))
-    with pytest.raises(LocalError, match="larger than"):
+    for data in (b"", b" \n", gzip.compress(b"")):
+        path.write_bytes(data)
+        with pytest.raises(LocalError, match="is empty"):
+            read_graph(path)
+    for data in (b"\xff\xfe", b"[" * 100_000, b"{"):
+        path.write_bytes(data)
+        with pytest.raises(LocalError, match="it is not JSON"):
+            read_graph(path)
+    monkeypatch.setattr("quicprochat.sim.files.FILE_MAX_BYTES", 1_000)
+    path.write_bytes(gzip.compress(b"1" * 1_001))
+    with pytest.raises(LocalError, match="more than"):
         read_graph(path)
 
 
@@ -246,3 +254,55 @@ def test_a_node_that_comes_back_is_found_again() -> None:
         mesh.up(node, other)
     mesh.run(mesh.now + 10_000)
     assert world.delivered(world.pairs) == 1
+
+
+def test_what_is_too_far_away_is_not_said_to_be_found() -> None:
+    line = graph(*((f"n{n}", f"n{n + 1}") for n in range(70)))
+    report = simulate(line, pairs=200, window_s=1)
+    assert report["delivered_ratio"] < report["reachable_ratio"] == 1
+    assert report["convergence_s"] is None
+    assert "not all" in text(report)
+
+
+@pytest.mark.parametrize(
+    "options", [{"pairs": 1_000_001}, {"window": 0}, {"window": 86_401}, {"plot": "a.xyz"}, {"plot": "no/such/a.png"}]
+)
+def test_what_cannot_be_run_is_refused_before_the_file_is_read(tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(LocalError) as refused:
+        run(str(tmp_path / "missing"), options)
+    assert "missing" not in str(refused.value)
+
+
+def test_the_network_and_its_routes_are_drawn(tmp_path: Path) -> None:
+    path = written(tmp_path / "graph", [{"from": n, "to": (n + 1) % 7} for n in range(7)] + [{"from": 8, "to": 9}])
+    for name, options in (("plain.png", {}), ("cut.png", {"cut": "3"}), ("plain.svg", {})):
+        picture = tmp_path / name
+        report = run(str(path), {"plot": str(picture), "window": 5, **options})
+        assert report["control_window_s"] == 5
+        data = picture.read_bytes()
+        assert data.startswith(b"\x89PNG\r\n" if name.endswith("png") else b"<?xml")
+        assert 10_000 < len(data) < 1_000_000
+    assert (tmp_path / "plain.png").read_bytes() != (tmp_path / "cut.png").read_bytes()
+
+
+def test_a_tree_is_laid_out_in_rings_without_crossings() -> None:
+    places = radial("rabcdx", "r", {"a": "r", "b": "r", "c": "a", "d": "a"})
+    assert {name: round(math.hypot(*place)) for name, place in places.items()} == {
+        "r": 0, "a": 1, "b": 1, "c": 2, "d": 2, "x": 3,
+    }  # fmt: skip
+    turns = [math.atan2(*places[name][::-1]) % (2 * math.pi) for name in "bcd"]
+    assert turns == sorted(turns)
+    assert len({(round(x, 6), round(y, 6)) for x, y in places.values()}) == 6
+
+
+def test_the_middle_is_near_to_all() -> None:
+    assert middle(graph(*((f"n{n}", f"n{n + 1}") for n in range(8)), alone=("z",))) == "n4"
+
+
+def test_next_hops_towards_a_node_and_what_their_paths_cost() -> None:
+    world = Topology(graph(("a", "b"), ("b", "c"), ("c", "d"), alone=("e",)), 1, 10)
+    world.start()
+    world.settle(world.pairs, Progress("test"))
+    costs, parents = world.towards("b")
+    assert parents == {"a": "b", "c": "b", "d": "c"}
+    assert costs == {"b": 0, "a": costs["c"], "c": costs["c"], "d": 2 * costs["c"]}

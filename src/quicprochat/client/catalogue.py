@@ -265,21 +265,24 @@ _ALL = (
             mesh=False,
             options=(Option(("--pairs",), "pairs of nodes to send between (default: 1000)", Value.COUNT, "N"),
                      Option(("--cut",), "take this node away once routes have settled", shown="NODE"),
+                     Option(("--window",), "measure settled traffic over so long (default: an hour; 5 minutes where"
+                            " the graph is large)", Value.SECONDS, "S"),
                      Option(("--messages",), "messages that people write in a trace (default: 1000)", Value.COUNT, "N"),
                      Option(("--ttl",), "how long a message of a trace lives (default: 86400)", Value.SECONDS, "S"),
                      Option(("--router",), "who decides what is carried (default: epidemic, as real nodes do)",
                             shown="NAME",
                             choices=("epidemic", "prophet", "spray", "direct", "prophet-paying", "spray-paying")),
+                     Option(("--against",), "run the other routers too, with the same limits", Value.FLAG),
                      Option(("--bytes-per-s",), "what a contact of a trace can carry (default: everything)",
                             Value.COUNT, "B"),
                      Option(("--store",), "messages of others that a node keeps (default: all)", Value.COUNT, "N"),
                      Option(("--seed",), "what chance begins with; the same seed gives the same run (default: 1; of a"
                             " trace: the reference messages)", Value.NUMBER, "S"),
-                     Option(("--plot",), "draw what a trace delivered over time into this file; takes matplotlib",
-                            shown="OUT.png")),
+                     Option(("--plot",), "draw a picture into this file: of a graph the routes, of a trace what arrived"
+                            " over time; takes the extra plot", shown="OUT.png")),
             details="topology: every node of a graph finds its ways to all others; FILE holds nodes and links, plain or"
             " gzip. trace: people meet and part, and carry each other's messages; FILE has lines of time and two nodes,"
-            " plain or gzip. Nothing touches the network or your home. Formats and figures: docs/simulator.md."),
+            " plain or gzip. Nothing touches the network or your home. Formats: docs/simulator.md."),
     Command("doctor", "look what works of reaching others, and say what to do", plain=True, mesh=False, network=True,
             details="One line for each step: ok, warn or fail, what was found, and what to do. Looks at the"
             " installation, the disk, the node, interfaces, IPv6, multicast and mDNS, relays, the home server, the kind"

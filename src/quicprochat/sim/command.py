@@ -26,9 +26,10 @@ class _Kind:
 
 _KINDS = {
     "trace": _Kind(
-        "quicprochat.sim.trace", frozenset({"messages", "ttl", "router", "bytes_per_s", "store", "seed", "plot"})
+        "quicprochat.sim.trace",
+        frozenset({"messages", "ttl", "router", "against", "bytes_per_s", "store", "seed", "plot"}),
     ),
-    "topology": _Kind("quicprochat.sim.topology", frozenset({"pairs", "cut", "seed"})),
+    "topology": _Kind("quicprochat.sim.topology", frozenset({"pairs", "cut", "window", "seed", "plot"})),
 }
 
 

@@ -6,19 +6,17 @@ One line for each pair and interval, ``t i j`` and whatever follows, separated b
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
 
+from quicprochat.console.text import display
 from quicprochat.core.errors import LocalError
+from quicprochat.sim.files import read
 
 INTERVAL_S = 20
-TRACE_MAX_BYTES = 256 << 20
-"""A trace that is larger once unpacked is refused; the largest we know has 3 MB."""
 
 Pair = tuple[int, int]
 
@@ -61,23 +59,7 @@ class Trace:
 
 def read_trace(path: Path) -> Trace:
     """Read a trace. Raises: LocalError in one sentence for a file that is not one."""
-    try:
-        data = _read(path)
-    except OSError as error:
-        raise LocalError(f"cannot read {path}: {error.strerror or error}") from None
-    except (EOFError, zlib.error):
-        raise LocalError(f"{path} is a damaged gzip file; get it again") from None
-    return parse_trace(data, str(path))
-
-
-def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    with gzip.open(path) if packed else path.open("rb") as file:
-        data = file.read(TRACE_MAX_BYTES + 1)
-    if len(data) > TRACE_MAX_BYTES:
-        raise LocalError(f"{path} has more than {TRACE_MAX_BYTES >> 20} MiB; that is no contact trace")
-    return data
+    return parse_trace(read(path), display(str(path)))
 
 
 def parse_trace(data: bytes, name: str) -> Trace:
@@ -90,9 +72,7 @@ def parse_trace(data: bytes, name: str) -> Trace:
         try:
             time, one, other = (int(word) for word in words[:3])
         except ValueError:
-            raise LocalError(
-                f"line {number} of {name} is not `t i j`; see `docs/simulator.md` for the format"
-            ) from None
+            raise LocalError(f"line {number} of {name} is not `t i j`; docs/simulator.md shows the format") from None
         if one == other:
             raise LocalError(f"line {number} of {name} says that {one} met itself")
         rows.append((time, one, other))

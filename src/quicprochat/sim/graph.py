@@ -7,9 +7,7 @@ each end reports, ``type`` is ``wifi``, ``vpn`` or anything else.
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -17,10 +15,10 @@ from math import sqrt
 from pathlib import Path
 from typing import Any
 
-from quicprochat.core.errors import LocalError, UnavailableError
+from quicprochat.console.text import display
+from quicprochat.core.errors import LocalError
+from quicprochat.sim.files import read
 
-FILE_MAX_BYTES = 256 << 20
-"""Of a graph, unpacked: a hundred times the largest we know."""
 NODES_MAX = 20_000
 TQ_MIN = 0.05
 """A link that is worse would not be one (guess)."""
@@ -65,20 +63,16 @@ class Graph:
 
 
 def read_graph(path: Path) -> Graph:
-    """Read a graph. Raises: LocalError for what is no graph, UnavailableError for what cannot be read."""
+    """Read a graph. Raises: LocalError in one sentence for a file that cannot be read or is none."""
+    data, name = read(path), display(str(path))
     try:
-        data = path.read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            with gzip.open(path) as unpacked:
-                data = unpacked.read(FILE_MAX_BYTES + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise UnavailableError(f"{path} cannot be read: {error}", retryable=False) from error
-    if len(data) > FILE_MAX_BYTES:
-        raise LocalError(f"{path} is larger than {FILE_MAX_BYTES >> 20} MiB; no graph is")
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        raise LocalError(f"{name} is no graph: it is not JSON; docs/simulator.md shows the formats") from None
     try:
-        return _parse(json.loads(data))
-    except (ValueError, RecursionError) as error:
-        raise LocalError(f"{path} is no graph: {error}; docs/simulator.md shows the formats") from error
+        return _parse(found)
+    except ValueError as error:
+        raise LocalError(f"{name} is no graph: {error}; docs/simulator.md shows the formats") from error
 
 
 def _parse(found: Any) -> Graph:

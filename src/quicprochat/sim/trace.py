@@ -13,6 +13,7 @@ from quicprochat.sim.carriers import Carriers
 from quicprochat.sim.contacts import Trace, Written, read_trace, workload
 from quicprochat.sim.oracle import oracle
 from quicprochat.sim.outcome import Outcome
+from quicprochat.sim.plot import check, deliveries, save
 from quicprochat.sim.progress import Progress
 from quicprochat.sim.routers import SPRAY_COPIES, Direct, Prophet, Router, Spray, play
 
@@ -40,19 +41,25 @@ def run(file: str, options: Mapping[str, Any]) -> dict[str, Any]:
         raise LocalError(f"{count} messages are too many; {MESSAGES_MAX} are allowed")
     if (ttl_s := int(options.get("ttl", TTL_S))) < 1:
         raise LocalError("a message must live a second at least; give a longer --ttl")
-    plotter = _plotter() if "plot" in options else None
+    plot = options.get("plot")
+    if plot is not None:
+        check(plot)
     trace = read_trace(Path(file))
     seed = options.get("seed")
     messages = workload(trace, count, ttl_s, None if seed is None else str(seed))
     best = oracle(trace, messages, ttl_s)
-    outcome = simulate(
-        trace, messages, ttl_s, router, bytes_per_s=options.get("bytes_per_s"), store=options.get("store")
-    )
-    if plotter is not None:
-        _plot(plotter, options["plot"], router, outcome, best)
+    bytes_per_s, store = options.get("bytes_per_s"), options.get("store")
+    wanted = [router, *(name for name in ROUTERS if name != router)] if options.get("against") else [router]
+    runs = {name: simulate(trace, messages, ttl_s, name, bytes_per_s=bytes_per_s, store=store) for name in wanted}
+    if plot is not None:
+        title = f"{len(trace.ids)} nodes, {count} messages; {limits(bytes_per_s, store)}"
+        save(deliveries(runs, best, title), plot)
     report = {"router": router, "nodes": len(trace.ids), "encounters": trace.encounters, "messages": count}
-    report |= {"ttl_s": ttl_s, "bytes_per_s": options.get("bytes_per_s"), "store": options.get("store"), "seed": seed}
-    return report | summary(outcome, best)
+    report |= {"ttl_s": ttl_s, "bytes_per_s": bytes_per_s, "store": store, "seed": seed}
+    report |= summary(runs.pop(router), best)
+    if runs:
+        report["against"] = [{"router": name, **_beside(outcome)} for name, outcome in runs.items()]
+    return report
 
 
 def simulate(
@@ -92,19 +99,32 @@ def summary(outcome: Outcome, best: Outcome) -> dict[str, Any]:
     }
 
 
+def _beside(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "delivered_ratio": round(outcome.ratio(), 6),
+        "median_delay_s": outcome.median_delay_s,
+        "copies_per_message": round(outcome.copies_per_message, 3),
+    }
+
+
+def limits(bytes_per_s: int | None, store: int | None) -> str:
+    """Say what bounds the nodes and their contacts."""
+    words = [
+        f"{bytes_per_s} bytes/s a contact" if bytes_per_s else "",
+        f"{store} messages of others in a node" if store else "",
+    ]
+    return ", ".join(filter(None, words)) or "no limits"
+
+
 def _times(ttl_s: int) -> list[int]:
     return [after for after in (3_600, 6 * 3_600, 24 * 3_600) if after < ttl_s] + [ttl_s]
 
 
 def text(report: Mapping[str, Any]) -> str:
     """Return the report for a person."""
-    limits = [
-        f"{report['bytes_per_s']} bytes/s a contact" if report["bytes_per_s"] else "",
-        f"{report['store']} messages of others in a node" if report["store"] else "",
-    ]
     head = [
         f"{report['nodes']} nodes, {report['encounters']} encounters; {report['messages']} messages that live"
-        f" {_hours(report['ttl_s'])}; router {report['router']}; {', '.join(filter(None, limits)) or 'no limits'}.",
+        f" {_hours(report['ttl_s'])}; router {report['router']}; {limits(report['bytes_per_s'], report['store'])}.",
         "",
     ]
     rows = [
@@ -119,6 +139,9 @@ def text(report: Mapping[str, Any]) -> str:
         ("duplicates", str(report["duplicate_payloads"])),
         ("control traffic", f"{report['control_bytes'] / report['messages'] / 1_000:.1f} kB a message"),
     ]  # fmt: skip
+    for one in report.get("against", ()):
+        words = f"{one['delivered_ratio']:.1%}; median delay {_hours(one['median_delay_s'])},"
+        rows.append((f"with {one['router']}", f"{words} {one['copies_per_message']:.1f} copies a message"))
     return "\n".join((*head, fields(*rows))) + "\n"
 
 
@@ -127,33 +150,3 @@ def _hours(seconds: float | None) -> str:
         return "none"
     hours = seconds * SECOND_MS / HOUR_MS
     return f"{hours:.0f} h" if hours == int(hours) else f"{hours:.1f} h"
-
-
-def _plotter() -> Any:
-    """Return matplotlib's ``Figure``. Raises: LocalError where there is none, before anything long begins."""
-    try:
-        from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore]
-    except ImportError:
-        raise LocalError(
-            "--plot draws with matplotlib, which is not installed; install it or leave out --plot"
-        ) from None
-    return Figure
-
-
-def _plot(figure_of: Any, path: str, router: str, outcome: Outcome, best: Outcome) -> None:
-    """Draw what was delivered within each time. Raises: LocalError when the file cannot be written."""
-    figure = figure_of(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
-    for name, one, width in (("best possible (earliest arrival)", best, 5), (router, outcome, 1.5)):
-        delays = sorted(one.delays.values())
-        hours = [0.0, *(delay / 3_600 for delay in delays), one.ttl_s / 3_600]
-        shares = [number / len(one.messages) for number in (*range(len(delays) + 1), len(delays))]
-        axes.step(hours, shares, where="post", linewidth=width, alpha=1 if one is outcome else 0.4, label=name)
-    axes.set(xlabel="hours since a message was written", ylabel="part of the messages that arrived")
-    axes.set(ylim=(0, 1), xlim=(0, outcome.ttl_s / 3_600))
-    axes.grid(alpha=0.3)
-    axes.legend()
-    try:
-        figure.savefig(path)
-    except (OSError, ValueError) as error:
-        raise LocalError(f"cannot draw into {display(path)}: {error}") from None
