@@ -49,7 +49,8 @@ def run(file: str, options: Mapping[str, Any]) -> dict[str, Any]:
     messages = workload(trace, count, ttl_s, None if seed is None else str(seed))
     best = oracle(trace, messages, ttl_s)
     bytes_per_s, store = options.get("bytes_per_s"), options.get("store")
-    wanted = [router, *(name for name in ROUTERS if name != router)] if options.get("against") else [router]
+    others = (name for name in ROUTERS if name != router and not name.endswith(PAYING))
+    wanted = [router, *others] if options.get("against") else [router]
     runs = {name: simulate(trace, messages, ttl_s, name, bytes_per_s=bytes_per_s, store=store) for name in wanted}
     if plot is not None:
         title = f"{len(trace.ids)} nodes, {count} messages; {limits(bytes_per_s, store)}"
