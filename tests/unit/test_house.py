@@ -83,11 +83,14 @@ def test_locks_hold_no_address_and_no_path(lock: Path) -> None:
 
 
 def test_locks_agree_on_the_packages_they_share() -> None:
-    versions: dict[str, set[str]] = {}
+    """A package may have one version for each kind of interpreter, told apart by what stands behind it."""
+    versions: dict[tuple[str, str], set[str]] = {}
     for lock in LOCKS:
         for text in requirements_of(lock):
-            name, version = re.split("==", text.split()[0])
-            versions.setdefault(name, set()).add(version)
+            requirement, _, marker = text.partition(";")
+            name, version = re.split("==", requirement.split()[0])
+            where = re.search(r"python_full_version\s*\S+\s*'[^']*'", marker)
+            versions.setdefault((name, where[0] if where else ""), set()).add(version)
     assert {name: found for name, found in versions.items() if len(found) > 1} == {}
 
 

@@ -272,7 +272,7 @@ _ALL = (
                      Option(("--router",), "who decides what is carried (default: epidemic, as real nodes do)",
                             shown="NAME",
                             choices=("epidemic", "prophet", "spray", "direct", "prophet-paying", "spray-paying")),
-                     Option(("--against",), "run the others that pay for nothing but messages too, with the same limits", Value.FLAG),
+                     Option(("--against",), "run the other routers too (those that pay for nothing else)", Value.FLAG),
                      Option(("--bytes-per-s",), "what a contact of a trace can carry (default: everything)",
                             Value.COUNT, "B"),
                      Option(("--store",), "messages of others that a node keeps (default: all)", Value.COUNT, "N"),
