@@ -67,7 +67,8 @@ def test_a_relay_that_dies_with_what_it_passed_on_not_yet_on_its_disk_loses_noth
         assert b.node is None, "it died when the message came"
         assert b.store.usage(Scope.CARRIED).count == 0, "its disk knows nothing of it"
         sent = a.store.sent(uid)
-        assert sent is not None and sent.state is State.QUEUED, "and nobody was told anything"
+        assert sent is not None
+        assert sent.state is State.QUEUED, "and nobody was told anything"
         ahead.add(len(c.inbox()))
         b.start()
         world.run(MINUTE_MS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-
 from collections.abc import Sequence
 
 import pytest

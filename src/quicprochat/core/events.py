@@ -412,5 +412,6 @@ __all__ = [
     "Journaled", "LinkDown", "LinkId", "LinkMeasured", "LinkUp", "PolicyChanged", "PostAccepted", "PostTaken",
     "PostWritten", "PrekeysChanged", "RecordArrived", "RecordMade", "Report", "ReportsArrived", "Reseal",
     "ResealFailed", "Resealed", "ResultsArrived", "SelfChanged", "SendEnvelope", "SendFrame", "SendInterest",
-    "SendRecord", "SendResults", "StateChanged", "Subscribed", "Tick", "Unsubscribed", "Withdrawn", "Written", "leaves_early",
+    "SendRecord", "SendResults", "StateChanged", "Subscribed", "Tick", "Unsubscribed", "Withdrawn", "Written",
+    "leaves_early",
 ]  # fmt: skip

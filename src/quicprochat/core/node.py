@@ -1,8 +1,8 @@
 """The node: everything a peer does, as one pure step. Events in, one transaction, effects out.
 
 ``step`` writes into the transaction it is given and returns what must be done once that is durable: acknowledgements,
-receipts and news never run ahead of the disk (others' mail on its way through may, see ``events.leaves_early``). Plaintext enters opened by the gate and leaves as a request to seal;
-carried envelopes pass through unread.
+receipts and news never run ahead of the disk; others' mail on its way through may (``events.leaves_early``). Plaintext
+enters opened by the gate and leaves as a request to seal; carried envelopes pass through unread.
 """
 
 from __future__ import annotations

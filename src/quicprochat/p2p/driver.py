@@ -1,6 +1,6 @@
 """The one task that owns the node: it gathers, steps, commits, and only then lets effects out.
 
-Only others' mail on its way through leaves ahead of the commit: on a way of many hops it waits for no disk but the last.
+Only others' mail on its way through leaves ahead of the commit, so that on a long way it doesn't wait for every disk.
 
 No timer batches: what queued while the last commit ran is the next batch. Everything else reaches the node through
 ``post`` and the store through ``call``.
@@ -63,7 +63,7 @@ class Stepper(Protocol):
         ...
 
     def step(self, events: Sequence[Event], tx: MeshStore, now: Now) -> Sequence[Effect]:
-        """Act on what happened, inside one transaction; the effects are let out after its commit, or see ``leaves_early``."""
+        """Act on what happened, inside one transaction; its commit comes before its effects, but see ``leaves_early``."""
         ...
 
     def next_deadline(self) -> Instant:
