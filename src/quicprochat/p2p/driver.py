@@ -63,7 +63,7 @@ class Stepper(Protocol):
         ...
 
     def step(self, events: Sequence[Event], tx: MeshStore, now: Now) -> Sequence[Effect]:
-        """Act on what happened, inside one transaction; its commit comes before its effects, but see ``leaves_early``."""
+        """Act on what happened, inside one transaction; its effects follow its commit, but see ``leaves_early``."""
         ...
 
     def next_deadline(self) -> Instant:
