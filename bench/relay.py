@@ -224,6 +224,12 @@ async def link(home: str, index: int, last: int, following: str, count: int, lat
         say(cpu=time.process_time(), passed_on=(await node.store_view()).passed_on)
 
 
+def profiling(index: int) -> list[str]:
+    """Return what runs the node of that number under the profiler, if BENCH_PROFILE_n names a file for it."""
+    profile = os.environ.get(f"BENCH_PROFILE_{index}")
+    return ["-m", "cProfile", "-o", profile] if profile else []
+
+
 def chain(count: int, latency: int, relays: int, window: int) -> dict[str, Any]:
     last = relays + 1
     with tempfile.TemporaryDirectory() as base:
@@ -233,7 +239,7 @@ def chain(count: int, latency: int, relays: int, window: int) -> dict[str, Any]:
             following = said[index + 1]["where"] if index < last else ""
             args = map(str, (f"{base}/{index}", index, last, following, count, latency, window))
             processes[index] = subprocess.Popen(
-                [sys.executable, "-m", "bench.relay", "--role", "link", *args],
+                [sys.executable, *profiling(index), "-m", "bench.relay", "--role", "link", *args],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             )  # fmt: skip
             said[index] = hear(processes[index])

@@ -15,7 +15,7 @@ from quicprochat.core.receipt import State
 from quicprochat.core.store import Scope
 from quicprochat.core.time import DAY_MS, MINUTE_MS
 from quicprochat.sim.clock import SHOWS_1970, SHOWS_2100, Clock
-from quicprochat.sim.peer import Peer
+from quicprochat.sim.peer import Doom, Peer
 from quicprochat.sim.world import Cable, World
 
 SECOND = 1_000
@@ -53,6 +53,29 @@ def test_a_line_of_five_finds_its_way_and_keeps_nothing() -> None:
     assert [one.hops for one in e.inbox()] == [3]
     witness.check_at_rest()
     assert [p.store.usage(s).count for p in (b, c, d) for s in (Scope.CARRIED, Scope.RECEIPTS)] == [0] * 6
+
+
+def test_a_relay_that_dies_with_what_it_passed_on_not_yet_on_its_disk_loses_nothing() -> None:
+    ahead = set()
+    for seed in range(12):
+        world = World(seed)
+        witness = Witness(world)
+        a, b, c = line(world, "abc")
+        uid = a.write(c.key, "hello")
+        b.doom = Doom.PASSED_ON
+        world.run(SECOND)
+        assert b.node is None, "it died when the message came"
+        assert b.store.usage(Scope.CARRIED).count == 0, "its disk knows nothing of it"
+        sent = a.store.sent(uid)
+        assert sent is not None
+        assert sent.state is State.QUEUED, "and nobody was told anything"
+        ahead.add(len(c.inbox()))
+        b.start()
+        world.run(MINUTE_MS)
+        everything_arrived(a, c)
+        assert len(c.inbox()) == 1
+        witness.check_at_rest()
+    assert ahead == {0, 1}, "what had left before arrives, unless the link is seen to be dead first"
 
 
 @pytest.mark.parametrize("skew_ms", [SHOWS_1970, SHOWS_2100, -365 * DAY_MS])

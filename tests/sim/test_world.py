@@ -88,7 +88,10 @@ def test_two_ends_notice_a_break_each_in_its_own_time() -> None:
     assert len(set(noticed.values())) == 2
 
 
-@pytest.mark.parametrize(("doom", "kept"), [(Doom.BEFORE_COMMIT, 0), (Doom.AFTER_COMMIT, 1), (Doom.DURING_RELEASE, 1)])
+DOOMS = [(Doom.BEFORE_COMMIT, 0), (Doom.PASSED_ON, 0), (Doom.AFTER_COMMIT, 1), (Doom.DURING_RELEASE, 1)]
+
+
+@pytest.mark.parametrize(("doom", "kept"), DOOMS)
 def test_a_crash_takes_what_was_not_committed_and_says_nothing_of_the_rest(doom: Doom, kept: int) -> None:
     world, a, b, _ = pair()
     told = len(a.told)

@@ -1,15 +1,20 @@
-"""Where commits run: on the spot when they are small and the disk is quick, else in the store's thread."""
+"""Where commits run: on the spot when they are small and the disk is quick, else in the store's thread; and what leaves
+before them."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Sequence
 
 import pytest
-from tests.unit.drivers import driven
+from tests.unit.drivers import Disk, HandClock, driven
 
+from quicprochat.core.errors import StoreError
+from quicprochat.core.events import Effect, Event, LinkId, SendEnvelope, SendResults, Tick
 from quicprochat.core.store import MeshStore
-from quicprochat.p2p.driver import INLINE_EVENTS, SLOW_FOR_MS, SLOW_MS
+from quicprochat.core.time import Instant, Now
+from quicprochat.p2p.driver import INLINE_EVENTS, SLOW_FOR_MS, SLOW_MS, Driver
 
 
 def write(store: MeshStore) -> None:
@@ -86,5 +91,90 @@ def test_a_fault_between_transactions_is_its_callers_and_stops_nobody() -> None:
             await asyncio.sleep(0)
             waiting.cancel()
             await it.driver.call(write)
+
+    asyncio.run(scenario())
+
+
+ONWARD = SendEnvelope(LinkId(1), b"another's", onward=True)
+KEPT: tuple[Effect, ...] = (SendEnvelope(LinkId(1), b"our own"), SendResults(LinkId(2), ()))
+
+
+class Relay:
+    """What passes something on in each step that has events."""
+
+    def start(self, tx: MeshStore, now: Now) -> Sequence[Effect]:
+        return ()
+
+    def step(self, events: Sequence[Event], tx: MeshStore, now: Now) -> Sequence[Effect]:
+        if not events:
+            return ()
+        write(tx)
+        return (KEPT[0], ONWARD, KEPT[1])
+
+    def next_deadline(self) -> Instant:
+        return Instant(1 << 40)
+
+
+class Broken(Disk):
+    """A disk that takes nothing once it is told to."""
+
+    def __init__(self, clock: HandClock) -> None:
+        super().__init__(clock)
+        self.log: list[object] = []
+        self.broken = False
+
+    def commit(self) -> None:
+        if self.dirty:
+            self.log.append("commit")
+            if self.broken:
+                raise StoreError("the disk is broken")
+        super().commit()
+
+
+@pytest.mark.parametrize("events", [1, INLINE_EVENTS + 1])
+def test_only_what_passes_through_leaves_ahead_of_the_commit(events: int) -> None:
+    async def scenario() -> None:
+        clock = HandClock()
+        disk = Broken(clock)
+        driver = Driver(Relay(), disk, clock, disk.log.append)
+        running = asyncio.create_task(driver.run())
+        await driver.call(lambda _: None)
+        disk.log.clear()
+        await driver.settle([Tick()] * events)
+        assert disk.log == [ONWARD, "commit", *KEPT]
+        disk.log.clear()
+        disk.broken = True
+        with pytest.raises(StoreError, match="broken"):
+            await driver.settle([Tick()] * events)
+        assert disk.log == [ONWARD, "commit"], "a promise left without its commit"
+        with pytest.raises(StoreError, match="broken"):
+            await running
+        driver.close()
+
+    asyncio.run(scenario())
+
+
+def test_links_write_what_passes_through_while_nobody_reads_what_is_not_committed() -> None:
+    async def scenario() -> None:
+        clock = HandClock()
+        disk = Broken(clock)
+        out: asyncio.Event = asyncio.Event()
+        driver = Driver(Relay(), disk, clock, lambda effect: out.set() if effect == ONWARD else None)
+        running = asyncio.create_task(driver.run())
+
+        async def link() -> None:
+            await out.wait()
+            disk.log.append("written")
+            disk.log.append(await driver.read(lambda store: store.dirty))
+
+        writing = asyncio.create_task(link())
+        await driver.call(lambda _: None)
+        disk.log.clear()
+        await driver.settle([Tick()])
+        await writing
+        assert disk.log == ["written", "commit", False]
+        driver.finish()
+        await running
+        driver.close()
 
     asyncio.run(scenario())

@@ -9,7 +9,7 @@ from tests.unit.people import T0, Person, at, envelopes, people
 
 from quicprochat.core import node
 from quicprochat.core.envelope import MeshEnvelope
-from quicprochat.core.events import Effect, LinkDown, LinkId, ResultsArrived, SendEnvelope, SendResults
+from quicprochat.core.events import Effect, LinkDown, LinkId, ResultsArrived, SendEnvelope, SendResults, leaves_early
 from quicprochat.core.forward import OTHERS_MAX, PATIENCE_FIRST_MS, PAUSE_FIRST_MS, SURE_MS
 from quicprochat.core.gate import Carry, Limits, Reason, Verdict
 from quicprochat.core.ids import EnvelopeId
@@ -54,6 +54,23 @@ def test_what_comes_goes_to_the_best_next_hop_older_and_one_hop_further(circle: 
     out = rita.step(rita.arrived(UP, envelope))
     assert (to_links(out), said(out)) == ([ONE], [(UP, Verdict.STORED)])
     assert envelopes(out) == [replace(envelope, hop=1)]
+
+
+def test_only_others_mail_may_leave_ahead_of_the_commit(circle: list[Person]) -> None:
+    rita, alice, bob, _, zoe = circle
+    out = rita.step(rita.arrived(UP, alice.envelope(zoe.key)))
+    assert [
+        (effect.link, leaves_early(effect)) for effect in out if isinstance(effect, SendEnvelope | SendResults)
+    ] == [
+        (ONE, True),
+        (UP, False),
+    ]
+    to_neighbour = rita.step(rita.arrived(UP, alice.envelope(bob.key)))
+    assert [leaves_early(effect) for effect in to_neighbour if isinstance(effect, SendEnvelope)] == [True]
+    own = rita.step(rita.written(zoe.key))
+    assert [leaves_early(effect) for effect in own if isinstance(effect, SendEnvelope)] == [False]
+    receipt = rita.step(rita.arrived(ONE, bob.envelope(rita.key)))
+    assert [leaves_early(effect) for effect in receipt if isinstance(effect, SendEnvelope)] == [False]
 
 
 def test_a_copy_is_kept_until_the_next_hop_has_one_and_then_only_the_id(circle: list[Person]) -> None:

@@ -92,7 +92,7 @@ class Lane:
 
     def offer(self, held: Held, now: Instant) -> SendEnvelope:
         """Return what hands an envelope over at this moment."""
-        return SendEnvelope(self.link, held.to_send(now))
+        return SendEnvelope(self.link, held.to_send(now), onward=not held.own)
 
     def answered(self, id: EnvelopeId, now: Instant) -> None:
         """The neighbour, or a receipt, has answered for an envelope."""
@@ -143,7 +143,7 @@ class Lane:
             self.receipts_from = held.serial
             self.receipts_at = Instant(now + self.pace.wait_ms(now, IN_FLIGHT_BYTES // 2))
             return False
-        out.append(SendEnvelope(self.link, held.to_send(now)))
+        out.append(self.offer(held, now))
         tx.release(held.id)
         return True
 

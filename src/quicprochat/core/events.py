@@ -238,16 +238,21 @@ Event = (
 )  # fmt: skip
 
 
-# --- effects; carried out only after the step's transaction is durable
+# --- effects; carried out only after the step's transaction is durable, except what ``leaves_early``
 
 
 @dataclass(frozen=True, slots=True)
 class SendEnvelope:
-    """Hand an envelope to a neighbour; to a home server with the domain where its recipient lives, "" if unknown."""
+    """Hand an envelope to a neighbour; to a home server with the domain where its recipient lives, "" if unknown.
+
+    ``onward``: it is somebody else's, and only passes through. Whoever brought it keeps a copy until it is answered
+    for, which happens after the commit; so a crash before that loses nothing, and this may leave ahead of it.
+    """
 
     link: LinkId
     wire: bytes
     domain: str = ""
+    onward: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,6 +400,12 @@ Effect = (
     | RecordMade | Alarm | SendInterest | ChannelsChanged | PostAccepted | PostTaken | SendFrame | BundleTaken
 )  # fmt: skip
 
+
+def leaves_early(effect: Effect) -> bool:
+    """Say whether an effect may be carried out before its step is durable: it acknowledges and promises nothing."""
+    return isinstance(effect, SendEnvelope) and effect.onward
+
+
 __all__ = [
     "Accepted", "Alarm", "BundleArrived", "BundleTaken", "ChannelsChanged", "CloseLink", "CopiedByHand", "Effect",
     "EnvelopeArrived", "EnvelopeId", "EnvelopeRejected", "Event", "FrameArrived", "HomeNamed", "InterestArrived",
@@ -402,4 +413,5 @@ __all__ = [
     "PostWritten", "PrekeysChanged", "RecordArrived", "RecordMade", "Report", "ReportsArrived", "Reseal",
     "ResealFailed", "Resealed", "ResultsArrived", "SelfChanged", "SendEnvelope", "SendFrame", "SendInterest",
     "SendRecord", "SendResults", "StateChanged", "Subscribed", "Tick", "Unsubscribed", "Withdrawn", "Written",
+    "leaves_early",
 ]  # fmt: skip

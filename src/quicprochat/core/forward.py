@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 from typing import Protocol, TypeVar
 
 from quicprochat.core.envelope import Kind, MeshEnvelope
-from quicprochat.core.events import Effect, SendEnvelope
+from quicprochat.core.events import Effect
 from quicprochat.core.gate import Policy, Verdict, again
 from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.link import Result
@@ -208,7 +208,7 @@ class Forward:
             if not to.lane.pace_passed(now.at, len(held.wire)):
                 self._pause(PeerKey(held.dst), held.serial, now.at)
                 return True
-            out.append(SendEnvelope(to.lane.link, held.to_send(now.at)))
+            out.append(to.lane.offer(held, now.at))
             # Nobody answers it; but until the link has lived on for a while, it may have led nowhere any more.
             self._unsure[held.id] = (now.at, to.peer, len(held.wire))
             self._unsure_bytes += len(held.wire)

@@ -326,7 +326,10 @@ def _carry(
 def _keep(tx: MeshStore, envelope: MeshEnvelope, held: Held, now: Now) -> Held:
     serial = tx.hold(held)
     tx.remember(envelope.id, Fate.HELD, _forget_at(envelope, now.at))
-    return replace(held, serial=serial)
+    # Not ``replace``, which takes three times as long: this is done for all that passes through.
+    return Held(
+        held.id, held.kind, held.src, held.dst, held.via, held.wire, held.stored_at, held.expires_at, serial
+    )  # fmt: skip
 
 
 def again(tx: MeshStore, envelope: MeshEnvelope, via: PeerKey, policy: Policy, now: Now) -> Held | None:

@@ -1,8 +1,8 @@
 """The node: everything a peer does, as one pure step. Events in, one transaction, effects out.
 
 ``step`` writes into the transaction it is given and returns what must be done once that is durable: acknowledgements,
-receipts and news never run ahead of the disk. Plaintext enters opened by the gate and leaves as a request to seal;
-carried envelopes pass through unread.
+receipts and news never run ahead of the disk; others' mail on its way through may (``events.leaves_early``). Plaintext
+enters opened by the gate and leaves as a request to seal; carried envelopes pass through unread.
 """
 
 from __future__ import annotations
@@ -508,6 +508,9 @@ class Node:
         for result in event.results:
             if result.id not in lane.flying:
                 continue
+            if self._forward.stored(tx, result, neighbour.peer, now):
+                lane.answered(result.id, now.at)
+                continue
             held = tx.held(result.id)
             final = result.verdict is not Verdict.DEFERRED
             if final and held is not None and isinstance(lane, CarrierLane):
@@ -515,7 +518,7 @@ class Node:
             lane.answered(result.id, now.at)
             if self._posts.answered(neighbour.peer, result, now.at, out):
                 continue
-            if self._forward.stored(tx, result, neighbour.peer, now) or held is None:
+            if held is None:
                 continue
             to_next_hop = held.dst != neighbour.peer and not isinstance(lane, CarrierLane)
             if to_next_hop:

@@ -1,5 +1,7 @@
 """The one task that owns the node: it gathers, steps, commits, and only then lets effects out.
 
+Only others' mail on its way through leaves ahead of the commit, so that on a long way it doesn't wait for every disk.
+
 No timer batches: what queued while the last commit ran is the next batch. Everything else reaches the node through
 ``post`` and the store through ``call``.
 """
@@ -14,7 +16,7 @@ from enum import Enum
 from typing import Any, Protocol, TypeVar
 
 from quicprochat.core.errors import QuicprochatError, StoreError, UnavailableError
-from quicprochat.core.events import Effect, Event
+from quicprochat.core.events import Effect, Event, leaves_early
 from quicprochat.core.store import MeshStore
 from quicprochat.core.time import Instant, Now
 
@@ -36,6 +38,7 @@ class Point(Enum):
 
     GATHERED = "gathered"
     STEPPED = "stepped"
+    PASSED_ON = "passed on"
     COMMITTED = "committed"
     RELEASED = "released"
 
@@ -60,7 +63,7 @@ class Stepper(Protocol):
         ...
 
     def step(self, events: Sequence[Event], tx: MeshStore, now: Now) -> Sequence[Effect]:
-        """Act on what happened, inside one transaction; the effects are let out after its commit."""
+        """Act on what happened, inside one transaction; its effects follow its commit, but see ``leaves_early``."""
         ...
 
     def next_deadline(self) -> Instant:
@@ -203,6 +206,8 @@ class Driver:
         answers = [(done, *_outcome(work, self._store)) for work, done in calls]
         effects = self._node.step(events, self._store, now)
         self._probe(Point.STEPPED)
+        effects = await self._pass_on(effects)
+        self._probe(Point.PASSED_ON)
         await self._commit(now, small=len(events) + len(calls) <= INLINE_EVENTS)
         self._probe(Point.COMMITTED)
         self._done += len(events)
@@ -219,6 +224,17 @@ class Driver:
             waiter = self._waiters.pop(0)[1]
             if not waiter.done():
                 waiter.set_result(None)
+
+    async def _pass_on(self, effects: Sequence[Effect]) -> Sequence[Effect]:
+        """Let out what need not wait for the disk; return the rest."""
+        if self._store.volatile or not self._store.dirty or not any(map(leaves_early, effects)):
+            return effects
+        self._let_out([effect for effect in effects if leaves_early(effect)])
+        # A commit on the spot would hold the links up: they write now. Nobody may read what is not committed.
+        self._committing = True
+        await asyncio.sleep(0)
+        self._committing = False
+        return [effect for effect in effects if not leaves_early(effect)]
 
     async def _step_aside(self, work: Callable[[MeshStore], T], done: asyncio.Future[T]) -> None:
         # As with a commit: nobody else may touch the store meanwhile, also when the driver is cancelled.

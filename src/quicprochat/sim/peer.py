@@ -47,6 +47,7 @@ from quicprochat.core.events import (
     Unsubscribed,
     Withdrawn,
     Written,
+    leaves_early,
 )
 from quicprochat.core.forward import NextHops
 from quicprochat.core.gate import Limits, Policy, Reject, check
@@ -82,6 +83,7 @@ class Doom(Enum):
     """Where in its next step a peer dies."""
 
     BEFORE_COMMIT = "before commit"
+    PASSED_ON = "passed on, before commit"
     AFTER_COMMIT = "after commit"
     DURING_RELEASE = "during release"
 
@@ -172,8 +174,14 @@ class Peer:
         self.busy = True
         if self.doom is Doom.BEFORE_COMMIT and self.store.dirty:
             self.crash()
-        else:
-            self.later(COMMIT_MS if self.store.dirty else 0, self._committed, effects, now)
+            return
+        for effect in filter(leaves_early, effects):
+            self._release(effect)
+        if self.doom is Doom.PASSED_ON and self.store.dirty:
+            self.crash()
+            return
+        rest = tuple(effect for effect in effects if not leaves_early(effect))
+        self.later(COMMIT_MS if self.store.dirty else 0, self._committed, rest, now)
 
     def _committed(self, effects: tuple[Effect, ...], now: Now) -> None:
         self.store.commit()

@@ -17,6 +17,8 @@ from quicprochat.core.time import Instant
 _TIMES = struct.Struct(">qq")
 _TOGETHER = 100_000
 """Sums that are gathered before they are charged, when the store opens."""
+_FRESH_MAX = 4_096
+"""Envelopes of which it is kept in memory what they count against: what passes through is let go of moments later."""
 _CORE_LENGTH = CORE_BYTES.to_bytes(4, "big")
 # Where the core of an envelope has what is asked of it here (core/envelope.py).
 _KIND = 2
@@ -61,6 +63,7 @@ class Envelopes(Database):
     def _load(self) -> None:
         super()._load()
         self._quotas = Quotas()
+        self._fresh: dict[EnvelopeId, tuple[int, bytes, bytes, bytes, int]] = {}
         self._serial: int = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'held'") or 0
         # A server may hold a million: rows of one author for one recipient are charged together, and none is kept.
         totals: dict[tuple[bytes, bytes, bytes], list[int]] = {}
@@ -116,7 +119,11 @@ class Envelopes(Database):
             "INSERT INTO held VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (self._serial, held.id, held.dst, held.via, held.stored_at, held.expires_at, check, held.wire),
         )
-        self._charge(held.via, held.dst, held.wire, len(held.wire), 1)
+        core, size = held.wire[: _DST.stop], len(held.wire)
+        self._charge(held.via, held.dst, core, size, 1)
+        self._fresh[held.id] = (self._serial, held.via, held.dst, core, size)
+        if len(self._fresh) > _FRESH_MAX:
+            del self._fresh[next(iter(self._fresh))]
         return self._serial
 
     def held(self, id: EnvelopeId) -> Held | None:
@@ -125,7 +132,7 @@ class Envelopes(Database):
 
     def release(self, id: EnvelopeId) -> None:
         # Two statements: DELETE with RETURNING puts its row into a temporary table and takes longer.
-        row = self._one(f"SELECT serial, {_CHARGED} FROM held WHERE id = ?", (id,))
+        row = self._fresh.pop(id, None) or self._one(f"SELECT serial, {_CHARGED} FROM held WHERE id = ?", (id,))
         if row is not None:
             serial, via, dst, core, size = row
             self._run("DELETE FROM held WHERE serial = ?", (serial,))
