@@ -6,15 +6,12 @@ fill. At the end everything heals, and then each message is where it belongs, on
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from itertools import pairwise
 
-import pytest
-from tests.sim.truth import Witness, everything_arrived
+from tests.sim.truth import Witness
 
 from quicprochat.core.receipt import OPEN_STATES, State
-from quicprochat.core.store import Scope
 from quicprochat.core.time import DAY_MS, MINUTE_MS
 from quicprochat.sim.clock import SHOWS_1970, SHOWS_2100, Clock
 from quicprochat.sim.peer import Doom, Peer
