@@ -49,8 +49,6 @@ LONG_S = 90.0
 class House(Machine):
     """A machine of the village; what it knows is asked over its socket, which costs no process."""
 
-    routes: dict[str, dict[str, Any]]
-
     def ask(self, command: str, **args: Any) -> list[Any]:
         """Return the objects that the daemon answers with."""
         with socket.socket(socket.AF_UNIX) as call, reachable(self.home, NAME) as address:
@@ -107,7 +105,7 @@ def shortest(without: str = "") -> dict[tuple[str, str], int]:
         if without not in (one, other):
             near[one].add(other)
             near[other].add(one)
-    found = {}
+    found: dict[tuple[str, str], int] = {}
     for start in near:
         wave, depth = {start}, 0
         seen = set(wave)
@@ -119,8 +117,13 @@ def shortest(without: str = "") -> dict[tuple[str, str], int]:
     return found
 
 
-def all_right(village: dict[str, House], keys: dict[str, str], without: str = "") -> Callable[[], bool]:
-    """Return what says whether everybody has the shortest way to everybody, and none to who is cut off."""
+def all_right(
+    village: dict[str, House], keys: dict[str, str], without: str = "", judged: frozenset[str] = frozenset()
+) -> Callable[[], bool]:
+    """Return what says whether everybody has the shortest way to everybody, and none to who is cut off.
+
+    To those of whom receipts were missed (``judged``) any way will do: a next hop is avoided for that for a while.
+    """
     expected = shortest(without)
 
     def right() -> bool:
@@ -128,15 +131,18 @@ def all_right(village: dict[str, House], keys: dict[str, str], without: str = ""
             if name == without:
                 continue
             hops = {way["destination"]: way["hops"] for way in house.look().values()}
-            if hops != {keys[other]: expected[name, other] for other in keys if other not in (name, without)}:
+            others = {other for other in keys if other not in (name, without)}
+            if hops.keys() != {keys[other] for other in others}:
+                return False
+            if any(hops[keys[other]] != expected[name, other] for other in others - judged):
                 return False
         return True
 
     return right
 
 
-def send(village: dict[str, House], keys: dict[str, str], one: str, other: str, text: str, *wait: str) -> dict[str, Any]:
-    return dict(village[one].qpc("send", keys[other], text, *wait))
+def send(house: House, key: str, text: str, *wait: str) -> dict[str, Any]:
+    return dict(house.qpc("send", key, text, *wait))
 
 
 @pytest.mark.timeout(300)
@@ -158,7 +164,7 @@ def test_a_village_is_as_the_simulator_says(village: dict[str, House], tmp_path:
     # Everybody reaches everybody, on paths as long as the simulator's: with stretch 1, the shortest there are.
     apart = shortest()
     for one, other in PAIRS:
-        sent = send(village, keys, one, other, f"from {one}", "--wait", "delivered", "--timeout", "30")
+        sent = send(village[one], keys[other], f"from {one}", "--wait", "delivered", "--timeout", "30")
         assert sent["state"] == "delivered"
         [got] = [line for line in village[other].inbox() if line["from"] == keys[one]]
         assert (got["text"], got["hops"]) == (f"from {one}", apart[one, other] - 1)
@@ -169,16 +175,19 @@ def test_a_village_is_as_the_simulator_says(village: dict[str, House], tmp_path:
     for neighbour, device in cut:
         neighbour.ip("link", "set", device, "down")
     began = time.monotonic()
-    waiting = send(village, keys, "3", CUT, "when you are back")
-    under_way = send(village, keys, *AROUND, "the other way round")
-    right_s = until(all_right(village, keys, CUT), LONG_S) + (time.monotonic() - began)
+    waiting = send(village["3"], keys[CUT], "when you are back")
     one, other = AROUND
+    under_way = send(village[one], keys[other], "the other way round")
+    judged = frozenset((*AROUND, "3", CUT))
+    until(all_right(village, keys, CUT, judged), LONG_S)
+    right_s = time.monotonic() - began
     until(lambda: village[one].qpc("trace", under_way["id"])["state"] == "delivered", LONG_S)
     arrived_s = time.monotonic() - began
-    sent = send(village, keys, one, other, "and again", "--wait", "delivered", "--timeout", "30")
+    sent = send(village[one], keys[other], "and again", "--wait", "delivered", "--timeout", "30")
     assert sent["state"] == "delivered"
     hops = {line["text"]: line["hops"] for line in village[other].inbox()}
-    assert hops["and again"] == shortest(CUT)[AROUND] - 1 == apart[AROUND] + 1
+    # Through the triangle, if the next hop was blamed for the receipt that the cut held up.
+    assert apart[AROUND] < shortest(CUT)[AROUND] - 1 <= hops["and again"] <= shortest(CUT)[AROUND]
     assert village[CUT].inbox()[-1]["text"] != "when you are back"
 
     # Plugged in again, it gets what waited for it.
@@ -186,13 +195,15 @@ def test_a_village_is_as_the_simulator_says(village: dict[str, House], tmp_path:
         neighbour.ip("link", "set", device, "up")
     back_s = until(lambda: village["3"].qpc("trace", waiting["id"])["state"] == "delivered", LONG_S)
     assert [line["text"] for line in village[CUT].inbox()].count("when you are back") == 1
-    whole_s = back_s + until(all_right(village, keys), LONG_S)
+    whole_s = back_s + until(all_right(village, keys, judged=judged), LONG_S)
 
     used = [house.used() for house in village.values()]
     print(
-        f"\ntwelve daemons up after {up_s:.1f} s, all routes {found_s:.1f} s later (simulator {said['convergence_s']} s)"
+        f"\ntwelve daemons up after {up_s:.1f} s, all routes {found_s:.1f} s later"
+        f" (simulator {said['convergence_s']} s)"
         f"\nright again {right_s:.1f} s after the cut (simulator {said['reconvergence_s']} s after it is noticed)"
-        f"\nwhat was under way delivered after {arrived_s:.1f} s; plugged in again: {back_s:.1f} s, whole {whole_s:.1f} s"
+        f"\nwhat was under way delivered after {arrived_s:.1f} s"
+        f"\nplugged in again: what waited delivered after {back_s:.1f} s, all routes after {whole_s:.1f} s"
         f"\nmemory {min(m for m, _ in used)} to {max(m for m, _ in used)} MiB,"
         f" processor {min(s for _, s in used):.1f} to {max(s for _, s in used):.1f} s a daemon"
     )
