@@ -166,7 +166,7 @@ def test_each_message_is_where_it_belongs_when_the_troubles_are_over(first: int)
         play(seed)
 
 
-@pytest.mark.parametrize("seed", [85, 91])
+@pytest.mark.parametrize("seed", [16, 88, 90])
 def test_seeds_that_once_failed(seed: int) -> None:
     """A receipt got lost behind a relay that had seen it and so let no copy through that asked for another."""
     play(seed)

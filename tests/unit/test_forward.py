@@ -195,20 +195,6 @@ def test_a_receipt_goes_back_to_who_brought_the_message_and_is_kept_while_that_l
     assert rita.store.held(receipt.id) is None
 
 
-@pytest.mark.parametrize(("after_ms", "judged"), [(100, False), (PATIENCE_FIRST_MS, True)])
-def test_only_a_copy_that_comes_again_late_says_that_the_receipt_got_lost(after_ms: int, judged: bool) -> None:
-    """What a carrier brings beside the next hop is no reason to avoid the way back."""
-    zoe, alice, bob, cat = people("zoe", "alice", "bob", "cat")
-    zoe.meet(ONE, bob)
-    zoe.meet(TWO, cat)
-    zoe.hops.lead(alice, bob, cat)
-    envelope = alice.envelope(zoe.key, hop=1)
-    assert ONE in to_links(zoe.step(zoe.arrived(ONE, envelope)))
-    out = zoe.step(zoe.arrived(TWO, replace(envelope, age_ms=after_ms)), now=at(T0 + after_ms))
-    assert TWO in to_links(out), "the receipt goes by who brought the copy"
-    assert zoe.hops.judged == ([(bob.key, alice.key, False)] if judged else [])
-
-
 def test_ids_of_what_was_passed_on_are_bounded_and_the_longest_gone_is_forgotten(
     circle: list[Person], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,8 +106,8 @@ class Forward:
         self._unsure: dict[EnvelopeId, tuple[Instant, PeerKey, int]] = {}
         """Receipts that were handed on a moment ago: when, to whom, their bytes."""
         self._unsure_bytes = 0
-        self._said: dict[PeerKey, tuple[PeerKey, Instant]] = {}
-        """To which next hop the last receipt for an author went, and when."""
+        self._said: dict[PeerKey, PeerKey] = {}
+        """To which next hop the last receipt for an author went."""
         self.gave_up = False
         """True once something of ours was given up on; whoever reads it sets it back."""
         self.left: list[Held] = []
@@ -256,16 +256,14 @@ class Forward:
 
         ``again``: an earlier receipt did not arrive, so that way it is, whatever routing says.
         """
-        last, at = self._said.get(author, (via, now.at))
-        if again and last != via and now.at >= at + PATIENCE_FIRST_MS // 2:
-            # Sooner, it is another copy of the first sending, which came by two ways.
+        if again and (last := self._said.pop(author, via)) != via:
             self._routes.judge(last, author, False, now.at)
         ways = list(self._ways(author))
         back = self._mesh(via)
         to = back if back is not None and (again or back in ways) else next(iter(ways), None)
         if to is not None:
             self._said.pop(author, None)
-            self._said[author] = (to.peer, now.at)
+            self._said[author] = to.peer
             _bound(self._said, ESTIMATES_MAX)
         return to
 
