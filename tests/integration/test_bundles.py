@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from tests.integration.qpc import Person
 
+from quicprochat.core.bundle import BUNDLE_MAX_BYTES
+
 
 @pytest.fixture
 def three(tmp_path: Path) -> Iterator[list[Person]]:
@@ -70,8 +72,12 @@ def test_files_that_are_no_bundles_are_refused_and_nothing_is_taken(three: list[
         assert (done.code, done.out) == (7, "")
         assert word in done.talk
         assert done.talk.count("\n") == 1
-    for file, code in ((tmp_path, 2), (tmp_path / "none", 5)):
-        assert b.run("bundle", "import", str(file)).code == code
+    enormous = tmp_path / "enormous"
+    with enormous.open("wb") as hole:
+        hole.truncate(BUNDLE_MAX_BYTES + 1)
+    for file, code in ((tmp_path, 2), (tmp_path / "none", 5), (enormous, 2)):
+        done = b.run("bundle", "import", str(file))
+        assert (done.code, done.out, done.talk.count("\n")) == (code, "", 1)
     assert b.ask("store")["delivered"] == 0
     assert b.run("bundle", "import", str(whole), "--for", "x").code == 2
     assert b.ask("bundle", "import", str(whole))["stored"] == 3

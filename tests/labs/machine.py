@@ -47,6 +47,11 @@ class Machine:
         return ["ip", "netns", "exec", self.name, *words]
 
     def start(self, *options: str) -> None:
+        self.begin(*options)
+        self.ready()
+
+    def begin(self, *options: str) -> None:
+        """Start the daemon without waiting for it."""
         # zeroconf leaves a socket to the garbage collector where an interface does not take its address yet.
         warnings = ("-W", "error", "-W", "ignore::ResourceWarning")
         qpc = [sys.executable, *warnings, "-c", self.prelude + PROGRAM, "daemon", "--home", str(self.home), *options]
@@ -54,6 +59,10 @@ class Machine:
             self.command(*qpc), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env=environment(QPC_NO_DISCOVERY="0"),
         )  # fmt: skip
+
+    def ready(self) -> None:
+        """Wait until the daemon says that it is up."""
+        assert self._daemon is not None
         assert self._daemon.stdout is not None
         assert self._daemon.stdout.readline().startswith("ready")
 

@@ -151,14 +151,31 @@ def test_a_copy_that_comes_again_late_is_passed_to_another_and_the_first_is_judg
     assert rita.hops.judged == [(bob.key, zoe.key, False)]
 
 
-def test_what_was_confirmed_is_not_passed_on_again(circle: list[Person]) -> None:
+def test_what_was_confirmed_is_passed_on_again_only_for_a_receipt_that_got_lost(circle: list[Person]) -> None:
+    """Who brings it again, late, waits for the receipt that went by here; nobody is to blame on the way to zoe."""
     rita, alice, bob, _, zoe = circle
     envelope = alice.envelope(zoe.key)
     rita.step(rita.arrived(UP, envelope))
     rita.step(rita.arrived(ONE, zoe.receipt(alice.key, envelope.id, hop=1)))
-    assert rita.store.fate(envelope.id) is Fate.GONE
+    assert rita.store.held(envelope.id) is None
+    assert to_links(rita.step(rita.arrived(UP, envelope), now=at(T0 + 1_000))) == [], "it is on its way"
+    late = replace(envelope, age_ms=5_000)
+    assert to_links(rita.step(rita.arrived(UP, late), now=at(T0 + PATIENCE_FIRST_MS))) == [ONE]
     assert rita.hops.judged == [(bob.key, zoe.key, True)]
-    assert to_links(rita.step(rita.arrived(UP, envelope), now=at(T0 + HOUR_MS))) == []
+    out = rita.step(rita.arrived(ONE, zoe.receipt(alice.key, envelope.id, hop=1)), now=at(T0 + 6_000))
+    assert to_links(out) == [UP]
+
+
+def test_what_was_confirmed_before_it_came_is_passed_on_for_another_receipt(circle: list[Person]) -> None:
+    rita, alice, _, _, zoe = circle
+    envelope = alice.envelope(zoe.key)
+    rita.step(rita.arrived(ONE, zoe.receipt(alice.key, envelope.id, hop=1)))
+    assert to_links(rita.step(rita.arrived(UP, envelope))) == [ONE]
+    rita.hops.ways.clear()
+    other = alice.envelope(zoe.key)
+    rita.step(rita.arrived(ONE, zoe.receipt(alice.key, other.id, hop=1)))
+    assert said(rita.step(rita.arrived(UP, other))) == [(UP, Verdict.DUPLICATE)]
+    assert rita.store.held(other.id) is None, "a cured copy that has no way is not worth carrying"
 
 
 def test_only_the_recipients_own_receipt_counts(circle: list[Person]) -> None:

@@ -323,6 +323,9 @@ class Forward:
         self.gone.append(id)
         self._passes.pop(id, None)
         self._passed.pop(id, None)
+        self._remember(id, known)
+
+    def _remember(self, id: EnvelopeId, known: _Pass) -> None:
         self._passed[id] = known
         _bound(self._passed, PASSED_MAX)
 
@@ -337,17 +340,23 @@ class Forward:
     def receipted(self, ids: Iterable[EnvelopeId], signer: PeerKey, via: PeerKey, now: Now) -> None:
         """A recipient's receipt for envelopes is here. It came the way they went: that next hop has kept its word."""
         for id in ids:
-            table = self._passes if id in self._passes else self._passed
-            known = table.get(id)
+            known = self._passes.get(id) or self._passed.get(id)
             if known is None or known.dst != signer:
                 continue
-            del table[id]
-            if known.hop != via:
-                continue
-            self._routes.judge(via, known.dst, True, now.at)
-            if len(known.tried) == 1 and not known.rounds:
-                # Else nobody knows for which copy the receipt is (Karn's rule).
-                self._learn(known.dst, now.at - known.at)
+            if known.hop == via:
+                self._routes.judge(via, known.dst, True, now.at)
+                if len(known.tried) == 1 and not known.rounds:
+                    # Else nobody knows for which copy the receipt is (Karn's rule).
+                    self._learn(known.dst, now.at - known.at)
+            self._settled(id, known, now)
+
+    def _settled(self, id: EnvelopeId, known: _Pass, now: Now) -> None:
+        """No next hop owes us anything for an envelope; a copy that comes again late says that the receipt got lost."""
+        self._passes.pop(id, None)
+        self._passed.pop(id, None)
+        if known.via:
+            known.hop, known.tried, known.at = None, (), now.at
+            self._remember(id, known)
 
     def repeated(
         self, tx: MeshStore, envelope: MeshEnvelope, via: PeerKey, policy: Policy, now: Now, out: list[Effect]
@@ -371,6 +380,7 @@ class Forward:
             return
         tried: tuple[PeerKey, ...] = ()
         if known is not None:
+            known.via = held.via  # its receipt goes to who asked last
             if known.hop is not None:
                 self._routes.judge(known.hop, known.dst, False, now.at)
             if len(known.tried) > OTHERS_MAX:

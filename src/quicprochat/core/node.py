@@ -422,7 +422,8 @@ class Node:
         else:
             onward = self._neighbours.find(envelope.dst)
             passing = onward is not None or self._forward.reaches(envelope.dst)
-            if self._carrying.is_cured(envelope):
+            # What nobody asked for comes from somebody who waits for the receipt: it got lost, and another is due.
+            if self._carrying.is_cured(envelope) and (self._carrying.expects(envelope.id) or not passing):
                 admission = Admission(Verdict.DUPLICATE)
             else:
                 admission = admit(tx, checked, via, self._policy, now, passing=passing)
@@ -486,7 +487,8 @@ class Node:
             if held is not None and not held.own and held.dst == author:
                 tx.count("passed_on")
                 tx.release(id)
-                tx.remember(id, Fate.GONE, after_release(now.at))
+                # Not gone for good: when the receipt gets lost on its way, the copy that comes again asks for another.
+                tx.remember(id, Fate.PASSED, after_release(now.at))
 
     def _reseal_unopened(
         self, receipt: Receipt, record: PeerRecord, tx: MeshStore, now: Now, out: list[Effect]
