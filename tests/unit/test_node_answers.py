@@ -212,14 +212,14 @@ def test_the_recipients_receipt_cures(circle: list[Person]) -> None:
     receipt = zoe.receipt(alice.key, envelope.id, hop=1)
     assert bob.step(bob.arrived(2, receipt)) == ()
     assert bob.store.held(envelope.id) is None
-    assert bob.store.fate(envelope.id) is Fate.GONE
+    assert bob.store.fate(envelope.id) is Fate.PASSED
     assert bob.store.usage(Scope.CARRIED) == Usage()
     assert bob.store.usage(Scope.RECEIPTS).count == 1, "and is carried on to the author"
     bob.step(bob.arrived(2, envelope))
     assert bob.store.held(envelope.id) is None, "a late copy stays away"
     bob.store.begin()
     bob.store.forget(Instant(T0 + 28 * DAY_MS), 99)
-    assert bob.store.fate(envelope.id) is Fate.GONE
+    assert bob.store.fate(envelope.id) is Fate.PASSED
     bob.store.rollback()
 
 
