@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
 from quicprochat.core.envelope import TTL_MAX_S
-from quicprochat.core.errors import LocalError
+from quicprochat.core.errors import LocalError, UnavailableError
 from quicprochat.core.events import Accepted, HomeNamed, Reseal, ResealFailed, StateChanged, Withdrawn
 from quicprochat.core.gate import Reason
 from quicprochat.core.ids import UID_BYTES, PeerKey, Uid
@@ -56,6 +56,7 @@ class Outgoing:
         self._find = find
         self._node = node
         self._accepting: dict[Uid, asyncio.Future[Accepted]] = {}
+        self._stopped = False
         self._watching: defaultdict[Uid, list[asyncio.Future[None]]] = defaultdict(list)
         self._recent: dict[Uid, Sent] = {}
 
@@ -132,6 +133,8 @@ class Outgoing:
                     sent = self._recent.get(uid) or await self.sent(uid)
                     if sent.state not in OPEN_STATES or until is State.RELAYED is sent.state:
                         return sent
+                    if self._stopped:
+                        raise UnavailableError("the node has stopped; the message is kept", retryable=False)
                     await changed
                 finally:
                     self._watching[uid].remove(changed)
@@ -177,6 +180,7 @@ class Outgoing:
 
     def stop(self) -> None:
         """The node stops: whoever waits for a message asks the store once more, and hears of it there."""
+        self._stopped = True
         self._recent.clear()
         for watchers in self._watching.values():
             _wake(watchers)
