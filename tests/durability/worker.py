@@ -264,6 +264,7 @@ async def main(spec: dict[str, Any]) -> int:
         reason = failed.exception()
         say(event="failed", kind=type(reason).__name__, text=str(reason))
         served.cancel()
+        await person.stop()  # whoever waits for room would wait for ever
     await node.close()
     failed.cancel()
     await asyncio.gather(*person._tasks, failed, served, return_exceptions=True)
