@@ -43,7 +43,6 @@ def relay(relays: list[Popen[bytes]], *arguments: str) -> str:
 @asynccontextmanager
 async def plain(secret: bytes, url: str) -> AsyncIterator[Any]:
     """An iroh endpoint that nobody is told any other way to than this relay."""
-    iroh.iroh_ffi.uniffi_set_event_loop(asyncio.get_running_loop())
     relays = iroh.RelayMap.empty()
     relays.insert(iroh.RelayConfig(url=url, quic_port=None))
     options = iroh.EndpointOptions(

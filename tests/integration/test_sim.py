@@ -44,7 +44,7 @@ def test_a_person_gets_a_report(graph: Path) -> None:
     [
         (("topology",), 2, "FILE is missing"),
         (("topologie", "x"), 2, "none of topology"),
-        (("topology", "nowhere.json"), 2, "cannot be read"),
+        (("topology", "nowhere.json"), 2, "cannot read nowhere.json"),
         (("topology", __file__), 2, "is no graph"),
         (("topology", "GRAPH", "--cut", "9"), 5, "there is no node"),
         (("topology", "GRAPH", "--pairs", "0"), 2, "--pairs"),

@@ -19,6 +19,7 @@ REGISTRY = {
     "CHANNEL_MESSAGE": "channel-msg", "CHANNEL_AAD": "channel-aad", "CHANNEL_INNER": "channel-inner",
     "FINGERPRINT": "fp", "TICKET": "ticket", "EXPORT": "export", "ROUTE": "route",
     "ROUTE_DIGEST": "route-digest",
+    "RANGE": "range", "SHORT": "short",
 }  # fmt: skip
 
 
