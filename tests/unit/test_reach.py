@@ -51,6 +51,18 @@ def test_a_name_is_never_local() -> None:
     assert not relay_is_local("http://", ())
 
 
+@pytest.mark.parametrize(
+    "wrong", ["http://10.0.0.1:99999", "http://[10.0.0.1", "ftp://10.0.0.1", "http://10.0.0.1:x", "http:// 10.0.0.1",
+              "http://", "10.0.0.1:7002", "http://10.0.0.1/\x1b[2J", "http://10.0.0.1:0"],
+)  # fmt: skip
+@pytest.mark.parametrize("network", Network)
+def test_a_peer_that_names_no_relay_at_all_harms_nobody(wrong: str, network: Network) -> None:
+    reach = World(network, relay="").reach
+    reach.named(wrong, Source.CONTACT, ADA)
+    assert reach.relays(wrong) == []
+    assert not relay_is_local(wrong, ())
+
+
 # --- relays
 
 

@@ -88,13 +88,25 @@ def host_is_local(host: str, interfaces: Iterable[Interface]) -> bool:
     return is_local(ip, interfaces)
 
 
+def relay_host(url: str) -> str:
+    """Return the host of a relay's URL, "" where it is none: peers may write there what they like."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.port != 0 and url.isascii() and url.isprintable()
+    except ValueError:
+        return ""
+    return (parts.hostname or "") if good and " " not in url else ""
+
+
 def relay_is_local(url: str, interfaces: Iterable[Interface]) -> bool:
     """Say the same of a relay's URL."""
-    return host_is_local(urlsplit(url).hostname or "", interfaces)
+    return host_is_local(relay_host(url), interfaces)
 
 
 def relay_is_allowed(url: str, network: Network, interfaces: Iterable[Interface], *, owner: bool) -> bool:
     """Say whether a relay may be contacted that the ``owner`` named, or else somebody else."""
+    if not relay_host(url):
+        return False
     if network is Network.INTERNET or relay_is_local(url, interfaces):
         return True
     return network is Network.COMMUNITY and owner

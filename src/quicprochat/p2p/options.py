@@ -15,7 +15,8 @@ class Options:
     """``bind`` None keeps the port of the last run; ``relay`` is an iroh relay's URL or "".
 
     ``discovery`` looks for peers on the local network and announces this node there, with its key, to everybody;
-    ``quiet`` only looks. The command line turns it on; a program that uses the library says so itself.
+    ``quiet`` only looks. The command line turns it on; a program that uses the library says so itself. ``network`` says
+    how far the node reaches, see ``core.network``.
     """
 
     home: Path

@@ -12,11 +12,11 @@ ANSWER_MAX_BYTES = 1_024
 
 async def answers(url: str, timeout_s: float) -> bool:
     """Ask a relay's ``/ping``; any status of 2xx counts. Raises nothing: whatever goes wrong is no answer."""
-    parts = urlsplit(url)
-    secure = parts.scheme == "https"
-    port = parts.port or (443 if secure else 80)
     writer: asyncio.StreamWriter | None = None
     try:
+        parts = urlsplit(url)
+        secure = parts.scheme == "https"
+        port = parts.port or (443 if secure else 80)
         async with asyncio.timeout(timeout_s):
             reader, writer = await asyncio.open_connection(
                 parts.hostname, port, ssl=ssl.create_default_context() if secure else None, limit=ANSWER_MAX_BYTES
