@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from quicprochat.core.channel import BroadcastChannel, Post, Secrets, seal_post
+from quicprochat.core.channel import BroadcastChannel, Post, Secrets, seal_post, secrets_of
 from quicprochat.core.envelope import HOPS_DEFAULT, TTL_DEFAULT_S, Header, Kind, MeshEnvelope, make
 from quicprochat.core.events import (
     ChannelsChanged,
@@ -136,8 +136,7 @@ class Person:
             self.keys[BOOTSTRAP_ID] = self.signer.exchange_private()
         for effect in out:
             if isinstance(effect, ChannelsChanged):
-                channels = [s.channel for s in effect.subscriptions if not s.left]
-                self.secrets = {c.id: ((c.epoch, c.secret),) for c in channels}
+                self.secrets = secrets_of(effect.subscriptions)
 
     # --- channels
 

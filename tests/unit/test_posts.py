@@ -37,7 +37,8 @@ from quicprochat.core.gate import Limits, Reason, Verdict
 from quicprochat.core.link import Result
 from quicprochat.core.node import SWEEP_BATCH
 from quicprochat.core.patience import BAD_MAX
-from quicprochat.core.posts import IN_FLIGHT, TELL_BURST
+from quicprochat.core.interest import TELL_BURST
+from quicprochat.core.posts import IN_FLIGHT
 from quicprochat.core.store import Scope
 from quicprochat.core.time import DAY_MS, SECOND_MS
 from quicprochat.core.window import PostLimits
