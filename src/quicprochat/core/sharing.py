@@ -1,6 +1,6 @@
 """The posts of all channels a node takes part in, carried as mail is: for each channel one ``Carry`` with its links.
 
-What both ends of a link take part in, they compare and offer each other, in frames that name the channel (``carry.py``).
+What both ends of a link share they compare and offer each other (``carry.py``), in frames that name the channel.
 A channel that nothing is known of costs nothing: its set comes into being with its first post or frame, and of those
 that this node is not in, no more are kept than a bound, at the cost of the neighbour that brought most.
 """
