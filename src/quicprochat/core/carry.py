@@ -140,7 +140,7 @@ class Carry:
     def offer(self, peer: PeerKey, id: EnvelopeId) -> None:
         """Let a neighbour be offered what is held, unless it is known to have it."""
         encounter, parcel = self._encounters.get(peer), self._shelf.get(id)
-        if encounter is not None and parcel is not None and id not in encounter.known:
+        if encounter is not None and parcel is not None and id not in encounter.known and not _wrote(peer, parcel):
             encounter.giving.queue(self._rank(parcel, encounter), id)
             self._dirty[peer] = None
 
@@ -238,7 +238,8 @@ class Carry:
             # What is for the peer itself need not wait for what comes of comparing.
             direct = {parcel.id for parcel in self._shelf.addressed_to(peer)}
         for id in direct:
-            if (parcel := self._shelf.get(id)) is not None and parcel.expires_at > now:
+            parcel = self._shelf.get(id)
+            if parcel is not None and parcel.expires_at > now and not _wrote(peer, parcel):
                 encounter.giving.queue(self._rank(parcel, encounter), id)
         self._dirty[peer] = None
 
@@ -301,7 +302,7 @@ class Carry:
         found = encounter.reconciler.heard(ranges)
         for entry in found.lacking:
             parcel = self._shelf.get(EnvelopeId(entry[8:]))
-            if parcel is not None and parcel.expires_at > now:
+            if parcel is not None and parcel.expires_at > now and not _wrote(encounter.peer, parcel):
                 encounter.known.lacks(parcel.id)
                 encounter.giving.queue(self._rank(parcel, encounter), parcel.id)
         if found.reply is not None:
@@ -380,3 +381,8 @@ class Carry:
                     self._begin(encounter, now)
                 else:
                     encounter.again_at = None
+
+
+def _wrote(peer: PeerKey, parcel: Parcel) -> bool:
+    """Say whether a post is of this peer: it knows its own, also those that it keeps no more."""
+    return parcel.kind == Kind.CHANNEL and parcel.src == peer
