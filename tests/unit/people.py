@@ -317,7 +317,8 @@ class Taker:
             if ranges.step == 0:
                 self._reconcilers[channel] = Reconciler(EntrySet(), ranges.salt)
             reply = self._reconcilers[channel].heard(ranges).reply
-            return reply and replace(frame, body=reply.encode(), interests=INTERESTS)
+            if reply is not None:
+                return replace(frame, body=reply.encode(), interests=INTERESTS)
         return None
 
 

@@ -165,6 +165,14 @@ class Carry:
             self._entries.settle(id)
         self._asking.came(id, now)
 
+    def begin_anew(self) -> None:
+        """Forget what was seen and is not held: it is wanted from now on. The next comparing finds it."""
+        self._entries = EntrySet()
+        for id in self._shelf.ids():
+            parcel = self._shelf.get(id)
+            assert parcel is not None
+            self._entries.add(parcel.entry, parcel.expires_at)
+
     def expects(self, id: EnvelopeId) -> bool:
         """Say whether a neighbour was asked for an envelope and has not brought it yet."""
         return self._asking.expects(id)

@@ -267,7 +267,8 @@ def _post(
         return Admission(Verdict.REFUSED, Reason.POLICY)
     if ours and not understood(envelope):
         return Admission(Verdict.REFUSED, Reason.UNSUPPORTED)
-    if tx.fate(envelope.id) is not None:
+    fate = tx.fate(envelope.id)
+    if fate is not None and not (ours and fate is Fate.PASSED):
         tx.count("duplicates")
         return Admission(Verdict.DUPLICATE)
     line = None

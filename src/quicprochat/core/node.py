@@ -145,7 +145,7 @@ class Node:
         """Take up what the store remembers; to be called once, inside a transaction, before the first step."""
         out: list[Effect] = []
         self._card.start(tx, now, out)
-        self._posts.start(tx, now.at, out)
+        self._posts.start(tx, self._policy, now.at, out)
         self._records.start(tx)
         self._forward.start(tx)
         self._routes.start(tx, now.at)

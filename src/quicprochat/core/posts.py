@@ -39,13 +39,24 @@ from quicprochat.core.events import (
     SendFrame,
     SendInterest,
 )
-from quicprochat.core.gate import Admission, Checked, Policy, Reason, Verdict, admit, publish, read_post, understood
+from quicprochat.core.gate import (
+    Admission,
+    Carry,
+    Checked,
+    Policy,
+    Reason,
+    Verdict,
+    admit,
+    publish,
+    read_post,
+    understood,
+)
 from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey
 from quicprochat.core.interest import DEAF_MAX, PUSH_MAX, Reader
 from quicprochat.core.link import EVERY_CHANNEL, ChannelFrame, FrameType, Goodbye, Result
 from quicprochat.core.neighbours import Neighbours
 from quicprochat.core.sharing import Sharing, travels
-from quicprochat.core.store import Held, MeshStore
+from quicprochat.core.store import Fate, Held, MeshStore
 from quicprochat.core.time import SECOND_MS, Instant, Now
 from quicprochat.core.tree import Tree, Ways
 from quicprochat.core.window import BATCH, clear, release
@@ -90,20 +101,22 @@ class Posts:
         self._readers: dict[PeerKey, Reader] = {}
         self._epochs: dict[PeerKey, bytes] = {}
         self._tree = Tree(policy.me, ways)
-        self._sharing = Sharing(policy.me, entropy, self._readers, self._known)
-        self._sharing.decide(policy.limits.posts)
+        self._sharing = Sharing(policy.me, entropy, self._readers, self._known, policy.limits.posts)
         self._tx: MeshStore | None = None
         self._later: deque[tuple[Instant, ChannelId, EnvelopeId]] = deque()
         self._by_author: dict[PeerKey, TokenBucket] = {}
         self._by_link: dict[PeerKey, TokenBucket] = {}
 
-    def _known(self, id: EnvelopeId) -> bool:
+    def _known(self, channel: ChannelId, id: EnvelopeId) -> bool:
         assert self._tx is not None
-        return self._tx.fate(id) is not None or self._tx.held(id) is not None
+        fate = self._tx.fate(id)
+        if fate is Fate.PASSED:
+            return channel not in self.joined
+        return fate is not None or self._tx.held(id) is not None
 
     # --- channels
 
-    def start(self, tx: MeshStore, now: Instant, out: list[Effect]) -> None:
+    def start(self, tx: MeshStore, policy: Policy, now: Instant, out: list[Effect]) -> None:
         """Take up the channels and posts that the store remembers."""
         self._tx = tx
         self._reload(tx, out)
@@ -115,8 +128,8 @@ class Posts:
                 if held.kind != Kind.CHANNEL:
                     break
                 foreign = channel not in self.joined
-                if foreign and not self._willing:
-                    clear(tx, channel, now)
+                if foreign and policy.carry is not Carry.ALL:
+                    clear(tx, channel, now, Fate.PASSED)
                     break
                 self._hold(tx, held, now, foreign=foreign)
 
@@ -125,8 +138,7 @@ class Posts:
         known = tx.channel(channel.id)
         tx.put_channel(Subscription(channel, known.heads if known is not None else ()))
         self._reload(tx, out)
-        self._sharing.of(channel.id, now.at)
-        self._sharing.adopt(channel.id, kept(tx, channel.id))
+        self._sharing.adopt(channel.id, kept(tx, channel.id), now.at)
         self.open_held(tx, channel.id, policy, now, out)
 
     def open_held(self, tx: MeshStore, id: ChannelId, policy: Policy, now: Now, out: list[Effect]) -> int:
@@ -155,8 +167,7 @@ class Posts:
         if known is None or known.left:
             return
         tx.put_channel(Subscription(replace(known.channel, secret=b""), known.heads, left=True))
-        self._sharing.release(id, [held.id for held in kept(tx, id)])
-        clear(tx, id, now.at)
+        self._sharing.release(id, clear(tx, id, now.at))
         self._reload(tx, out)
         for reader in self._readers.values():
             reader.forget(id)
@@ -230,6 +241,7 @@ class Posts:
             held = tx.held(id)
             if held is not None and _is_fresh(held, now):
                 self._tree.graft(held.src, peer)
+        self._make_room(tx, now)
 
     # --- what comes in
 
@@ -283,10 +295,13 @@ class Posts:
     def _hold(self, tx: MeshStore, held: Held, now: Instant, *, foreign: bool) -> None:
         """Let a post that is in the store be offered, and make room for it."""
         for id in self._sharing.hold(held, now, foreign=foreign):
-            release(tx, id, now)
+            release(tx, id, now, Fate.PASSED)
+        self._make_room(tx, now)
+
+    def _make_room(self, tx: MeshStore, now: Instant) -> None:
+        """Forget channels that we are not in while there are too many."""
         while (crowded := self._sharing.crowded()) is not None:
-            self._sharing.release(crowded, [held.id for held in kept(tx, crowded)])
-            clear(tx, crowded, now)
+            self._sharing.release(crowded, clear(tx, crowded, now, Fate.PASSED))
             for reader in self._sharing.drop(crowded):
                 reader.ignore(crowded)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
 from heapq import heappop, heappush
 
 from quicprochat.core.carry import Carry, CarryLimits
@@ -45,24 +46,24 @@ class Sharing:
     """One node's sets of posts, one for each channel."""
 
     def __init__(
-        self, me: PeerKey, entropy: Entropy, readers: dict[PeerKey, Reader], known: Callable[[EnvelopeId], bool]
+        self,
+        me: PeerKey,
+        entropy: Entropy,
+        readers: dict[PeerKey, Reader],
+        known: Callable[[ChannelId, EnvelopeId], bool],
+        limits: PostLimits,
     ) -> None:
-        """``readers`` are the linked neighbours; ``known`` says whether an id was seen, and may read the store."""
+        """``readers`` are the linked neighbours; ``known`` says whether a post was seen, and may read the store."""
         self._me, self._entropy, self._known = me, entropy, known
         self._readers = readers
         self._sets: dict[ChannelId, Carry] = {}
         self._foreign: dict[ChannelId, PeerKey] = {}
         """Channels we are not in, and who brought them; the one that was looked at longest ago first."""
-        self._shelf = Shelf(0, 0)
+        self._shelf = Shelf(limits.foreign_bytes, limits.foreign)
         self._touched: dict[ChannelId, None] = {}
         self._alarms: list[tuple[Instant, ChannelId]] = []
         self._due: dict[ChannelId, Instant] = {}
-        self._limits = PostLimits()
-
-    def decide(self, limits: PostLimits) -> None:
-        """Take over the bounds; before anything is held."""
         self._limits = limits
-        self._shelf = Shelf(limits.foreign_bytes, limits.foreign)
 
     # --- sets
 
@@ -78,7 +79,7 @@ class Sharing:
         """Return a channel's set, made and linked if it is new; ``via`` brought it, None if we are in it."""
         found = self._sets.get(channel)
         if found is None:
-            found = self._sets[channel] = Carry(self._me, self._entropy, _UNBOUNDED, self._known)
+            found = self._sets[channel] = Carry(self._me, self._entropy, _UNBOUNDED, partial(self._known, channel))
             for reader in self._readers.values():
                 if reader.shares(channel):
                     found.link_up(reader.peer, now, fresh=reader.fresh, speaks=True)
@@ -95,11 +96,16 @@ class Sharing:
         most = max(brought, key=lambda peer: (brought[peer], peer))
         return next(channel for channel, via in self._foreign.items() if via == most)
 
-    def adopt(self, channel: ChannelId, posts: Iterable[Held]) -> None:
-        """We are in a channel now: what is held of it gives way to no other's."""
-        self._foreign.pop(channel, None)
+    def adopt(self, channel: ChannelId, posts: Iterable[Held], now: Instant) -> None:
+        """We are in a channel now: what is held of it gives way to no other's, and what gave way is wanted again."""
+        new = channel not in self._sets
+        carry = self.of(channel, now)
+        if self._foreign.pop(channel, None) is not None:
+            carry.begin_anew()
         for held in posts:
             self._shelf.pop(held.id)
+            if new:
+                self.hold(held, now, foreign=False)
 
     def drop(self, channel: ChannelId) -> list[Reader]:
         """Forget a channel; return the neighbours with whom it must not be talked about any more over this link."""

@@ -8,6 +8,7 @@ journal of who had it delivered.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from quicprochat.core.envelope import TTL_MAX_S
 from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey
@@ -59,15 +60,25 @@ def slide(tx: MeshStore, held: Held, limits: PostLimits, now: Instant, *, foreig
     post belongs to one of them.
     """
     channel, author = held.dst, held.src
+    fate = Fate.PASSED if foreign_bytes == inf else Fate.GONE
     gone: list[EnvelopeId] = []
+
+    def drop_oldest(of: PeerKey | None) -> bool:
+        """Let go of one post; False when there is none: after damage the totals may count what cannot be found."""
+        found = [id for id in tx.oldest(channel, of, 1) if tx.held(id) is not None]
+        for id in found:
+            release(tx, id, now, fate)
+        gone.extend(found)
+        return bool(found)
+
     if held.own:
-        while tx.usage(Scope.OWN_POSTS, channel).count > limits.own and _drop_oldest(tx, channel, author, now, gone):
+        while tx.usage(Scope.OWN_POSTS, channel).count > limits.own and drop_oldest(author):
             pass
         return gone
     count, size = max(1, limits.others * limits.share), limits.others_bytes * limits.share
-    while _over(tx, author + channel, count, size) and _drop_oldest(tx, channel, author, now, gone):
+    while _over(tx, author + channel, count, size) and drop_oldest(author):
         pass
-    while _others_over(tx, channel, limits, foreign_bytes) and _drop_oldest(tx, channel, None, now, gone):
+    while _others_over(tx, channel, limits, foreign_bytes) and drop_oldest(None):
         pass
     return gone
 
@@ -83,24 +94,18 @@ def _over(tx: MeshStore, key: bytes, count: float, size: float) -> bool:
     return used.count > count or used.bytes > size
 
 
-def _drop_oldest(tx: MeshStore, channel: bytes, author: PeerKey | None, now: Instant, gone: list[EnvelopeId]) -> bool:
-    """Let go of one post; False when there is none: after damage the totals may count what cannot be found."""
-    found = [id for id in tx.oldest(channel, author, 1) if tx.held(id) is not None]
-    for id in found:
-        release(tx, id, now)
-    gone += found
-    return bool(found)
-
-
-def release(tx: MeshStore, id: EnvelopeId, now: Instant) -> None:
-    """Let go of a post; that it was seen stays."""
+def release(tx: MeshStore, id: EnvelopeId, now: Instant, fate: Fate = Fate.GONE) -> None:
+    """Let go of a post; that it was seen stays. PASSED: we have not read it, and may want it one day."""
     tx.release(id)
     if tx.fate(id) is not None:  # our own are known by their author
-        tx.remember(id, Fate.GONE, after_release(now))
+        tx.remember(id, fate, after_release(now))
 
 
-def clear(tx: MeshStore, channel: ChannelId, now: Instant) -> None:
-    """Let go of everything kept for a channel."""
+def clear(tx: MeshStore, channel: ChannelId, now: Instant, fate: Fate = Fate.GONE) -> list[EnvelopeId]:
+    """Let go of everything kept for a channel, and return what that was."""
+    gone: list[EnvelopeId] = []
     while found := tx.waiting(channel, 0, BATCH):
         for held in found:
-            release(tx, held.id, now)
+            release(tx, held.id, now, fate)
+            gone.append(held.id)
+    return gone
