@@ -253,8 +253,10 @@ class Posts:
         """
         envelope, channel = checked.envelope, ChannelId(checked.envelope.dst)
         foreign = channel not in self.joined
-        if (foreign and not self._willing) or envelope.src == policy.me:
+        if envelope.src == policy.me:
             self._sharing.seen(envelope, now.at)
+            self._sharing.has(via, channel, envelope.id)
+        if (foreign and not self._willing) or envelope.src == policy.me:
             return admit(tx, checked, via, policy, now)
         if not foreign and checked.post is None and checked.keyless:
             # Perhaps the key came while the post was on its way through the check.
