@@ -50,7 +50,7 @@ class Mesh:
 
     def lay(self, *pairs: str, latency_ms: int = 20) -> None:
         """Lay cables, each between two peers with names of one letter, and plug them in."""
-        for one, other in pairs:
+        for one, other in map(tuple, pairs):
             cable = Cable(self.peers[one], self.peers[other], latency_ms=latency_ms)
             self.cables[frozenset((one, other))] = cable
             cable.plug()

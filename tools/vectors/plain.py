@@ -208,7 +208,7 @@ def frames() -> list[Json]:
         ("record", link.FrameType.RECORD, link.encode_record(card, 12_345), [12_345, card]),
         ("interest", link.FrameType.INTEREST, link.encode_interest(interests), interests),
         ("no interest", link.FrameType.INTEREST, link.encode_interest(()), []),
-        ("interest in every channel", link.FrameType.INTEREST, link.encode_interest((link.EVERY_CHANNEL,)), [bytes(32)]),
+        ("interest in all", link.FrameType.INTEREST, link.encode_interest((link.EVERY_CHANNEL,)), [bytes(32)]),
         ("offer in a channel", link.FrameType.CHANNEL, offer.encode(), [offer.channel, 3, 0x85, offer.body]),
         ("bye", link.FrameType.BYE, link.encode_bye(link.Goodbye.LEAVING, "bis später"), [0, "bis später"]),
         ("bye without a reason", link.FrameType.BYE, b"\xfe", [254, ""]),
