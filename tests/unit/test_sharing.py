@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
 from tests.unit.people import T0, Person, Taker, at, channel_frames, envelopes, interests, kinds, people
 
+from quicprochat.adapters.sqlite import SqliteStore
 from quicprochat.core.asking import ASK_MS
 from quicprochat.core.channel import BroadcastChannel
 from quicprochat.core.encounter import encode_offer
@@ -53,7 +56,7 @@ def test_a_willing_node_tells_one_word_whatever_it_subscribes_to() -> None:
 
 
 def test_what_is_kept_unread_is_read_once_when_its_channel_is_joined() -> None:
-    alice, bob, carol = willing("alice", "bob", "carol")
+    alice, _, carol = willing("alice", "bob", "carol")
     posts = [carol.posted(FAMILY, str(n), seq=n + 1) for n in range(3)]
     alice.step(*(alice.arrived(BOB, post) for post in posts))
     assert alice.inbox() == []
@@ -122,12 +125,23 @@ def test_a_frame_from_before_our_last_word_means_nothing() -> None:
     assert len(asked(alice.step(FrameArrived(LinkId(BOB), FrameType.CHANNEL, new)), BOB)) == 1
 
 
-def test_what_is_kept_for_others_outlives_a_restart_and_is_offered_then() -> None:
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_what_is_kept_for_others_outlives_a_restart_and_is_offered_then(tmp_path: Path, on_disk: bool) -> None:
     alice, bob, carol = willing("alice", "bob", "carol")
+    if on_disk:
+        alice.store = SqliteStore.open(tmp_path / "mesh.db")  # type: ignore[assignment]
+        alice.start(at(T0))
+        alice.meet(CAROL, carol)
     posts = [carol.posted(FAMILY, str(n)) for n in range(3)]
     alice.step(*(alice.arrived(CAROL, post) for post in posts))
+    if on_disk:
+        alice.store.close()
+        alice.store = SqliteStore.open(tmp_path / "mesh.db")  # type: ignore[assignment]
     alice.start(at(T0 + 60_000))
     alice.meet(BOB, bob)
     out = Taker(alice, BOB).take(alice.hears(BOB, FAMILY))
     assert [post.id for post in envelopes(out)] == [post.id for post in posts]
     assert {(post.hop, post.age_ms) for post in envelopes(out)} == {(1, 60_000)}
+    out = alice.step(offered(alice, BOB, posts[0].id))
+    assert all(body[4:6] == b"\0\0" for body in asked(out, BOB)), "what was seen is not asked for again"
+    alice.store.close()
