@@ -104,6 +104,7 @@ class Posts:
         self._sharing = Sharing(policy.me, entropy, self._readers, self._known, policy.limits.posts)
         self._tx: MeshStore | None = None
         self._later: deque[tuple[Instant, ChannelId, EnvelopeId]] = deque()
+        """What is to be offered when, the soonest first."""
         self._by_author: dict[PeerKey, TokenBucket] = {}
         self._by_link: dict[PeerKey, TokenBucket] = {}
 
@@ -327,20 +328,18 @@ class Posts:
                 reader.push[held.id] = channel
         if author in self._readers:
             self._sharing.has(author, channel, held.id)
-        gather = GATHER_MS if fresh and self._tree.rooted(author) else 0
-        self._later.append((Instant(now + gather), channel, held.id))
+        if fresh and self._tree.rooted(author):
+            self._later.append((Instant(now + GATHER_MS), channel, held.id))
+        else:
+            self._later.appendleft((now, channel, held.id))
 
     def _offer(self, now: Instant) -> None:
         """Offer what was gathered to all who have not shown that they have it."""
-        waiting: deque[tuple[Instant, ChannelId, EnvelopeId]] = deque()
-        for at, channel, id in self._later:
-            if at > now:
-                waiting.append((at, channel, id))
-                continue
+        while self._later and self._later[0][0] <= now:
+            _, channel, id = self._later.popleft()
             for peer, reader in self._readers.items():
                 if reader.shares(channel) and id not in reader.push and id not in reader.flying:
                     self._sharing.offer(peer, channel, id)
-        self._later = waiting
 
     def fill(self, tx: MeshStore, lane: Lane, now: Instant, out: list[Effect]) -> None:
         """Tell a neighbour our channels if they changed, and hand it posts as far as its window goes."""
@@ -425,7 +424,7 @@ class Posts:
 
     def deadline(self) -> Instant | None:
         """Return when there is something to do again, if nothing happens before."""
-        times = [at for at, _, _ in self._later]
+        times = [self._later[0][0]] if self._later else []
         for reader in self._readers.values():
             times += [pause.until for pause in reader.pauses.values() if pause.until is not None]
             if reader.tell_at is not None:
