@@ -56,8 +56,13 @@ class NextHops(Protocol):
         """Return whose ways are other ones than when this was asked last."""
         ...
 
-    def judge(self, neighbour: PeerKey, destination: PeerKey, arrived: bool, now: Instant) -> None:
-        """Learn what became of something that a next hop had taken: a receipt came, or none came in time."""
+    def judge(
+        self, neighbour: PeerKey, destination: PeerKey, arrived: bool, now: Instant, since: Instant | None = None
+    ) -> None:
+        """Learn what became of something that a next hop had taken: a receipt came, or none came in time.
+
+        ``since`` is when it was handed over.
+        """
         ...
 
 
@@ -106,8 +111,8 @@ class Forward:
         self._unsure: dict[EnvelopeId, tuple[Instant, PeerKey, int]] = {}
         """Receipts that were handed on a moment ago: when, to whom, their bytes."""
         self._unsure_bytes = 0
-        self._said: dict[PeerKey, PeerKey] = {}
-        """To which next hop the last receipt for an author went."""
+        self._said: dict[PeerKey, tuple[PeerKey, Instant]] = {}
+        """To which next hop the last receipt for an author went, and when."""
         self._found: dict[PeerKey, tuple[Neighbour, ...]] = {}
         """Next hops that were looked up since routes, links or judgements last changed."""
         self.gave_up = False
@@ -203,8 +208,8 @@ class Forward:
             found = self._found[dst] = tuple(hop for hop in hops if hop is not None)
         return found
 
-    def _judge(self, hop: PeerKey, dst: PeerKey, now: Instant, *, arrived: bool) -> None:
-        self._routes.judge(hop, dst, arrived, now)
+    def _judge(self, hop: PeerKey, dst: PeerKey, since: Instant, now: Instant, *, arrived: bool) -> None:
+        self._routes.judge(hop, dst, arrived, now, since)
         self._found.clear()
 
     def _choose(self, held: Held, tried: tuple[PeerKey, ...]) -> Neighbour | None:
@@ -268,14 +273,15 @@ class Forward:
 
         ``again``: an earlier receipt did not arrive, so that way it is, whatever routing says.
         """
-        if again and (last := self._said.pop(author, via)) != via:
-            self._judge(last, author, now.at, arrived=False)
+        last, since = self._said.pop(author, (via, now.at)) if again else (via, now.at)
+        if last != via:
+            self._judge(last, author, since, now.at, arrived=False)
         ways = self._ways(author)
         back = self._mesh(via)
         to = back if back is not None and (again or back in ways) else next(iter(ways), None)
         if to is not None:
             self._said.pop(author, None)
-            self._said[author] = to.peer
+            self._said[author] = (to.peer, now.at)
             _bound(self._said, ESTIMATES_MAX)
         return to
 
@@ -363,7 +369,7 @@ class Forward:
                     self._learn(known.dst, now.at - known.at)
             self._settled(id, known, now)
         if kept:
-            self._judge(via, signer, now.at, arrived=True)
+            self._judge(via, signer, now.at, now.at, arrived=True)
 
     def _settled(self, id: EnvelopeId, known: _Pass, now: Now) -> None:
         """No next hop owes us anything for an envelope; a copy that comes again late says that the receipt got lost."""
@@ -397,7 +403,7 @@ class Forward:
         if known is not None:
             known.via = held.via  # its receipt goes to who asked last
             if known.hop is not None:
-                self._judge(known.hop, known.dst, now.at, arrived=False)
+                self._judge(known.hop, known.dst, known.at, now.at, arrived=False)
             if len(known.tried) > OTHERS_MAX:
                 known.tried = ()
             tried = known.tried
@@ -491,7 +497,7 @@ class Forward:
     def _retry(self, tx: MeshStore, held: Held, known: _Pass, now: Now, out: list[Effect]) -> None:
         """No receipt came in time: another next hop, then, more and more slowly, all of them again."""
         if known.stored and known.hop is not None:
-            self._judge(known.hop, known.dst, now.at, arrived=False)
+            self._judge(known.hop, known.dst, known.at, now.at, arrived=False)
         found = self._choose(held, known.tried) if len(known.tried) <= OTHERS_MAX else None
         if found is None:
             self._give_up(held, known)
