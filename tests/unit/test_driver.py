@@ -138,7 +138,7 @@ async def passing() -> AsyncIterator[tuple[Driver, Broken, Passing]]:
     disk = Broken(clock)
     driver = Driver(node, disk, clock, disk.log.append)
     running = asyncio.create_task(driver.run())
-    await driver.call(lambda _: None)
+    await driver.settle([Tick()])  # the first answer leaves at once
     disk.log.clear()
     yield driver, disk, node
     driver.finish()
@@ -164,6 +164,21 @@ def test_steps_that_nobody_waits_for_share_a_commit_and_answers_wait_for_it() ->
             disk.clock.ms += SHARED_MS
             await asyncio.gather(*settled)
             assert disk.log == ["commit", node.says[0], node.says[0]]
+
+    asyncio.run(scenario())
+
+
+def test_a_lone_answer_leaves_at_once_and_what_has_none_waits_for_company() -> None:
+    async def scenario() -> None:
+        async with passing() as (driver, disk, node):
+            disk.clock.ms += SHARED_MS
+            await driver.settle([Tick()])
+            assert disk.log == ["commit", *node.says]
+            node.says = ()
+            disk.clock.ms += SHARED_MS
+            driver.post(Tick())
+            await rest()
+            assert disk.log[2:] == []
 
     asyncio.run(scenario())
 

@@ -33,8 +33,8 @@ INLINE_EVENTS = 8
 SLOW_MS, SLOW_FOR_MS = 10, 10_000
 """A commit that took so long is a slow disk's; for a while no commit holds the loop up, however small."""
 SHARED_MS, SHARED_EVENTS = 20, 256
-"""A transaction that nobody waits for stays open so long, or for so many events: so much later a neighbour hears that
-we have what it gave us to pass on, while what it gave us is on its way."""
+"""A transaction that nobody waits for stays open so long at most, or for so many events. The first answer to what a
+neighbour gave us to pass on leaves with a commit of its own, those of the next milliseconds with one for all."""
 
 
 class Point(Enum):
@@ -106,6 +106,8 @@ class Driver:
         self._open = False
         """A transaction is under way; nobody may read what is not committed."""
         self._shared_until: Instant | None = None
+        self._answered_at = Instant(-SHARED_MS)
+        """When a commit last let answers out that could have waited."""
         self._taken = 0
         """Events and calls of the open transaction."""
         self._due: list[Effect] = []
@@ -258,6 +260,8 @@ class Driver:
             return False
         if self._shared_until is None:
             self._shared_until = Instant(now + SHARED_MS)
+        if self._due:
+            self._shared_until = min(self._shared_until, Instant(self._answered_at + SHARED_MS))
         return now < self._shared_until
 
     async def _finish_shared(self) -> None:
@@ -270,6 +274,8 @@ class Driver:
         self._probe(Point.COMMITTED)
         self._open, self._shared_until, self._taken = False, None, 0
         due, self._due = self._due, []
+        if due and all(map(may_wait, due)):
+            self._answered_at = now.at
         self._let_out(due)
         self._probe(Point.RELEASED)
         while self._waiters and self._waiters[0][0] <= self._done:
