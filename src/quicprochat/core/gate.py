@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
 
-from quicprochat.core.channel import Post, Secrets, heads_after, open_with
+from quicprochat.core.channel import Post, Secrets, Subscription, heads_after, open_with
 from quicprochat.core.crypto import Crypto, PrivateKey
 from quicprochat.core.envelope import HEADER_BYTES, SUITE_X25519, TRANSIT, TRANSIT_OFFSET, Kind, MeshEnvelope
 from quicprochat.core.errors import WireError
+from quicprochat.core.gaps import hear
 from quicprochat.core.ids import ChannelId, Label, PeerKey
 from quicprochat.core.policy import Carry as Carry
 from quicprochat.core.policy import Limits as Limits
@@ -262,22 +263,38 @@ def _post(tx: MeshStore, checked: Checked, via: PeerKey, age: int, policy: Polic
         # Nothing is remembered of it: any member can make such posts.
         tx.count("unopenable")
         return Admission(Verdict.REFUSED, Reason.UNOPENABLE)
-    line = Line(
-        LineKind.POST, envelope.src, post.uid, now.wall, post.text, envelope.hop, subscription.channel.kind.value,
-        domain=post.domain, channel=envelope.dst, sent_at=_sent_at(age, now),
-    )  # fmt: skip
-    cursor = tx.deliver(line)
-    if cursor is None:
+    line = _read_post(tx, subscription, envelope, post, age, now)
+    if line is None:
         # The same post in another envelope; see _deliver.
         tx.count("duplicates")
         return Admission(Verdict.DUPLICATE)
-    tx.count("delivered")
     tx.remember(envelope.id, Fate.HELD, _forget_at(envelope, now.at))
-    tx.put_channel(replace(subscription, heads=heads_after(subscription.heads, envelope.id, post.parents)))
     held = _held(envelope, via, age, now)
     tx.hold(held)
     slide(tx, held, policy.limits.posts, now.at)
-    return Admission(Verdict.STORED, line=replace(line, cursor=cursor))
+    return Admission(Verdict.STORED, line=line)
+
+
+def _read_post(
+    tx: MeshStore, subscription: Subscription, envelope: MeshEnvelope, post: Post, age: int, now: Now
+) -> Line | None:
+    """Put an opened post into the inbox and take up what it says of its place; None when it was there before."""
+    channel = subscription.channel
+    line = Line(
+        LineKind.POST, envelope.src, post.uid, now.wall, post.text, envelope.hop, channel.kind.value,
+        domain=post.domain, channel=channel.id, sent_at=_sent_at(age, now),
+        id=envelope.id, seq=post.seq, parents=post.parents,
+    )  # fmt: skip
+    cursor = tx.deliver(line)
+    if cursor is None:
+        return None
+    tx.count("delivered")
+    known = tx.heard(channel.id, envelope.src)
+    tx.put_heard(channel.id, hear(known, envelope.src, post.seq, now.at))
+    if known is None or post.seq >= known.highest:
+        # One that comes after its author's later ones is no head: they, or what answers them, stand after it.
+        tx.put_channel(replace(subscription, heads=heads_after(subscription.heads, envelope.id, post.parents)))
+    return replace(line, cursor=cursor)
 
 
 def _held(envelope: MeshEnvelope, via: bytes, age: int, now: Now) -> Held:

@@ -27,7 +27,7 @@ from quicprochat.core.events import (
 from quicprochat.core.gate import Admission, Checked, Policy, Reason, Verdict, admit, publish
 from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey
 from quicprochat.core.link import Result
-from quicprochat.core.store import Held, MeshStore
+from quicprochat.core.store import Held, Line, LineKind, MeshStore
 from quicprochat.core.time import Instant, Now
 from quicprochat.core.window import clear
 
@@ -135,12 +135,13 @@ class Posts:
                 reader.busy.add(channel.id)
 
     def leave(self, tx: MeshStore, id: ChannelId, now: Now, out: list[Effect]) -> None:
-        """The owner left a channel: its secret and its posts go, its topic and our sequence number stay."""
+        """The owner left a channel: its secret, its posts and its authors go; its topic and our number stay."""
         known = tx.channel(id)
         if known is None or known.left:
             return
         tx.put_channel(Subscription(replace(known.channel, secret=b""), known.heads, left=True))
         clear(tx, id, now.at)
+        tx.forget_heard(id)
         self._reload(tx, out)
         for reader in self._readers.values():
             reader.forget(id)
@@ -171,6 +172,12 @@ class Posts:
             out.append(PostAccepted(event.uid, held))
             return
         set_last_number(tx, channel.id, seq)
+        tx.note(
+            Line(
+                LineKind.OWN_POST, self._signer.key, event.uid, now.wall, event.text, protection=channel.kind.value,
+                read=True, channel=channel.id, id=held.id, seq=seq, parents=parents,
+            )
+        )  # fmt: skip
         tx.put_channel(replace(subscription, heads=heads_after(parents, held.id, parents)))
         neighbours = 0
         for reader in self._readers.values():
