@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from tests.integration.qpc import Person, befriend, finish, read_line
 
-CHANNEL = {"channel", "topic", "kind", "posts", "unread"}
+CHANNEL = {"channel", "topic", "kind", "posts", "unread", "members", "gaps"}
 POST = {
     "event", "cursor", "id", "from", "name", "to", "channel", "topic", "kind", "text", "hops", "received_at",
-    "sent_at", "protection", "request",
+    "sent_at", "protection", "request", "seq", "own",
 }  # fmt: skip
 
 

@@ -45,7 +45,9 @@ def history(choices: Sequence[tuple[int, int]]) -> list[Place]:
         author = AUTHORS[author_number % len(AUTHORS)]
         seq, own = last.get(author, (0, None))
         parents = {posts[read % len(posts)].id} if posts and read % 3 else set()
-        made = Place(0, author, id_of(f"post {n}"), seq + 1, tuple(sorted(parents | ({own} if own and read % 2 else set()))))
+        if own is not None and read % 2:
+            parents.add(own)
+        made = Place(0, author, id_of(f"post {n}"), seq + 1, tuple(sorted(parents)))
         last[author] = (seq + 1, made.id)
         posts.append(made)
     return posts

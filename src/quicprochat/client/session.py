@@ -212,6 +212,8 @@ def _clock() -> float:
 class Stream:
     """The answer of one command, across owners. Say :meth:`written` of each line that was written out.
 
+    In ``listen``, :meth:`kept` says of a line that it was not; the next owner then tells all that is unread again.
+
     ``owner`` counts owners: a list that one of them did not finish is begun anew by the next.
     """
 
@@ -221,6 +223,7 @@ class Stream:
         self._args = dict(args)
         self._call: Call | None = None
         self._deadline = _clock() + args["timeout"] if args.get("timeout") is not None else None
+        self._keeps = False
         self.owner = 0
 
     async def __aenter__(self) -> Stream:
@@ -266,9 +269,20 @@ class Stream:
         if self._args.get("count") and line["event"] in ("message", "post"):
             self._args["count"] -= 1
 
+    def kept(self, line: Json) -> None:
+        """Say that a line of ``listen`` was not written out: it stays unread."""
+        if self._session.hello.version != __version__:
+            return self.written(line)  # an owner of another version may not know the word
+        self._keeps = True
+        if self._call is not None:
+            self._call.kept(line["cursor"])
+        return None
+
     def _prepare_next(self, error: Moved) -> None:
         """Leave to the home's next owner what is left of the command."""
         if isinstance(error, Vanished) and not lasting(self._command, self._args):
             raise UnavailableError(f"{error}; whether this was done before is not known") from error
+        if self._keeps:
+            self._args.pop("after", None)
         if self._deadline is not None:
             self._args["timeout"] = max(0.0, self._deadline - _clock())

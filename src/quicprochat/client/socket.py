@@ -6,6 +6,7 @@ JSON lines over a Unix socket, one call a connection:
     caller -> {"command": "...", "args": {...}}                 once
     owner  -> {"item": {...}}                                   any number
     caller -> {"read": cursor}                                  in ``listen``: lines up to this one are written out
+    caller -> {"kept": cursor}                                  in ``listen``: this line is not, and stays unread
     owner  -> {"end": true}                                     last: complete, and what was read is marked so
             | {"error": {"code": "...", "message": "..."}}      or: why not
             | {"moved": true}                                   or: the owner ends and did not do it; ask the next
@@ -54,8 +55,8 @@ class Hello:
 
 LASTING = frozenset(
     {
-        "channels", "doctor", "identity", "inbox", "listen", "outbox", "peers", "reached", "requests", "route", "store",
-        "trace", "wait", "watch",
+        "channels", "doctor", "history", "identity", "inbox", "listen", "outbox", "peers", "reached", "read",
+        "requests", "route", "store", "trace", "wait", "watch",
     }
 )  # fmt: skip
 
@@ -82,6 +83,10 @@ class Call(Protocol):
 
     def written(self, cursor: int) -> None:
         """Say that lines up to this cursor were written out, and so count as read."""
+        ...
+
+    def kept(self, cursor: int) -> None:
+        """Say that a line will not be written out: it stays unread, whatever is said of later ones."""
         ...
 
     async def close(self) -> None:
@@ -164,6 +169,9 @@ class SocketCall:
 
     def written(self, cursor: int) -> None:
         self._writer.write(encode({"read": cursor}))
+
+    def kept(self, cursor: int) -> None:
+        self._writer.write(encode({"kept": cursor}))
 
     async def close(self) -> None:
         self._writer.close()

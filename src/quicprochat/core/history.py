@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from quicprochat.core.ids import EnvelopeId, PeerKey
 
@@ -59,7 +60,7 @@ def _by_number(posts: Sequence[Place]) -> Links:
             by_author.setdefault(post.author, []).append(n)
     for theirs in by_author.values():
         theirs.sort(key=lambda n: (posts[n].seq, n))
-        for earlier, later in zip(theirs, theirs[1:], strict=False):
+        for earlier, later in pairwise(theirs):
             before[later].append(earlier)
     return before
 

@@ -54,7 +54,9 @@ class History(Database):
         values = (heard.at, check, numbers, channel, heard.author)
         if self._run("UPDATE heard SET at = ?, checksum = ?, numbers = ? WHERE channel = ? AND author = ?", values):
             return
-        self._run("INSERT OR REPLACE INTO heard (at, checksum, numbers, channel, author) VALUES (?, ?, ?, ?, ?)", values)
+        self._run(
+            "INSERT OR REPLACE INTO heard (at, checksum, numbers, channel, author) VALUES (?, ?, ?, ?, ?)", values
+        )
         if self._one("SELECT count(*) FROM heard WHERE channel = ?", (channel,)) > AUTHORS_MAX:
             self._run(
                 "DELETE FROM heard WHERE n = (SELECT n FROM heard WHERE channel = ? AND author != ? "
