@@ -132,6 +132,21 @@ def test_the_status_line_has_the_width_of_the_terminal(width: int) -> None:
                 assert sum(get_cwidth(part[1]) for part in line) in (width, width - 1), line
 
 
+def test_the_status_line_counts_what_is_unread_in_other_channels() -> None:
+    def line(current: Conversation | None, unread: int, **counts: int) -> str:
+        found = [{"topic": topic, "channel": "c0" * 32, "kind": "open", "unread": n} for topic, n in counts.items()]
+        status = {**STATUS, "unread": unread, "unread_posts": found}
+        return "".join(part[1] for part in status_line(status, current, 0, 1, "", 200))
+
+    here = Conversation(Kind.CHANNEL, "a", "#a (open)")
+    assert "| #b (open) 3 | in #a (open)" in line(here, 3, b=3)
+    # What is unread here, or came from a person, is no other channel's.
+    assert "| 4 unread | #b (open) 3 |" in line(here, 7, a=2, b=3)
+    assert "| #a (open) 2 | #b (open) 3 | no conversation" in line(None, 5, a=2, b=3)
+    assert "| #b (open) 1 | #c (open) 1 | #d (open) 1 | 5 elsewhere |" in line(here, 8, b=1, c=1, d=1, e=2, f=3)
+    assert "\x1b" not in line(here, 1, **{"b\x1b]0;x\x07": 1})
+
+
 def test_the_status_line_tells_what_there_is_to_know() -> None:
     def line(**more: Any) -> str:
         return "".join(part[1] for part in status_line({**STATUS, **more}, ADA_TALK, 0, 1, "", 80))
