@@ -242,12 +242,12 @@ def _cursor(text: str) -> int:
 def _since(text: str) -> int | str:
     from quicprochat.console.when import written
 
-    try:
-        return _cursor(text) if text.isdigit() else written(text)
-    except ValueError:
+    since = _cursor(text) if text.isdigit() else written(text)
+    if since is None:
         raise argparse.ArgumentTypeError(
             f"{text[:40]!r} is neither a cursor nor a time, as in: 2d, 3h, 2026-11-23, 2026-11-23T18:30"
-        ) from None
+        )
+    return since
 
 
 def _number(text: str) -> int:

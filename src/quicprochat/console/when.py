@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from quicprochat.console.text import rfc3339
 from quicprochat.core.time import SECOND_MS, WallTime
 
-_AGO = re.compile(r"(?:(\d{1,6})w)?(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s)?")
+_AGO = re.compile(r"(?:(\d{1,6})w)?(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s)?", re.ASCII)
 _UNITS_S = (7 * 86_400, 86_400, 3_600, 60, 1)
-_DATED = re.compile(r"\d{4}-\d{2}-\d{2}(?:[T ].+)?")
+_DATED = re.compile(r"\d{4}-\d{2}-\d{2}(?:[T ].+)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,10 @@ def read_when(text: str) -> Ago | WallTime | None:
         return None
 
 
-def written(text: str) -> str:
-    """Return a moment as it means the same everywhere, in whatever zone it is read. Raises: ValueError."""
+def written(text: str) -> str | None:
+    """Return a moment as it means the same in whatever zone it is read, None for what means nothing."""
     found = read_when(text)
-    if found is None:
-        raise ValueError(text)
-    return text if isinstance(found, Ago) else rfc3339(WallTime(max(1, found))) or text
+    return text if isinstance(found, Ago) else None if found is None else rfc3339(WallTime(max(1, found)))
 
 
 def moment(text: str, now: WallTime) -> WallTime | None:
