@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.integration.qpc import Person, befriend, finish, read_line
+
+from quicprochat.adapters.sqlite import SqliteStore
+from quicprochat.core.posts import set_last_number
 
 CHANNEL = {"channel", "topic", "kind", "posts", "unread", "members", "gaps"}
 POST = {
@@ -176,6 +181,100 @@ def test_what_cannot_be_done_with_channels_is_said(three: tuple[Person, Person, 
     done = a.run(data=b"/mesh subscribe a\0b\n")
     assert done.code == 2
     assert "a topic is one word of visible characters" in done.talk
+
+
+def write_as_number(person: Person, topic: str, number: int) -> None:
+    """Let somebody's next post have this number, as if it had read nothing; its node must be down."""
+    store = SqliteStore.open(person.home / "mesh.db")
+    found = next(s for s in store.channels() if s.channel.topic == topic)
+    store.begin()
+    set_last_number(store, found.channel.id, number - 1)
+    store.put_channel(replace(found, heads=()))
+    store.commit()
+    store.close()
+
+
+def post_next(author: Person, reader: Person, number: int, *texts: str) -> None:
+    """Let somebody post with numbers from this one on, and a reader's node have that."""
+    author.down()
+    write_as_number(author, "village", number)
+    author.up()
+    before = reader.ask("mesh", "channels")[0]["posts"]
+    for text in texts:
+        author.ask("mesh", "broadcast", "village", text)
+    while reader.ask("mesh", "channels")[0]["posts"] < before + len(texts):
+        time.sleep(0.02)
+
+
+def test_history_by_cause_with_gaps_that_close(three: tuple[Person, Person, Person]) -> None:
+    a, b, _ = three
+    link(a, b)
+    a.ask("mesh", "subscribe", "village")
+    b.ask("mesh", "subscribe", "village")
+    post_next(a, b, 1, "one")
+    answer = b.ask("mesh", "broadcast", "village", "of mine")
+    post_next(a, b, 5, "five")
+    post_next(a, b, 3, "three")
+
+    item = b.ask("mesh", "channels")[0]
+    assert (item["gaps"], item["members"], item["unread"]) == (2, 2, 3)
+    lines = b.lines("mesh", "history", "village")
+    assert [line.get("text") or (line["first"], line["last"]) for line in lines] == [
+        "one", "of mine", (2, 2), "three", (4, 4), "five",
+    ]  # fmt: skip
+    one, own, gap, three_ = lines[:4]
+    assert set(one) == POST
+    assert (one["from"], one["name"], one["seq"], one["own"]) == (a.key, "alice", 1, False)
+    assert (own["id"], own["from"], own["own"], own["kind"]) == (answer["id"], b.key, True, "open")
+    assert gap == {
+        "event": "gap", "from": a.key, "name": "alice", "channel": one["channel"], "topic": "village", "first": 2,
+        "last": 2, "open": True,
+    }  # fmt: skip
+    # What was written out is read, and is what inbox has.
+    assert b.ask("mesh", "channels")[0]["unread"] == 0
+    inbox = {line["cursor"]: line for line in b.lines("inbox")}
+    assert [inbox[line["cursor"]] for line in (one, three_)] == [one, three_]
+
+    # By arrival: the cursor of "five" is older than that of "three".
+    since = b.lines("mesh", "history", "village", "--since", str(lines[-1]["cursor"]))
+    assert [line.get("text") for line in since] == [None, "three"]
+    assert [line.get("text") for line in b.lines("mesh", "history", "village", "--count", "1")] == [None, "five"]
+    assert len(b.lines("mesh", "history", "village", "--since", "1h", "--count", "100")) == 6
+    assert b.lines("mesh", "history", "village", "--since", "2040-01-01") == []
+    told = b.run("mesh", "history", "village").out
+    assert "#village (open) you: of mine" in told
+    assert "    (post 4 of alice is missing and may still come)" in told
+    assert "2 members, 2 gaps" in b.run("mesh", "channels").out
+
+    post_next(a, b, 4, "four")
+    post_next(a, b, 2, "two")
+    texts = [line["text"] for line in b.lines("mesh", "history", "village")]
+    assert texts == ["one", "of mine", "two", "three", "four", "five"]
+    assert b.ask("mesh", "channels")[0]["gaps"] == 0
+    # The author's own record of it, though its clock and its numbers went to and fro.
+    assert [line["text"] for line in a.lines("mesh", "history", "village")] == [
+        "one", "of mine", "two", "three", "four", "five",
+    ]  # fmt: skip
+
+
+def test_history_says_what_is_wrong_with_what_was_asked(three: tuple[Person, Person, Person]) -> None:
+    a, _, _ = three
+    a.ask("mesh", "subscribe", "village")
+    done = a.run("mesh", "history", "village")
+    assert (done.code, done.out, "no posts there" in done.talk) == (0, "", True)
+    assert a.run("mesh", "history", "village", "--json").out == ""
+    for words, code, sentence in (
+        (("nowhere",), 5, "you are in no channel nowhere"),
+        ((), 2, "<topic> is missing"),
+        (("village", "--since", "yesterday"), 2, "'yesterday' is neither a cursor nor a time, as in: 2d"),
+        (("village", "--count", "0"), 2, "'0' is not a whole number of 1 or more"),
+        (("village", "well"), 2, "'well' is too much"),
+        (("a>b",), 2, "a topic has none of * > in it"),
+    ):
+        done = a.run("mesh", "history", *words, "--json")
+        assert (done.code, done.out) == (code, ""), words
+        assert sentence in done.error["message"], words
+    assert a.run("history", "village").code == 2  # it is a command of the mesh
 
 
 def test_leaving_and_coming_back(three: tuple[Person, Person, Person]) -> None:

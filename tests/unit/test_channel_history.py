@@ -173,7 +173,7 @@ def test_history_is_unread_until_somebody_says_otherwise(tmp_path: Path) -> None
         assert [item async for item in answer(node, "read", {"cursors": cursors[:2]})] == [{}]
         assert [item["text"] for item in await asked(node, unread=True)] == ["3"]
         assert [view.unread for view in await node.channel_views()] == [1]
-        for wrong in (None, "x", [-1], ["1"], [1] * (READ_MAX + 1)):
+        for wrong in (None, "x", {}, [-1], ["1"], [1] * (READ_MAX + 1)):
             with pytest.raises(LocalError):
                 _ = [item async for item in answer(node, "read", {"cursors": wrong})]
 

@@ -33,6 +33,7 @@ from quicprochat.client.shapes import (
     store_object,
     trace_object,
 )
+from quicprochat.client.socket import READ_MAX
 from quicprochat.console.when import moment
 from quicprochat.core.channel import Access
 from quicprochat.core.envelope import TTL_DEFAULT_S
@@ -56,8 +57,6 @@ EXPORT_PART_BYTES = 1 << 20
 """Of an exported identity in one line of the socket."""
 HISTORY_SHOWN = 100
 """Posts that ``history`` shows where nobody says how many."""
-READ_MAX = 4_096
-"""Lines noted as read in one call."""
 WATCH_EVERY_S = 0.25
 """At most so often the state is told to one watcher."""
 
@@ -103,8 +102,8 @@ class Args:
         return float(value)
 
     def numbers(self, key: str, most: int) -> list[int]:
-        """Return a list of at most so many whole numbers."""
-        found = self._values.get(key)
+        """Return a list of at most so many whole numbers; an empty one where there is none."""
+        found = self._values.get(key, [])
         if not isinstance(found, list) or len(found) > most:
             raise LocalError(f"{key!r} is a list of at most {most}")
         return [Args({key: value}).number(key, 0) for value in found]
@@ -374,13 +373,15 @@ async def watch(node: P2pNode, args: Args) -> Answer:
 async def listen(node: P2pNode, args: Args) -> Answer:
     """Show what is unread, then what comes; whoever asked says which lines were written out.
 
-    ``after`` is the last line that was written out already, for an owner that ended before it could note that.
+    ``after`` is the last line that was written out already, for an owner that ended before it could note that;
+    ``kept`` are those before it that were not.
     """
     left, timeout, written = args.number("count", 0), args.seconds("timeout"), args.number("after", 0)
+    kept = frozenset(args.numbers("kept", READ_MAX))
     counting = left > 0
     async with aclosing(node.listen(timeout)) as lines:
         async for line in lines:
-            if line.cursor <= written:
+            if line.cursor <= written and line.cursor not in kept:
                 await node.read((line.cursor,))
                 continue
             left -= line.kind is not LineKind.RECEIPT

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from types import TracebackType
@@ -17,7 +18,7 @@ from quicprochat import __version__
 from quicprochat.adapters.home import HOW_TO_STOP
 from quicprochat.client.errors import CallError, Moved, Vanished
 from quicprochat.client.settings import Settings
-from quicprochat.client.socket import Call, Hello, Json, SocketCall, lasting
+from quicprochat.client.socket import READ_MAX, Call, Hello, Json, SocketCall, lasting
 from quicprochat.core.errors import LocalError, UnavailableError
 
 if TYPE_CHECKING:
@@ -212,7 +213,7 @@ def _clock() -> float:
 class Stream:
     """The answer of one command, across owners. Say :meth:`written` of each line that was written out.
 
-    In ``listen``, :meth:`kept` says of a line that it was not; the next owner then tells all that is unread again.
+    In ``listen``, :meth:`kept` says of a line that it was not; the next owner then tells it again.
 
     ``owner`` counts owners: a list that one of them did not finish is begun anew by the next.
     """
@@ -223,7 +224,7 @@ class Stream:
         self._args = dict(args)
         self._call: Call | None = None
         self._deadline = _clock() + args["timeout"] if args.get("timeout") is not None else None
-        self._keeps = False
+        self._kept: deque[int] = deque(maxlen=READ_MAX + 1)
         self.owner = 0
 
     async def __aenter__(self) -> Stream:
@@ -273,7 +274,7 @@ class Stream:
         """Say that a line of ``listen`` was not written out: it stays unread."""
         if self._session.hello.version != __version__:
             return self.written(line)  # an owner of another version may not know the word
-        self._keeps = True
+        self._kept.append(line["cursor"])
         if self._call is not None:
             self._call.kept(line["cursor"])
         return None
@@ -282,7 +283,9 @@ class Stream:
         """Leave to the home's next owner what is left of the command."""
         if isinstance(error, Vanished) and not lasting(self._command, self._args):
             raise UnavailableError(f"{error}; whether this was done before is not known") from error
-        if self._keeps:
-            self._args.pop("after", None)
+        if self._kept:
+            self._args["kept"] = list(self._kept)[-READ_MAX:]
+            if len(self._kept) > READ_MAX:
+                self._args.pop("after", None)  # rather twice than taken for read
         if self._deadline is not None:
             self._args["timeout"] = max(0.0, self._deadline - _clock())

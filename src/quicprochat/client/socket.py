@@ -30,8 +30,8 @@ from quicprochat.console.local import Json, encode, read_frame
 from quicprochat.core.errors import UnavailableError
 
 __all__ = [
-    "ANSWER_MAX_BYTES", "HELLO_S", "LINE_MAX_BYTES", "NAME", "Call", "Hello", "Json", "SocketCall", "encode", "lasting",
-    "reachable", "read_frame",
+    "ANSWER_MAX_BYTES", "HELLO_S", "LINE_MAX_BYTES", "NAME", "READ_MAX", "Call", "Hello", "Json", "SocketCall",
+    "encode", "lasting", "reachable", "read_frame",
 ]  # fmt: skip
 
 NAME = "qpc.sock"
@@ -39,6 +39,8 @@ LINE_MAX_BYTES = 1 << 20
 """Bounds what one line of a caller makes the owner hold; a text of 64 KiB, every byte of it escaped, needs 400 KB."""
 ANSWER_MAX_BYTES = 16 << 20
 """Bounds a line of the owner's; an address book with 10,000 contacts needs 6 MB."""
+READ_MAX = 4_096
+"""Lines of the journal that one request names."""
 HELLO_S = 5.0
 """How long a caller waits for the owner's first word: an owner that is stopped in its tracks never says it."""
 GONE = "the process that owned this home has ended"
