@@ -12,7 +12,8 @@ import pytest
 from tests.conformance.rows import placed
 
 from quicprochat.adapters.crypto import Ed25519Signer
-from quicprochat.client.commands import HISTORY_SHOWN, READ_MAX, answer
+from quicprochat.client.commands import HISTORY_SHOWN, answer
+from quicprochat.client.socket import READ_MAX
 from quicprochat.core.channel import BroadcastChannel
 from quicprochat.core.errors import LocalError
 from quicprochat.core.gaps import HOPE_MS, hear
@@ -173,7 +174,8 @@ def test_history_is_unread_until_somebody_says_otherwise(tmp_path: Path) -> None
         assert [item async for item in answer(node, "read", {"cursors": cursors[:2]})] == [{}]
         assert [item["text"] for item in await asked(node, unread=True)] == ["3"]
         assert [view.unread for view in await node.channel_views()] == [1]
-        for wrong in (None, "x", {}, [-1], ["1"], [1] * (READ_MAX + 1)):
+        nonsense: list[object] = [None, "x", {}, [-1], ["1"], [1] * (READ_MAX + 1)]
+        for wrong in nonsense:
             with pytest.raises(LocalError):
                 _ = [item async for item in answer(node, "read", {"cursors": wrong})]
 
