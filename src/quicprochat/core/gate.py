@@ -263,7 +263,7 @@ def _post(tx: MeshStore, checked: Checked, via: PeerKey, age: int, policy: Polic
         # Nothing is remembered of it: any member can make such posts.
         tx.count("unopenable")
         return Admission(Verdict.REFUSED, Reason.UNOPENABLE)
-    line = _read_post(tx, subscription, envelope, post, age, now)
+    line = read_post(tx, subscription, envelope, post, age, now)
     if line is None:
         # The same post in another envelope; see _deliver.
         tx.count("duplicates")
@@ -275,10 +275,10 @@ def _post(tx: MeshStore, checked: Checked, via: PeerKey, age: int, policy: Polic
     return Admission(Verdict.STORED, line=line)
 
 
-def _read_post(
+def read_post(
     tx: MeshStore, subscription: Subscription, envelope: MeshEnvelope, post: Post, age: int, now: Now
 ) -> Line | None:
-    """Put an opened post into the inbox and take up what it says of its place; None when it was there before."""
+    """Put an opened post of a channel we are in into the inbox, once by (author, uid); None when it was there."""
     channel = subscription.channel
     line = Line(
         LineKind.POST, envelope.src, post.uid, now.wall, post.text, envelope.hop, channel.kind.value,
@@ -289,12 +289,20 @@ def _read_post(
     if cursor is None:
         return None
     tx.count("delivered")
-    known = tx.heard(channel.id, envelope.src)
-    tx.put_heard(channel.id, hear(known, envelope.src, post.seq, now.at))
-    if known is None or post.seq >= known.highest:
-        # One that comes after its author's later ones is no head: they, or what answers them, stand after it.
-        tx.put_channel(replace(subscription, heads=heads_after(subscription.heads, envelope.id, post.parents)))
+    take_place(tx, subscription, envelope, post, now)
     return replace(line, cursor=cursor)
+
+
+def take_place(tx: MeshStore, subscription: Subscription, envelope: MeshEnvelope, post: Post, now: Now) -> None:
+    """Note the number of an opened post, and that it is a head of its channel unless its author has gone on from it.
+
+    Whatever uses up a number of its author's passes here, whether people are shown it or not: else it would be missed.
+    """
+    channel, author = subscription.channel.id, envelope.src
+    known = tx.heard(channel, author)
+    tx.put_heard(channel, hear(known, author, post.seq, now.at))
+    if known is None or post.seq >= known.highest:
+        tx.put_channel(replace(subscription, heads=heads_after(subscription.heads, envelope.id, post.parents)))
 
 
 def _held(envelope: MeshEnvelope, via: bytes, age: int, now: Now) -> Held:
