@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from quicprochat.core.errors import LocalError
 from quicprochat.core.gaps import HOPE_MS, hear
 from quicprochat.core.store import Line, LineKind, MeshStore
 from quicprochat.core.time import HOUR_MS, Instant, WallTime
-from quicprochat.p2p import Options, P2pNode
+from quicprochat.p2p import Options, P2pNode, history
 from quicprochat.p2p.history import PAGE, Missing
 
 Json = dict[str, Any]
@@ -81,6 +82,37 @@ def test_posts_stand_by_cause_with_our_own_among_them(tmp_path: Path) -> None:
         assert await told(node) == ["question", "answer", "mine", "aside"]
         assert await told(node, count=2) == ["mine", "aside"]
         assert await told(node, count=0) == []
+
+    on_a_node(tmp_path, work)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_clocks_that_lie_change_no_order(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+
+    def lying(line: Line) -> Line:
+        """Written and received in 1970, tomorrow or whenever: by the author's clock, a carrier's and our own."""
+        return replace(line, at=WallTime(chance.randrange(1 << 42)), sent_at=WallTime(chance.randrange(1 << 42)))
+
+    async def work(node: P2pNode, channel: BroadcastChannel) -> None:
+        talk = [
+            said(channel, str(n), n // 2 + 1, *([str(n - 1)] if n else []), author=("ann", "bob")[n % 2])
+            for n in range(12)
+        ]
+        chance.shuffle(talk)
+        await fill(node, [lying(line) for line in talk])
+        assert await told(node) == [str(n) for n in range(12)]
+
+    on_a_node(tmp_path, work)
+
+
+def test_a_history_reaches_back_no_further_than_its_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "REACH_MAX", 3)
+
+    async def work(node: P2pNode, channel: BroadcastChannel) -> None:
+        await fill(node, [said(channel, str(n), n) for n in range(1, 7)])
+        assert await told(node) == ["4", "5", "6"]
+        assert await told(node, count=1 << 62) == ["4", "5", "6"]
 
     on_a_node(tmp_path, work)
 
