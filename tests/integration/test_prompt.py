@@ -312,6 +312,17 @@ def test_the_plain_prompt_serves_pipes(people: tuple[Person, Person]) -> None:
     assert (done.code, len(done.lines)) == (0, 1)
 
 
+def test_channels_at_the_plain_prompt(people: tuple[Person, Person]) -> None:
+    a, _ = people
+    lines = b"/join village\nit rains\n/history\n/unsubscribe village\nnobody hears this\n"
+    done = finish(a.start(stdin=subprocess.PIPE, program=NO_PROMPT_TOOLKIT), lines)
+    assert "plain lines go to #village (open) now" in done.talk
+    assert "#village (open) you: it rains" in done.out
+    assert "plain lines go to nobody now" in done.talk
+    assert "this line goes to nobody" in done.talk
+    assert (done.code, a.ask("mesh", "channels")) == (2, [])
+
+
 def test_two_channels_at_one_prompt(people: tuple[Person, Person]) -> None:
     a, b = people
     befriend(a, b)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
-from tests.unit.people import T0, Person, at, deferred, let_in, people, refused
+from tests.unit.people import T0, Person, accepted_posts, at, deferred, let_in, people, refused
 
 from quicprochat.core.channel import BroadcastChannel
 from quicprochat.core.envelope import HEADER_BYTES, Header, Kind, MeshEnvelope, make
 from quicprochat.core.gate import Admission, Checked, Fault, Reason, Reject, Verdict, admit, check
+from quicprochat.core.history import in_order
 from quicprochat.core.ids import EnvelopeId, Uid
 from quicprochat.core.store import Fate, LineKind, Scope, Usage
 from quicprochat.core.time import DAY_MS, WALL_FLOOR, Instant, Now
@@ -111,6 +113,30 @@ def test_what_comes_after_its_authors_later_posts_is_no_head(circle: tuple[Perso
     new = mallory.posted(CHANNEL, seq=1)
     enter(bob, new, mallory)
     assert bob.store.channel(CHANNEL.id).heads == (last.id, new.id)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_conversation_stands_as_it_was_held_in_whatever_order_it_comes(seed: int) -> None:
+    alice, bob, carol = people("alice", "bob", "carol")
+    for person in (alice, bob, carol):
+        person.join(CHANNEL)
+    wire: list[MeshEnvelope] = []
+    for n in range(10):
+        author, reader = (alice, bob) if n % 3 else (bob, alice)
+        # Each writes by a clock of its own, and says so to nobody.
+        (written,) = accepted_posts(author.write_post(CHANNEL, str(n), at(T0 + (n % 3) * DAY_MS)))
+        assert written.id is not None
+        held = author.store.held(written.id)
+        assert held is not None
+        wire.append(MeshEnvelope.decode(held.wire))
+        enter(reader, wire[-1], author)
+    random.Random(seed).shuffle(wire)
+    for envelope in wire:
+        enter(carol, envelope, alice)
+    order = in_order(carol.store.places(CHANNEL.id, limit=20))
+    assert [line.text for line in carol.store.lines([place.cursor for place in order])] == list("0123456789")
+    known = carol.store.heard_in(CHANNEL.id)
+    assert [len(one.gaps) for one in known] == [0, 0]
 
 
 def test_who_comes_back_into_a_channel_begins_to_count_anew(circle: tuple[Person, Person, Person]) -> None:

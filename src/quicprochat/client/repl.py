@@ -28,6 +28,7 @@ from quicprochat.client.prompt.words import (
     Run,
     Say,
     is_yes,
+    leaves,
     moves,
     understand,
 )
@@ -170,7 +171,10 @@ class _Talk:
                 return await self._say(meaning)
             case Post() | Run():
                 need_mesh(meaning.request)
-                return await self._performer.perform(meaning.request)
+                code = await self._performer.perform(meaning.request)
+                if leaves(meaning.request, self._current):
+                    self._move(None)
+                return code
         return OK
 
     async def _say(self, meaning: Say) -> int:

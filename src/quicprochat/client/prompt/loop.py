@@ -38,6 +38,7 @@ from quicprochat.client.prompt.words import (
     Run,
     Say,
     is_yes,
+    leaves,
     moves,
     quoted,
     understand,
@@ -45,7 +46,6 @@ from quicprochat.client.prompt.words import (
 from quicprochat.client.session import Session
 from quicprochat.client.settings import Settings
 from quicprochat.client.stdio import STDOUT
-from quicprochat.core.channel import check_topic
 from quicprochat.core.errors import LocalError, QuicprochatError, StoreError
 
 if TYPE_CHECKING:
@@ -393,6 +393,6 @@ class Loop:
             await self._learn_peers()  # at once: the next line may name whom this one named
         elif request.command == "subscribe":
             self._known.topic(str(request.args.get("topic", "")))
-        elif request.command == "unsubscribe" and check_topic(request.args["topic"]) == self._here():
+        elif leaves(request, self._current):
             self._current = None
         return code

@@ -10,6 +10,7 @@ from enum import Enum, auto
 from quicprochat.client.catalogue import COMMANDS, NOT_YET
 from quicprochat.client.grammar import Request, parse_line
 from quicprochat.client.help import help_text
+from quicprochat.core.channel import check_topic
 from quicprochat.core.errors import LocalError
 
 _WORD = re.compile(r"/(\S*)\s*")
@@ -159,6 +160,13 @@ def moves(line: str) -> bool:
     """Say whether a line is meant to change the current conversation; when it fails, no plain line may follow there."""
     found = _WORD.match(line)
     return found is not None and _OTHER.get(found[1], found[1]) in ("join", "query")
+
+
+def leaves(request: Request, current: Conversation | None) -> bool:
+    """Say whether a command that was carried out ended the current conversation: its channel was left for good."""
+    if request.command != "unsubscribe" or current is None or current.kind is not Kind.CHANNEL:
+        return False
+    return check_topic(request.args["topic"]) == current.target
 
 
 def is_yes(line: str) -> bool:
