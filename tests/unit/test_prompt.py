@@ -563,6 +563,23 @@ def test_posts_of_other_channels_are_counted_and_stay_unread_until_one_goes_ther
 GAP = {"event": "gap", "from": ADA, "name": "ada", "first": 4, "last": 6, "open": True}
 
 
+def test_what_was_shown_as_it_came_is_not_shown_again_to_who_goes_there(tmp_path: Path) -> None:
+    async def work(talk: Talk) -> None:
+        home = talk.home
+        home.arrive(said("just now", WELL))
+        await talk.shows("#well ada: just now")
+        # Its word that it was read may be under way yet.
+        home.answers |= {"subscribe": {**WELL, "unread": 2}, "read": {}}
+        home.past = [said("just now", WELL, cursor=1), said("before", WELL, cursor=7)]
+        await talk.enter("/join well")
+        await talk.shows("#well ada: before")
+        assert talk.emulator.shown.count("just now") == 1
+        await talk.enter("/history")
+        await talk.until(lambda: talk.emulator.shown.count("just now") == 2, "all of it, when it is asked for")
+
+    run(work, tmp_path)
+
+
 def test_an_emergency_is_shown_wherever_one_is(tmp_path: Path) -> None:
     async def work(talk: Talk) -> None:
         talk.home.answers["subscribe"] = {**VILLAGE, "unread": 0}
