@@ -53,6 +53,8 @@ def vectors() -> base.Json:
         "topics_refused": [
             "", " ", "two words", "#tag", "/cmd", "-x", "@home", "a\u200bb", "a\0b", "a\u202eb", "news.*", "a>b", "x" * 65,
         ],  # fmt: skip
+        "invites": plain.invites(),
+        "invites_refused": plain.invites_refused(),
         "posts": plain.posts(),
         "posts_refused": plain.posts_refused(),
         "frames": plain.frames(),

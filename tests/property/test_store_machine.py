@@ -20,6 +20,7 @@ from tests.conformance.rows import (
     held_post,
     key,
     lives,
+    member,
     message,
     post,
     receipt,
@@ -242,6 +243,18 @@ class Stores(RuleBasedStateMachine):
             store.put_channel(subscription(name, heads=heads, left=left))
 
     @writing
+    @rule(peer=peers, channel=st.sampled_from(("news", "club")), present=st.booleans(), said=numbers)
+    def put_member(self, peer: str, channel: str, present: bool, said: int) -> None:
+        for store in self.both:
+            store.put_member(member(peer, channel=channel, present=present, said=said))
+
+    @writing
+    @rule(channel=st.sampled_from(("news", "club")))
+    def drop_members(self, channel: str) -> None:
+        for store in self.both:
+            store.drop_members(channel_id(channel))
+
+    @writing
     @rule(name=st.sampled_from(UIDS), to=peers, reason=words)
     def note(self, name: str, to: str, reason: str) -> None:
         line = receipt(name, to=to, reason=reason)
@@ -397,6 +410,7 @@ class Stores(RuleBasedStateMachine):
             "homes": [store.home(key(peer)) for peer in PEERS],
             "prekeys": list(store.prekeys()),
             "channels": list(store.channels()),
+            "members": [list(store.members(channel_id(name))) for name in ("news", "club")],
             "unread posts": [store.unread_posts(channel_id(name)) for name in ("news", "club")],
         }
 

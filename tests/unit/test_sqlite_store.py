@@ -23,6 +23,7 @@ from tests.conformance.rows import (
     key,
     lives,
     message,
+    owned,
     post,
     receipt,
     sent,
@@ -442,6 +443,19 @@ def test_the_secret_of_a_channel_that_was_left_is_gone_from_the_disk(path: Path)
         store.put_channel(subscription("news", left=True))
     assert holds(path, secret) == set()
     assert holds(path, subscription("kept").channel.secret) == {"store.db"}
+    store.close()
+
+
+def test_an_earlier_secret_of_a_channel_is_gone_from_the_disk_when_it_is_let_go(path: Path) -> None:
+    store = SqliteStore.open(path)
+    secret = owned("news").earlier[1].secret
+    with Step(store):
+        store.put_channel(owned("news"))
+    assert holds(path, secret) == {"store.db-wal"}, "the test would not see a secret"
+    with Step(store):
+        store.put_channel(owned("news", earlier=owned("news").earlier[:1]), scrub=True)
+    assert holds(path, secret) == set()
+    assert store.channels() == [owned("news", earlier=owned("news").earlier[:1])]
     store.close()
 
 

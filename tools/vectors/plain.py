@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+from dataclasses import replace
 from typing import Any
 
 from tools.vectors.base import ALICE, BOB, CREATED_MS, CRYPTO, IDS, PREKEY, RECORD, SEEDS, Json, fixed, forged, mixed
@@ -13,6 +15,7 @@ from quicprochat.core.envelope import Header, Kind, make
 from quicprochat.core.gate import Reason, Verdict
 from quicprochat.core.identity import Ticket
 from quicprochat.core.ids import Label, Uid, domain
+from quicprochat.core.invite import INVITE_PREFIX, Invite
 from quicprochat.core.receipt import Receipt, Status
 from quicprochat.core.record import PeerRecord, sign_record
 
@@ -112,6 +115,41 @@ def channels() -> list[Json]:
     opened = [{"topic": t, "secret": channel.open_secret(t, CRYPTO)} for t in topics]
     made: list[Json] = [*opened, {"topic": None, "secret": fixed("channel")}]
     return [{**case, "id": channel.channel_id(case["secret"])} for case in made]
+
+
+def invites() -> list[Json]:
+    family = channel.BroadcastChannel.private(fixed("channel"), "family", BOB.key)
+    news = channel.BroadcastChannel.private(fixed("channel"), "Grüße", BOB.key, announce=True)
+    made = [
+        family, news, channel.BroadcastChannel.private(fixed("channel"), "no-owner"),
+        replace(family, epoch=3, secret=fixed("channel, epoch 3")), replace(family, salt=fixed("salt", 16)),
+    ]  # fmt: skip
+    return [invite_case(Invite.of(one)) for one in made]
+
+
+def invite_case(found: Invite) -> Json:
+    return {
+        "id": found.id, "kind": found.kind.value, "topic": found.topic, "epoch": found.epoch, "owner": found.owner,
+        "secret": found.secret, "salt": found.salt, "invite": str(found),
+    }  # fmt: skip
+
+
+def invites_refused() -> list[Json]:
+    text = str(Invite.of(channel.BroadcastChannel.private(fixed("channel"), "family", BOB.key)))
+    changed = text[:9] + "7a"[text[9] == "7"] + text[10:]
+    code = text[len(INVITE_PREFIX) :].upper()
+    body = base64.b32decode(code + "=" * (-len(code) % 8))[:-4]
+
+    def written(body: bytes) -> str:
+        check = ids.labelled_hash(Label.INVITE, body)[:4]
+        return INVITE_PREFIX + base64.b32encode(body + check).decode("ascii").rstrip("=").lower()
+
+    cases = [
+        ("no prefix", text[5:]), ("cut short", text[:-1]), ("one character changed", changed), ("empty", ""),
+        ("trailing bytes", written(body + b"!")), ("topic", written(body[:-6] + b"fami>y")),
+        ("unknown flag", written(b"\x0c" + body[1:])), ("announcement without owner", written(b"\1" + body[1:])),
+    ]  # fmt: skip
+    return [{"why": why, "invite": invite} for why, invite in cases]
 
 
 def post_case(name: str, secret: bytes, epoch: int, post: channel.Post, chan: bytes) -> Json:

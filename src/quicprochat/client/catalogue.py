@@ -200,21 +200,38 @@ _ALL = (
                      Option(("--timeout",), "end after so long; with --count unmet the exit code is then 6",
                             Value.SECONDS, "S")),
             details="A line counts as read once it was written out; before that, it comes again."),
-    Command("subscribe", "join a channel, open or private", (TOPIC,),
+    Command("subscribe", "join a channel, or make one", (TOPIC,),
             options=(Option(("--key",), "the key of a private channel, 64 hexadecimal digits; new makes one and shows"
-                            " it", shown="HEX|new"),),
-            details=f"Without a key the channel is open: {OPEN_MEANS}, and can post into it. With a key it is private:"
-            " whoever was given the key reads all posts of the channel, earlier and later ones, and can post. Nobody"
+                            " it", shown="HEX|new"),
+                     Option(("--invite",), "what a member gave you (qpc mesh invite); - reads it from standard input",
+                            shown="STRING|-"),
+                     Option(("--passphrase",), "make a private channel that a passphrase opens together with an invite;"
+                            " or join one with --invite", Value.FLAG),
+                     Option(("--announce",), "make an announcement channel: only you, and whom you list, post",
+                            Value.FLAG)),
+            details=f"With the topic alone the channel is open: {OPEN_MEANS}, and can post into it. With a key it is"
+            " private: whoever was given the key reads all posts of the channel, earlier and later ones, and can post."
+            " An invite is better than a bare key: it also says who the owner is, so that the channel's key can be"
+            " renewed (qpc mesh rotate). Who makes a channel is its owner. Nobody"
             " posts under another's name. Peers you are linked to see which channels you are in, but of a private one"
-            " neither topic nor key. One topic stands for one channel on your node: without --key, the topic of a"
-            " private channel that you are in answers with its key, to pass on. Invites are not in this version"
-            " yet; hand the key over where nobody else hears it, and on a machine that you share, type it at the"
-            " prompt: others see the words of a command."),
+            " neither topic nor key. One topic stands for one channel on your node: with nothing more, the topic of a"
+            " private channel that you are in answers with its key. The passphrase is asked for, or taken from"
+            " QPC_PASSPHRASE or standard input (after the invite, where that is read there too); it is not in the"
+            " invite, so tell it by another way. On a machine that you share, use --invite - or the"
+            " prompt: others see the words of a command. Exit code 4: the passphrase is another one, or the invite"
+            " names another owner than you know."),
+    Command("invite", "show what lets somebody into a private channel", (TOPIC,), (Option(
+                ("--qr",), "show it as a QR code too, for the other's telephone", Value.FLAG),),
+            details="Whoever has the invite reads and writes there (in an announcement channel: reads), so hand it over"
+            " where nobody else hears it. They write: qpc mesh subscribe <topic> --invite STRING. A typing error in it"
+            " is noticed. The invite of a channel with a passphrase has no secret in it. An open channel needs none:"
+            " tell the topic."),
     Command("unsubscribe", "leave a channel", (TOPIC,),
             details="Forgets its key and the posts kept for others; the inbox keeps what came. To come back into a"
             " private channel takes its key again."),
     Command("channels", "list the channels you are in, and who can read them", shape=Shape.LIST,
-            details=f"Open means that {OPEN_MEANS}; private, that whoever has the key can. posts are those kept for"
+            details=f"Open means that {OPEN_MEANS}; private, that whoever has the key can; announcement, the same, and"
+            " only its owner and whom the owner lists post there. posts are those kept for"
             " subscribers who come later, your own among them."),
     Command("broadcast", "post into a channel you are in", (TOPIC, Word("text", "<text>|-", required=False, rest=True)),
             network=True,

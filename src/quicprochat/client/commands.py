@@ -12,6 +12,7 @@ from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
+from quicprochat.client.passphrase import TYPED
 from quicprochat.client.shapes import (
     Json,
     channel_object,
@@ -386,14 +387,29 @@ async def bundle(node: P2pNode, args: Args) -> Answer:
 
 
 async def subscribe(node: P2pNode, args: Args) -> Answer:
-    """Join a channel, or go to the one we are in; the key is shown where it was made here, or none was given."""
-    topic, key = args.text("topic"), args.optional("key")
-    channel = await node.subscribe(topic, key)
+    """Join a channel, or go to the one we are in; the key is shown where it was made here, or nothing was given."""
+    topic, key, invite = args.text("topic"), args.optional("key"), args.optional("invite")
+    if args.flag("passphrase") or invite == TYPED:
+        raise LocalError(f"this is asked for in the shell, where it can be typed unseen: qpc mesh subscribe {topic} …")
+    if invite == "":
+        raise LocalError("the invite is empty")
+    passphrase, announce = args.optional("passphrase"), args.flag("announce")
+    channel = await node.subscribe(topic, key, invite=invite or "", passphrase=passphrase, announce=announce)
     views = {view.channel.id: view for view in await node.channel_views()}
+    shown = key in (None, NEW_KEY) and not invite and passphrase is None
     yield {
         **channel_object(channel, views.get(channel.id)),
-        **({"key": channel.secret.hex()} if channel.kind is Access.PRIVATE and key in (None, NEW_KEY) else {}),
+        **({"key": channel.secret.hex()} if channel.kind is Access.PRIVATE and shown else {}),
     }
+
+
+async def invite(node: P2pNode, args: Args) -> Answer:
+    """Show the invite to a channel."""
+    found = node.invite(args.text("topic"))
+    yield {
+        "channel": found.id.hex(), "topic": found.topic, "kind": found.kind.value, "invite": str(found),
+        "passphrase": bool(found.salt), "owner": found.owner.hex() or None,
+    }  # fmt: skip
 
 
 async def unsubscribe(node: P2pNode, args: Args) -> Answer:
@@ -421,7 +437,7 @@ HANDLERS: dict[str, Callable[[P2pNode, Args], Answer]] = {
     command.__name__: command
     for command in (
         identity, export, store, route, peers, server, announced, add, verify, block, unblock, requests, accept, send,
-        wait, outbox, cancel, trace, bundle, inbox, listen, subscribe, unsubscribe, channels, broadcast, reached, watch,
-        register, doctor,
+        wait, outbox, cancel, trace, bundle, inbox, listen, subscribe, invite, unsubscribe, channels, broadcast, reached,
+        watch, register, doctor,
     )
 }  # fmt: skip

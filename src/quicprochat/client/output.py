@@ -198,20 +198,29 @@ def _place(item: Json) -> str:
 
 
 def _access(item: Json) -> str:
-    return f"open: {OPEN_MEANS}" if item["kind"] == "open" else "private: whoever has the key can read it"
+    match item["kind"]:
+        case "open":
+            return f"open: {OPEN_MEANS}"
+        case "announcement":
+            return "announcement: only its posters write there"
+    return "private: whoever has the key can read it"
 
 
 def _channel(item: Json, *, id: bool = True, meaning: bool = True) -> str:
     """Return a channel; ``meaning`` says what the word for its kind means."""
     counts = f"{plural(item['posts'], 'post')}, {item['unread']} unread" if "posts" in item else ""
     digits = f"{item['channel'][:16]}  " if id else ""
-    access = f"{_access(item):<46}" if meaning else f"{item['kind']:<7}"
+    access = f"{_access(item):<46}" if meaning else f"{item['kind']:<12}"
     return f"{display_line(item['topic'], 64):<16}  {digits}{access}  {counts}".rstrip()
 
 
 def _subscribed(item: Json) -> str:
     key = f"\nkey: {item['key']}" if "key" in item else ""
     return f"you are in #{display_line(item['topic'], 64)} now. {_access(item)}{key}"
+
+
+def _invited(item: Json) -> str:
+    return str(item["invite"])
 
 
 def _unsubscribed(item: Json) -> str:
@@ -287,6 +296,7 @@ _HUMAN = {
     "bundle": _bundle,
     "requests": _request,
     "subscribe": _subscribed,
+    "invite": _invited,
     "unsubscribe": _unsubscribed,
     "channels": _channel,
     "broadcast": _posted,

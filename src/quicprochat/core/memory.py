@@ -15,7 +15,7 @@ from heapq import heappop, heappush
 from itertools import islice
 from typing import Any
 
-from quicprochat.core.channel import Subscription
+from quicprochat.core.channel import Member, Subscription
 from quicprochat.core.envelope import Kind
 from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey, Uid
 from quicprochat.core.quota import Quotas
@@ -68,6 +68,7 @@ class MemoryStore:
         self._homes: dict[PeerKey, Home] = {}
         self._prekeys: dict[bytes, StoredPrekey] = {}
         self._channels: dict[ChannelId, Subscription] = {}
+        self._members: dict[tuple[ChannelId, PeerKey], Member] = {}
 
     @property
     def volatile(self) -> bool:
@@ -387,7 +388,7 @@ class MemoryStore:
 
     # --- channels
 
-    def put_channel(self, subscription: Subscription) -> None:
+    def put_channel(self, subscription: Subscription, *, scrub: bool = False) -> None:
         self._set(self._channels, subscription.channel.id, subscription)
 
     def channel(self, id: ChannelId) -> Subscription | None:
@@ -395,6 +396,19 @@ class MemoryStore:
 
     def channels(self) -> Sequence[Subscription]:
         return [self._channels[id] for id in sorted(self._channels)]
+
+    def put_member(self, member: Member) -> None:
+        self._set(self._members, (member.channel, member.peer), member)
+
+    def member(self, channel: ChannelId, peer: PeerKey) -> Member | None:
+        return self._members.get((channel, peer))
+
+    def members(self, channel: ChannelId) -> Sequence[Member]:
+        return [self._members[key] for key in sorted(self._members) if key[0] == channel]
+
+    def drop_members(self, channel: ChannelId) -> None:
+        for key in [key for key in self._members if key[0] == channel]:
+            self._del(self._members, key)
 
     # --- prekeys
 

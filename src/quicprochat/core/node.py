@@ -266,7 +266,7 @@ class Node:
             case PostWritten():
                 self._posts.write(event, tx, self._policy, now, out)
             case Subscribed():
-                self._posts.join(tx, event.channel, out)
+                self._posts.join(tx, event.channel, now, out)
             case Unsubscribed():
                 self._posts.leave(tx, event.channel, now, out)
             case LinkMeasured():

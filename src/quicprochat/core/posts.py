@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from quicprochat.core.bucket import TokenBucket
-from quicprochat.core.channel import SALT_BYTES, BroadcastChannel, Post, Subscription, heads_after, seal_post
+from quicprochat.core.channel import SALT_BYTES, BroadcastChannel, Post, entered, heads_after, seal_post
 from quicprochat.core.courier import DEFERRED_MS, IN_FLIGHT_BYTES, RETRY_LAST_MS, Lane
 from quicprochat.core.crypto import Crypto, Entropy, Signer
 from quicprochat.core.envelope import TTL_DEFAULT_S, Header, Kind, make
@@ -125,10 +125,9 @@ class Posts:
         """Take up the channels that the store remembers."""
         self._reload(tx, out)
 
-    def join(self, tx: MeshStore, channel: BroadcastChannel, out: list[Effect]) -> None:
+    def join(self, tx: MeshStore, channel: BroadcastChannel, now: Now, out: list[Effect]) -> None:
         """The owner joined a channel."""
-        known = tx.channel(channel.id)
-        tx.put_channel(Subscription(channel, known.heads if known is not None else ()))
+        tx.put_channel(entered(tx.channel(channel.id), channel, now.at))
         self._reload(tx, out)
         for reader in self._readers.values():
             if channel.id in reader.interests:
@@ -139,7 +138,7 @@ class Posts:
         known = tx.channel(id)
         if known is None or known.left:
             return
-        tx.put_channel(Subscription(replace(known.channel, secret=b""), known.heads, left=True))
+        tx.put_channel(replace(known, channel=replace(known.channel, secret=b"", salt=b""), earlier=(), left=True))
         clear(tx, id, now.at)
         self._reload(tx, out)
         for reader in self._readers.values():

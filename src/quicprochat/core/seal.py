@@ -32,6 +32,8 @@ TEXT_MAX_BYTES = 65_536
 DOMAIN_MAX_BYTES = 255
 INNER_VERSION = 1
 TYPE_TEXT = 1
+TYPE_KEY = 2
+"""A channel's secret, from its owner (docs/protocol.md §8.6)."""
 
 PREKEY_ID_BYTES = 8
 BOOTSTRAP_ID = bytes(PREKEY_ID_BYTES)

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
 
+from quicprochat.adapters.passphrase import stretch
 from quicprochat.core.channel import (
+    PASSPHRASE_SALT_BYTES,
     SECRET_BYTES,
     Access,
     BroadcastChannel,
@@ -22,8 +25,10 @@ from quicprochat.core.channel import (
 from quicprochat.core.crypto import Crypto, Entropy
 from quicprochat.core.errors import LocalError
 from quicprochat.core.events import PostAccepted, PostTaken, PostWritten, Subscribed, Unsubscribed
+from quicprochat.core.export import passphrase_bytes
 from quicprochat.core.gate import Reason
 from quicprochat.core.ids import UID_BYTES, ChannelId, EnvelopeId, PeerKey, Uid
+from quicprochat.core.invite import Invite, check_channel_passphrase, passphrase_secret
 from quicprochat.core.link import INTEREST_MAX
 from quicprochat.core.store import MeshStore, Scope
 from quicprochat.p2p.driver import Driver
@@ -38,8 +43,9 @@ RECENT_MAX = 4_096
 class Channels:
     """The channels of one node."""
 
-    def __init__(self, driver: Driver, crypto: Crypto, entropy: Entropy) -> None:
+    def __init__(self, driver: Driver, crypto: Crypto, entropy: Entropy, me: PeerKey) -> None:
         self._driver = driver
+        self._me = me
         self._crypto = crypto
         self._entropy = entropy
         self._joining = asyncio.Lock()
@@ -97,37 +103,80 @@ class Channels:
                 return channel
         raise LocalError(f"you are in no channel {topic}; join it first: qpc mesh subscribe {topic}", code="not_found")
 
-    async def subscribe(self, topic: str, key: str | bytes | None = None) -> BroadcastChannel:
+    async def subscribe(
+        self,
+        topic: str,
+        key: str | bytes | None = None,
+        *,
+        invite: str = "",
+        passphrase: str | None = None,
+        announce: bool = False,
+    ) -> BroadcastChannel:
         """Join a channel, which thereby exists; what is there already is joined once. Raises: LocalError.
 
-        Without a key it is the channel of this topic that we are in, open or private; where there is none, an open one:
-        whoever knows the topic reads it and writes into it. A key is 32 bytes, 64 hexadecimal digits, or "new", which
-        makes one: whoever is given it is a member.
+        With nothing more it is the channel of this topic that we are in, open or private; where there is none, an open
+        one: whoever knows the topic reads it and writes into it. A key is 32 bytes, 64 hexadecimal digits, or "new",
+        which makes one that is ours. An invite is what a member gave us, and may need the ``passphrase``; a passphrase
+        alone makes a channel that it opens. ``announce`` makes one in which only we, and whom we list, write.
         """
-        channel = self._wanted(check_topic(topic), key)
+        topic = check_topic(topic)
+        if (key is not None) + bool(invite) + (passphrase is not None and not invite) + (
+            announce and key != NEW_KEY
+        ) > 1:
+            raise LocalError("a channel comes from a key, an invite, or a passphrase: give one of them")
+        made = announce or key == NEW_KEY or (passphrase is not None and not invite)
+        given = key is not None or bool(invite) or made
+        self._refuse_another(topic, made=made)
+        channel = await self._wanted(topic, key, invite, passphrase, announce=announce)
         async with self._joining:
+            self._refuse_another(topic, made=made)
             for one in self.joined():
-                if one.topic == channel.topic and (key is None or one.id == channel.id):
+                if one.topic == topic and not given:
                     return one
-                if one.topic == channel.topic:
-                    other = "without a key" if one.kind is Access.OPEN else "with another key"
-                    raise LocalError(
-                        f"{topic} is {_an(one.kind)} channel you are in, {other}; leave that one first: "
-                        f"qpc mesh unsubscribe {topic}",
-                        code="exists",
-                    )
                 if one.id == channel.id:
-                    raise LocalError(f"that is the key of the channel {one.topic}, which you are in", code="exists")
+                    return await self._learn(one, channel)
+                if one.topic == topic:
+                    other = ", without a key" if one.kind is Access.OPEN else ", with another key"
+                    raise _exists(one, other)
             if len(self.joined()) >= INTEREST_MAX:
                 raise LocalError(f"you are in {INTEREST_MAX} channels, and that is the most; leave one", code="full")
             await self._driver.settle([Subscribed(channel)])
-        return channel
+        return self._known[channel.id].channel
 
-    def _wanted(self, topic: str, key: str | bytes | None) -> BroadcastChannel:
+    def _refuse_another(self, topic: str, *, made: bool) -> None:
+        """Refuse to make a channel of a topic that there is already, before anything costly is done."""
+        for one in self.joined() if made else ():
+            if one.topic == topic:
+                raise _exists(one, " already")
+
+    async def _learn(self, one: BroadcastChannel, told: BroadcastChannel) -> BroadcastChannel:
+        """Take over what an invite to a channel that we are in says more than we know. Raises: LocalError."""
+        if one.topic != told.topic:
+            raise LocalError(f"that is the key of the channel {one.topic}, which you are in", code="exists")
+        if one.owner and told.owner and one.owner != told.owner:
+            raise LocalError(
+                f"this invite names another owner of {one.topic} than the one you know ({one.owner.hex()[:16]}): who"
+                " gave it to you has been deceived, or deceives you",
+                code="untrusted",
+            )
+        if (told.owner and not one.owner) or told.epoch > one.epoch:
+            await self._driver.settle([Subscribed(told)])
+        return self._known[one.id].channel
+
+    async def _wanted(
+        self, topic: str, key: str | bytes | None, invite: str, passphrase: str | None, *, announce: bool
+    ) -> BroadcastChannel:
+        if invite:
+            return await self._invited(topic, Invite.parse(invite), passphrase)
+        if passphrase is not None:
+            salt = self._entropy(PASSPHRASE_SALT_BYTES)
+            secret = await self._stretched(check_channel_passphrase(passphrase), salt)
+            channel = BroadcastChannel.private(secret, topic, self._me, announce=announce)
+            return replace(channel, salt=salt)
+        if key == NEW_KEY or announce:
+            return BroadcastChannel.private(self._entropy(SECRET_BYTES), topic, self._me, announce=announce)
         if key is None:
             return BroadcastChannel.open(topic, self._crypto)
-        if key == NEW_KEY:
-            return BroadcastChannel.private(self._entropy(SECRET_BYTES), topic)
         try:
             secret = bytes.fromhex(key) if isinstance(key, str) else key
         except ValueError:
@@ -139,6 +188,23 @@ class Channels:
                 "that key is no secret: everybody can compute it from the topic; leave it out, or make one"
             )
         return BroadcastChannel.private(secret, topic)
+
+    async def _invited(self, topic: str, invite: Invite, passphrase: str | None) -> BroadcastChannel:
+        secret = b""
+        if invite.salt:
+            if passphrase is None:
+                raise LocalError("this invite needs the channel's passphrase as well: add --passphrase")
+            secret = await self._stretched(passphrase_bytes(passphrase), invite.salt)
+        elif passphrase is not None:
+            raise LocalError("this invite needs no passphrase; leave --passphrase out")
+        return replace(invite.channel(secret), topic=topic)
+
+    async def _stretched(self, passphrase: bytes, salt: bytes) -> bytes:
+        return await asyncio.to_thread(passphrase_secret, passphrase, salt, stretch, self._crypto)
+
+    def invite(self, topic: str) -> Invite:
+        """Return the invite to a channel that we are in. Raises: LocalError, also for an open one, which needs none."""
+        return Invite.of(self.find(topic))
 
     async def unsubscribe(self, topic: str) -> BroadcastChannel:
         """Leave a channel: its key and the posts kept for others go, the inbox keeps what came. Raises: LocalError."""
@@ -193,5 +259,13 @@ class Channels:
         return await self._driver.call(read)
 
 
+def _exists(one: BroadcastChannel, other: str) -> LocalError:
+    return LocalError(
+        f"{one.topic} is {_an(one.kind)} channel you are in{other}; leave that one first: "
+        f"qpc mesh unsubscribe {one.topic}",
+        code="exists",
+    )
+
+
 def _an(kind: Access) -> str:
-    return "an open" if kind is Access.OPEN else "a private"
+    return f"{'a' if kind is Access.PRIVATE else 'an'} {kind.value}"

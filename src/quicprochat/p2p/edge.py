@@ -39,8 +39,7 @@ class Edge:
 
     def load_channels(self, subscriptions: Iterable[Subscription]) -> None:
         """Take over the secrets of the channels we are in; replaced as a whole, like the prekeys."""
-        joined = [s.channel for s in subscriptions if not s.left]
-        self.channels = {channel.id: ((channel.epoch, channel.secret),) for channel in joined}
+        self.channels = {s.channel.id: s.secrets for s in subscriptions if not s.left}
 
     def write(
         self, to: PeerKey, text: str, prekey: Prekey | None, ttl_s: int, now: Now, *, claim_time: bool, require_fs: bool

@@ -46,6 +46,7 @@ from quicprochat.core.events import (
 )
 from quicprochat.core.identity import Contact, Ticket, fingerprint
 from quicprochat.core.ids import PeerKey, Uid
+from quicprochat.core.invite import Invite
 from quicprochat.core.link import Hello, frame
 from quicprochat.core.memory import MemoryStore
 from quicprochat.core.node import Node
@@ -158,7 +159,7 @@ class P2pNode:
         self._node = Node(signer, self._crypto, entropy, self._policy)
         self._edge = Edge(signer, signer.exchange_private(), self._crypto, entropy)
         self._driver = Driver(self._node, self._store, self._clock, self._release, self._probe)
-        self._channels = Channels(self._driver, self._crypto, entropy)
+        self._channels = Channels(self._driver, self._crypto, entropy, identity.key)
         self._feed = Feed(self._driver, self._store.newest_line())
         self._links = Links(self._book, self._edge, self._crypto, self._driver, self._hello, jitter, self._feed.tell)
         self._links.underlay = self._underlay.hint
@@ -606,9 +607,22 @@ class P2pNode:
 
     # --- channels
 
-    async def subscribe(self, topic: str, key: str | bytes | None = None) -> BroadcastChannel:
-        """Join a channel: an open one, or with a key (32 bytes, 64 digits, "new") a private one. Raises: LocalError."""
-        return await self._channels.subscribe(topic, key)
+    async def subscribe(
+        self,
+        topic: str,
+        key: str | bytes | None = None,
+        *,
+        invite: str = "",
+        passphrase: str | None = None,
+        announce: bool = False,
+    ) -> BroadcastChannel:
+        """Join a channel: an open one; or with a key (32 bytes, 64 digits, "new"), an invite or a passphrase a private
+        one; or make one in which only we announce. Raises: LocalError."""
+        return await self._channels.subscribe(topic, key, invite=invite, passphrase=passphrase, announce=announce)
+
+    def invite(self, topic: str) -> Invite:
+        """Return what lets somebody else into a private channel that we are in. Raises: LocalError."""
+        return self._channels.invite(topic)
 
     async def unsubscribe(self, topic: str) -> BroadcastChannel:
         """Leave a channel. Raises: LocalError with code ``not_found``."""

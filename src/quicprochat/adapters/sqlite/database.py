@@ -389,6 +389,7 @@ _DROP = {
     "home": ("DELETE FROM home WHERE key = ?",),
     "prekey": ("DELETE FROM prekey WHERE id = ?",),
     "channel": ("DELETE FROM channel WHERE id = ?",),
+    "channel_member": ("DELETE FROM channel_member WHERE n = ?",),
     "user": ("DELETE FROM user WHERE key = ?",),
     "outbox": ("DELETE FROM outbox WHERE n = ?",),
     "report": ("DELETE FROM report WHERE n = ?",),
