@@ -55,6 +55,11 @@ def vectors() -> base.Json:
         ],  # fmt: skip
         "invites": plain.invites(),
         "invites_refused": plain.invites_refused(),
+        "charters": plain.charters(),
+        "charters_refused": plain.charters_refused(),
+        "words": plain.words(),
+        "words_refused": plain.words_refused(),
+        "channel_keys": plain.channel_keys(),
         "posts": plain.posts(),
         "posts_refused": plain.posts_refused(),
         "frames": plain.frames(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from quicprochat.core.channel import BroadcastChannel, Post, Secrets, seal_post
+from quicprochat.core.channel import TYPE_TEXT, BroadcastChannel, Post, Secrets, seal_post
 from quicprochat.core.envelope import HOPS_DEFAULT, TTL_DEFAULT_S, Header, Kind, MeshEnvelope, make
 from quicprochat.core.events import (
     ChannelsChanged,
@@ -32,7 +32,8 @@ from quicprochat.core.memory import MemoryStore
 from quicprochat.core.node import Node
 from quicprochat.core.receipt import Receipt, State, Status
 from quicprochat.core.record import PeerRecord, sign_record
-from quicprochat.core.seal import BOOTSTRAP_ID, Letter, Prekey, Protection, seal
+from quicprochat.core.rotation import ChannelKey
+from quicprochat.core.seal import BOOTSTRAP_ID, TYPE_KEY, Letter, Prekey, Protection, seal
 from quicprochat.core.store import Line
 from quicprochat.core.time import WALL_FLOOR, Instant, Now, WallTime
 from quicprochat.sim.crypto import SimCrypto, SimEntropy, SimPrivate
@@ -136,8 +137,7 @@ class Person:
             self.keys[BOOTSTRAP_ID] = self.signer.exchange_private()
         for effect in out:
             if isinstance(effect, ChannelsChanged):
-                channels = [s.channel for s in effect.subscriptions if not s.left]
-                self.secrets = {c.id: ((c.epoch, c.secret),) for c in channels}
+                self.secrets = {s.channel.id: s.secrets for s in effect.subscriptions if not s.left}
 
     # --- channels
 
@@ -171,10 +171,12 @@ class Person:
         ttl_s: int = TTL_DEFAULT_S,
         age_ms: int = 0,
         hop: int = 0,
+        type: int = TYPE_TEXT,
+        body: bytes = b"",
     ) -> MeshEnvelope:
         """A post signed by this person that its node did not make."""
         header = Header(Kind.CHANNEL, self.key, channel.id, self.entropy(16), ttl_s=ttl_s)
-        post = Post(uid or self.uid(), seq, text, parents)
+        post = Post(uid or self.uid(), seq, text if type == TYPE_TEXT else "", parents, type=type, body=body)
         payload = seal_post(header, secret or channel.secret, epoch, self.entropy(32), post, self.crypto)
         return replace(make(header, payload, self.signer), hop=hop, age_ms=age_ms)
 
@@ -194,10 +196,13 @@ class Person:
         max_hops: int = HOPS_DEFAULT,
         hop: int = 0,
         age_ms: int = 0,
+        key: ChannelKey | None = None,
     ) -> MeshEnvelope:
-        """A signed message of this person, as it is after ``hop`` hops and ``age_ms``."""
+        """A signed message of this person, after ``hop`` hops and ``age_ms``; with ``key``, one that has it."""
         header = Header(kind, self.key, to, self.entropy(16), created_ms, ttl_s, max_hops, flags)
         letter = Letter(self.key, uid or self.uid(), text)
+        if key is not None:
+            letter = replace(letter, text="", type=TYPE_KEY, body=key.encode())
         sealed = seal(header, prekey, letter, self.crypto, self.signer)
         return replace(make(header, sealed, self.signer), hop=hop, age_ms=age_ms)
 
@@ -213,10 +218,13 @@ class Person:
         require_fs: bool = False,
         ttl_s: int = TTL_DEFAULT_S,
         created_ms: int = 0,
+        key: ChannelKey | None = None,
     ) -> Written:
         """What the node is told of a new message."""
         uid = self.uid()
-        envelope = self.envelope(to, text, prekey, uid=uid, ttl_s=ttl_s, created_ms=created_ms)
+        envelope = self.envelope(to, text, prekey, uid=uid, ttl_s=ttl_s, created_ms=created_ms, key=key)
+        if key is not None:
+            return Written(envelope, uid, key.reference, protection(prekey), require_fs, TYPE_KEY)
         return Written(envelope, uid, text, protection(prekey), require_fs)
 
     def receipt(

@@ -10,7 +10,7 @@ from tools.vectors.base import ALICE, BOB, CREATED_MS, CRYPTO, IDS, PREKEY, RECO
 from tools.vectors.sealed import PLAIN
 
 from quicprochat.adapters.crypto import Ed25519Signer
-from quicprochat.core import channel, ids, link, seal
+from quicprochat.core import channel, charter, ids, link, seal
 from quicprochat.core.envelope import Header, Kind, make
 from quicprochat.core.gate import Reason, Verdict
 from quicprochat.core.identity import Ticket
@@ -18,6 +18,7 @@ from quicprochat.core.ids import Label, Uid, domain
 from quicprochat.core.invite import INVITE_PREFIX, Invite
 from quicprochat.core.receipt import Receipt, Status
 from quicprochat.core.record import PeerRecord, sign_record
+from quicprochat.core.rotation import ChannelKey
 
 
 def receipts() -> list[Json]:
@@ -152,6 +153,41 @@ def invites_refused() -> list[Json]:
     return [{"why": why, "invite": invite} for why, invite in cases]
 
 
+def charters() -> list[Json]:
+    made = [charter.Charter(1), charter.Charter(2**63 - 1, tuple(sorted((ALICE.key, BOB.key))))]
+    return [{"version": one.version, "posters": one.posters, "body": one.encode()} for one in made]
+
+
+def charters_refused() -> list[Json]:
+    one, two = sorted((ALICE.key, BOB.key))
+    version = (1).to_bytes(8, "big")
+    cases = [
+        ("version", bytes(9)), ("version", b"\x80" + bytes(8)), ("posters do not ascend", version + b"\2" + two + one),
+        ("a poster twice", version + b"\2" + one + one), ("cut short", version + b"\1" + one[:-1]),
+        ("trailing bytes", version + b"\0!"), ("too many", version + b"\x41" + bytes(65 * 32)),
+    ]  # fmt: skip
+    return [{"why": why, "body": body} for why, body in cases]
+
+
+def words() -> list[Json]:
+    made = [charter.Word(joined=True, number=1), charter.Word(joined=False, number=2**63 - 1)]
+    return [{"joined": one.joined, "number": one.number, "body": one.encode()} for one in made]
+
+
+def words_refused() -> list[Json]:
+    one = charter.Word(joined=True, number=1).encode()
+    cases = [
+        ("state", b"\0" + one[1:]), ("state", b"\3" + one[1:]), ("number", b"\1" + bytes(8)),
+        ("number", b"\1\x80" + bytes(7)), ("cut short", one[:-1]), ("trailing bytes", one + b"!"),
+    ]  # fmt: skip
+    return [{"why": why, "body": body} for why, body in cases]
+
+
+def channel_keys() -> list[Json]:
+    key = ChannelKey(channel.channel_id(fixed("channel")), 7, fixed("channel, epoch 7"))
+    return [{"id": key.channel, "epoch": key.epoch, "secret": key.secret, "body": key.encode()}]
+
+
 def post_case(name: str, secret: bytes, epoch: int, post: channel.Post, chan: bytes) -> Json:
     header = Header(Kind.CHANNEL, ALICE.key, chan, fixed(f"post {name}", 16), CREATED_MS)
     salt = fixed(f"salt {name}")
@@ -210,7 +246,7 @@ def posts_refused() -> list[Json]:
         case("not a post of suite 1", flags=2), case("not a post of suite 1", kind=Kind.MESSAGE),
         case("padding", sealed_as(b"", inner + bytes(256 - len(inner)))),
         case("post version", sealed_as(b"\2" + inner[1:])), case("parents", sealed_as(inner[:25] + b"\5" + bytes(200))),
-        case("type", sealed_as(inner[:27] + b"\2" + inner[28:])), case("trailing bytes", sealed_as(inner + b"!")),
+        case("type", sealed_as(inner[:27] + b"\0" + inner[28:])), case("trailing bytes", sealed_as(inner + b"!")),
     ]  # fmt: skip
 
 

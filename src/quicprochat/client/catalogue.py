@@ -226,13 +226,33 @@ _ALL = (
             " where nobody else hears it. They write: qpc mesh subscribe <topic> --invite STRING. A typing error in it"
             " is noticed. The invite of a channel with a passphrase has no secret in it. An open channel needs none:"
             " tell the topic."),
+    Command("members", "list who is known to be in a channel", (TOPIC,), shape=Shape.LIST,
+            details="Those who said that they joined, and those who wrote; of an open channel only the latter. A member"
+            " who never was in reach of yours is missing here. To the owner it also says who has the channel's key in"
+            " use: has, missing, or the state of the message that brings it."),
+    Command("posters", "list who posts into an announcement channel; its owner changes that", (TOPIC,
+                Word("action", "add|remove", required=False, choices=("add", "remove")),
+                Word("peer", "<peer>", required=False)),
+            details="The owner's list travels as a post, and the newest counts: a post of somebody who is not on it is"
+            " neither shown nor handed on. Exit code 7: the channel is not yours."),
+    Command("rotate", "give a channel of yours a new key", (TOPIC,), network=True,
+            options=(Option(("--without",), "leave this peer out", shown="PEER"),),
+            details="The new key goes to each member in a message of its own, also to those who are away; what is"
+            " posted meanwhile waits for it. Who is left out reads nothing that is posted under the new key, but goes"
+            " on reading what members post who have not got it yet. Earlier keys are kept for two weeks, for posts that"
+            " are under way. Where no daemon runs, the messages leave when a node runs. Exit code 7: the channel is not"
+            " yours."),
+    Command("mute", "hear of a channel no more", (TOPIC,),
+            details="You stay in it: its posts come into the inbox as read ones, and are kept for others."),
+    Command("unmute", "hear of a channel again", (TOPIC,)),
     Command("unsubscribe", "leave a channel", (TOPIC,),
-            details="Forgets its key and the posts kept for others; the inbox keeps what came. To come back into a"
-            " private channel takes its key again."),
+            details="Forgets its keys and the posts kept for others; the inbox keeps what came. To come back into a"
+            " private channel takes an invite again. The other members are told, as far as they are linked now."),
     Command("channels", "list the channels you are in, and who can read them", shape=Shape.LIST,
             details=f"Open means that {OPEN_MEANS}; private, that whoever has the key can; announcement, the same, and"
             " only its owner and whom the owner lists post there. posts are those kept for"
-            " subscribers who come later, your own among them."),
+            " subscribers who come later, your own among them. members are those known to be there. A post"
+            " without a key (in JSON: unreadable) came since the node started, sealed with one that you have not got."),
     Command("broadcast", "post into a channel you are in", (TOPIC, Word("text", "<text>|-", required=False, rest=True)),
             network=True,
             details="Who can read it: qpc mesh channels. The post goes to every linked peer that subscribes, and for 7"

@@ -170,8 +170,8 @@ def entered(known: Subscription | None, channel: BroadcastChannel, now: Instant)
         channel = replace(channel, owner=old.owner, kind=old.kind)
     if known.left:
         return replace(known, channel=channel, left=False)
-    told = replace(known, channel=replace(old, owner=old.owner or channel.owner, kind=channel.kind))
-    return renewed(told, channel.epoch, channel.secret, now) if channel.epoch >= old.epoch else told
+    known = replace(known, channel=replace(old, owner=old.owner or channel.owner, kind=channel.kind))
+    return told(known, channel.epoch, channel.secret, now)
 
 
 def renewed(known: Subscription, epoch: int, secret: bytes, now: Instant) -> Subscription:
@@ -184,6 +184,14 @@ def renewed(known: Subscription, epoch: int, secret: bytes, now: Instant) -> Sub
     return replace(known, channel=channel, earlier=(replaced, *known.earlier)[:EARLIER_MAX])
 
 
+def told(known: Subscription, epoch: int, secret: bytes, now: Instant) -> Subscription:
+    """Return a subscription with one more secret, of which the newest epoch is written with; they come in any order."""
+    if epoch >= known.channel.epoch or (epoch, secret) in known.secrets:
+        return renewed(known, epoch, secret, now)
+    late = Earlier(epoch, Instant(now + EARLIER_KEEP_MS), secret)
+    return replace(known, earlier=(late, *known.earlier)[:EARLIER_MAX])
+
+
 def heads_after(heads: tuple[EnvelopeId, ...], id: EnvelopeId, parents: Iterable[EnvelopeId]) -> tuple[EnvelopeId, ...]:
     """Return a channel's heads with one more post: it takes the place of those it names as read before it."""
     answered = {id, *parents}
@@ -194,8 +202,9 @@ def heads_after(heads: tuple[EnvelopeId, ...], id: EnvelopeId, parents: Iterable
 class Post:
     """What is inside a channel frame; its author is the envelope's.
 
-    ``seq`` counts this author's posts in this channel from 1, so that a gap shows; ``parents`` are posts the author
-    had read, so that answers stand below what they answer.
+    ``seq`` counts this author's texts in this channel from 1, so that a gap shows; ``parents`` are texts the author
+    had read, so that answers stand below what they answer. A post of another ``type`` has a ``body`` in place of the
+    text, and is for programs.
     """
 
     uid: Uid
@@ -203,6 +212,8 @@ class Post:
     text: str
     parents: tuple[EnvelopeId, ...] = ()
     domain: str = ""
+    type: int = TYPE_TEXT
+    body: bytes = b""
 
 
 def check_topic(topic: str) -> str:
@@ -238,7 +249,8 @@ def channel_id(secret: bytes) -> ChannelId:
 
 def encode_post(post: Post) -> bytes:
     """Return the inner bytes. Raises: LocalError when something in it is too long or no text."""
-    body, home = utf8(post.text, "the text"), utf8(post.domain, "the home domain")
+    home = utf8(post.domain, "the home domain")
+    body = utf8(post.text, "the text") if post.type == TYPE_TEXT else post.body
     if len(body) > TEXT_MAX_BYTES:
         raise LocalError(f"the text has {len(body)} bytes; a post holds {TEXT_MAX_BYTES}", code="too_long")
     if len(home) > DOMAIN_MAX_BYTES:
@@ -247,7 +259,7 @@ def encode_post(post: Post) -> bytes:
     assert len(post.parents) <= PARENTS_MAX
     return b"".join((
         _INNER.pack(POST_VERSION, post.uid, post.seq), bytes([len(post.parents)]), *post.parents,
-        bytes([len(home)]), home, bytes([TYPE_TEXT]), len(body).to_bytes(4, "big"), body,
+        bytes([len(home)]), home, bytes([post.type]), len(body).to_bytes(4, "big"), body,
     ))  # fmt: skip
 
 
@@ -261,11 +273,15 @@ def decode_post(inner: bytes) -> Post:
         raise WireError(f"a post with {count} parents; {PARENTS_MAX} are allowed")
     parents = tuple(EnvelopeId(reader.take(ID_BYTES)) for _ in range(count))
     home = reader.text(1, DOMAIN_MAX_BYTES)
-    if (kind := reader.uint(1)) != TYPE_TEXT:
-        raise WireError(f"a post of type {kind}")
-    text = reader.text(4, TEXT_MAX_BYTES)
+    if not (kind := reader.uint(1)):
+        raise WireError("a post of type 0")
+    text, body = "", b""
+    if kind == TYPE_TEXT:
+        text = reader.text(4, TEXT_MAX_BYTES)
+    else:
+        body = reader.sized(4, TEXT_MAX_BYTES)
     reader.end()
-    return Post(uid, seq, text, parents, home)
+    return Post(uid, seq, text, parents, home, kind, body)
 
 
 def _key_and_commitment(header: Header, secret: bytes, epoch: int, salt: bytes, crypto: Crypto) -> tuple[bytes, bytes]:

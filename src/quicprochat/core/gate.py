@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
 
-from quicprochat.core.channel import Post, Secrets, heads_after, open_with
+from quicprochat.core.channel import TYPE_TEXT, Post, Secrets, heads_after, open_with
+from quicprochat.core.charter import fits
 from quicprochat.core.crypto import Crypto, PrivateKey
 from quicprochat.core.envelope import HEADER_BYTES, SUITE_X25519, TRANSIT, TRANSIT_OFFSET, Kind, MeshEnvelope
 from quicprochat.core.errors import WireError
@@ -22,7 +23,8 @@ from quicprochat.core.policy import Policy as Policy
 from quicprochat.core.receipt import RECEIPT_VERSION, Receipt, Status
 from quicprochat.core.record import PeerRecord, open_record
 from quicprochat.core.room import make_room
-from quicprochat.core.seal import Opened, open_sealed
+from quicprochat.core.rotation import wanted
+from quicprochat.core.seal import TYPE_KEY, Letter, Opened, open_sealed
 from quicprochat.core.store import Fate, Held, Line, LineKind, MeshStore, Scope
 from quicprochat.core.time import HOUR_MS, MINUTE_MS, Instant, Now, WallTime
 from quicprochat.core.window import slide
@@ -45,6 +47,8 @@ class Reason(IntEnum):
     UNOPENABLE = 8
     UNKNOWN = 9
     """A home server doesn't know the recipient; one who comes later gets it from the author, who keeps it."""
+    UNLISTED = 10
+    """A post by somebody whom the owner of the channel does not list, as far as we know."""
 
 
 class Verdict(IntEnum):
@@ -225,6 +229,8 @@ def _deliver(tx: MeshStore, checked: Checked, age: int, policy: Policy, now: Now
         tx.count("unopenable")
         return Admission(Verdict.STORED, status=Status.UNOPENABLE)
     letter = opened.letter
+    if letter.type == TYPE_KEY:
+        return _deliver_key(tx, envelope, letter)
     request = letter.author not in policy.contacts
     line = Line(
         LineKind.MESSAGE, letter.author, letter.uid, now.wall, letter.text, envelope.hop,
@@ -237,6 +243,15 @@ def _deliver(tx: MeshStore, checked: Checked, age: int, policy: Policy, now: Now
     tx.remember(envelope.id, Fate.DELIVERED, None)
     tx.count("delivered")
     return Admission(Verdict.STORED, status=_delivered(tx), line=replace(line, cursor=cursor))
+
+
+def _deliver_key(tx: MeshStore, envelope: MeshEnvelope, letter: Letter) -> Admission:
+    """Take a channel's secret, which the node then puts in its place, from the channel's owner and from nobody else."""
+    if wanted(tx, letter.body, letter.author) is None:
+        tx.count("keys_refused")
+        return Admission(Verdict.STORED, status=Status.REFUSED)
+    tx.remember(envelope.id, Fate.DELIVERED, None)
+    return Admission(Verdict.STORED, status=_delivered(tx))
 
 
 def _sent_at(age: int, now: Now) -> WallTime:
@@ -262,9 +277,16 @@ def _post(tx: MeshStore, checked: Checked, via: PeerKey, age: int, policy: Polic
         # Nothing is remembered of it: any member can make such posts.
         tx.count("unopenable")
         return Admission(Verdict.REFUSED, Reason.UNOPENABLE)
+    if not fits(subscription, envelope.src, post):
+        # Nothing is remembered of it: the charter that lists its author may come later.
+        tx.count("unlisted")
+        return Admission(Verdict.REFUSED, Reason.UNLISTED)
+    if post.type != TYPE_TEXT:
+        _keep_post(tx, envelope, via, age, policy, now)
+        return Admission(Verdict.STORED)
     line = Line(
         LineKind.POST, envelope.src, post.uid, now.wall, post.text, envelope.hop, subscription.channel.kind.value,
-        domain=post.domain, channel=envelope.dst, sent_at=_sent_at(age, now),
+        domain=post.domain, read=subscription.muted, channel=envelope.dst, sent_at=_sent_at(age, now),
     )  # fmt: skip
     cursor = tx.deliver(line)
     if cursor is None:
@@ -272,12 +294,16 @@ def _post(tx: MeshStore, checked: Checked, via: PeerKey, age: int, policy: Polic
         tx.count("duplicates")
         return Admission(Verdict.DUPLICATE)
     tx.count("delivered")
-    tx.remember(envelope.id, Fate.HELD, _forget_at(envelope, now.at))
     tx.put_channel(replace(subscription, heads=heads_after(subscription.heads, envelope.id, post.parents)))
+    _keep_post(tx, envelope, via, age, policy, now)
+    return Admission(Verdict.STORED, line=replace(line, cursor=cursor))
+
+
+def _keep_post(tx: MeshStore, envelope: MeshEnvelope, via: bytes, age: int, policy: Policy, now: Now) -> None:
+    tx.remember(envelope.id, Fate.HELD, _forget_at(envelope, now.at))
     held = _held(envelope, via, age, now)
     tx.hold(held)
     slide(tx, held, policy.limits.posts, now.at)
-    return Admission(Verdict.STORED, line=replace(line, cursor=cursor))
 
 
 def _held(envelope: MeshEnvelope, via: bytes, age: int, now: Now) -> Held:

@@ -11,7 +11,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from quicprochat.core.bucket import TokenBucket
-from quicprochat.core.channel import SALT_BYTES, BroadcastChannel, Post, entered, heads_after, seal_post
+from quicprochat.core.channel import (
+    SALT_BYTES,
+    BroadcastChannel,
+    Post,
+    Subscription,
+    heads_after,
+    post_epoch,
+    seal_post,
+)
+from quicprochat.core.charter import may_write
 from quicprochat.core.courier import DEFERRED_MS, IN_FLIGHT_BYTES, RETRY_LAST_MS, Lane
 from quicprochat.core.crypto import Crypto, Entropy, Signer
 from quicprochat.core.envelope import TTL_DEFAULT_S, Header, Kind, make
@@ -25,7 +34,7 @@ from quicprochat.core.events import (
     SendInterest,
 )
 from quicprochat.core.gate import Admission, Checked, Policy, Reason, Verdict, admit, publish
-from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey
+from quicprochat.core.ids import UID_BYTES, ChannelId, EnvelopeId, PeerKey, Uid
 from quicprochat.core.link import Result
 from quicprochat.core.store import Held, MeshStore
 from quicprochat.core.time import Instant, Now
@@ -41,6 +50,8 @@ TELL_BURST, TELL_PER_S = 8, 1
 READERS_MAX = 1_024
 """Peers of which it is known what they have: twice as many as there can be links."""
 AUTHORS_MAX = 4_096
+UNREADABLE_MAX = 1_000
+"""Ids of posts that we have no key for, per channel; as many as a window has."""
 SEQ_BYTES = 8
 NONCE_BYTES = 16
 
@@ -115,6 +126,9 @@ class Posts:
         self._crypto = crypto
         self._entropy = entropy
         self.joined: frozenset[ChannelId] = frozenset()
+        self.subscriptions: tuple[Subscription, ...] = ()
+        self.unreadable: dict[ChannelId, set[EnvelopeId]] = {}
+        """Posts of an epoch whose secret we lack."""
         self._readers: dict[PeerKey, _Reader] = {}
         self._by_author: dict[PeerKey, TokenBucket] = {}
         self._by_link: dict[PeerKey, TokenBucket] = {}
@@ -123,15 +137,17 @@ class Posts:
 
     def start(self, tx: MeshStore, out: list[Effect]) -> None:
         """Take up the channels that the store remembers."""
-        self._reload(tx, out)
+        self.reload(tx, out)
 
-    def join(self, tx: MeshStore, channel: BroadcastChannel, now: Now, out: list[Effect]) -> None:
-        """The owner joined a channel."""
-        tx.put_channel(entered(tx.channel(channel.id), channel, now.at))
-        self._reload(tx, out)
-        for reader in self._readers.values():
-            if channel.id in reader.interests:
-                reader.busy.add(channel.id)
+    def joined_now(self, tx: MeshStore, id: ChannelId, out: list[Effect]) -> None:
+        """The owner joined a channel, which is in the store."""
+        self.reload(tx, out)
+        self._wake(id)
+
+    def key_came(self, tx: MeshStore, id: ChannelId, out: list[Effect]) -> None:
+        """A channel has one more secret, which is in the store."""
+        self.reload(tx, out)
+        self.unreadable.pop(id, None)
 
     def leave(self, tx: MeshStore, id: ChannelId, now: Now, out: list[Effect]) -> None:
         """The owner left a channel: its secret and its posts go, its topic and our sequence number stay."""
@@ -140,12 +156,14 @@ class Posts:
             return
         tx.put_channel(replace(known, channel=replace(known.channel, secret=b"", salt=b""), earlier=(), left=True))
         clear(tx, id, now.at)
-        self._reload(tx, out)
+        self.unreadable.pop(id, None)
+        self.reload(tx, out)
         for reader in self._readers.values():
             reader.forget(id)
 
-    def _reload(self, tx: MeshStore, out: list[Effect]) -> None:
-        found = tuple(tx.channels())
+    def reload(self, tx: MeshStore, out: list[Effect]) -> None:
+        """Something of a channel has changed."""
+        found = self.subscriptions = tuple(tx.channels())
         self.joined = frozenset(s.channel.id for s in found if not s.left)
         if found:
             out.append(ChannelsChanged(found))
@@ -155,28 +173,60 @@ class Posts:
     def write(self, event: PostWritten, tx: MeshStore, policy: Policy, now: Now, out: list[Effect]) -> None:
         """Seal, number and keep a post in one transaction, so that no number is given twice and none is missing."""
         subscription = tx.channel(event.channel)
-        if subscription is None or subscription.left:
+        if subscription is None or subscription.left or not may_write(subscription, self._signer.key):
             out.append(PostAccepted(event.uid, Reason.POLICY))
             return
         channel, parents = subscription.channel, subscription.heads
         seq = 1 + last_number(tx, channel.id)
-        # No word of the time: each reader is a first hop, and any whose clock disagrees would refuse it.
-        header = Header(Kind.CHANNEL, self._signer.key, channel.id, self._entropy(NONCE_BYTES), ttl_s=POST_TTL_S)
-        post = Post(event.uid, seq, event.text, parents)
-        salt = self._entropy(SALT_BYTES)
-        payload = seal_post(header, channel.secret, channel.epoch, salt, post, self._crypto)
-        held = publish(tx, make(header, payload, self._signer), policy, now)
+        held = self._publish(tx, channel, Post(event.uid, seq, event.text, parents), policy, now)
         if isinstance(held, Reason):
             out.append(PostAccepted(event.uid, held))
             return
         set_last_number(tx, channel.id, seq)
         tx.put_channel(replace(subscription, heads=heads_after(parents, held.id, parents)))
+        out.append(PostAccepted(event.uid, Reason.NONE, held.id, self._wake(channel.id)))
+
+    def notice(
+        self,
+        tx: MeshStore,
+        id: ChannelId,
+        type: int,
+        body: bytes,
+        policy: Policy,
+        now: Now,
+        out: list[Effect],
+        uid: bytes = b"",
+    ) -> EnvelopeId | None:
+        """Post something that is for programs: it has no number and stands in no order. Return its id, if it is kept.
+
+        With ``uid`` whoever waits for it is told.
+        """
+        subscription = tx.channel(id)
+        assert subscription is not None
+        post = Post(Uid(uid or self._entropy(UID_BYTES)), 0, "", type=type, body=body)
+        held = self._publish(tx, subscription.channel, post, policy, now)
+        neighbours = self._wake(id)
+        kept = None if isinstance(held, Reason) else held.id
+        if uid:
+            reason = held if isinstance(held, Reason) else Reason.NONE
+            out.append(PostAccepted(Uid(uid), reason, kept, neighbours))
+        return kept
+
+    def _publish(self, tx: MeshStore, channel: BroadcastChannel, post: Post, policy: Policy, now: Now) -> Held | Reason:
+        # No word of the time: each reader is a first hop, and any whose clock disagrees would refuse it.
+        header = Header(Kind.CHANNEL, self._signer.key, channel.id, self._entropy(NONCE_BYTES), ttl_s=POST_TTL_S)
+        salt = self._entropy(SALT_BYTES)
+        payload = seal_post(header, channel.secret, channel.epoch, salt, post, self._crypto)
+        return publish(tx, make(header, payload, self._signer), policy, now)
+
+    def _wake(self, id: ChannelId) -> int:
+        """There is something for who subscribes to a channel; return how many linked peers do."""
         neighbours = 0
         for reader in self._readers.values():
-            if channel.id in reader.interests:
-                reader.busy.add(channel.id)
+            if id in reader.interests:
+                reader.busy.add(id)
                 neighbours += 1
-        out.append(PostAccepted(event.uid, Reason.NONE, held.id, neighbours))
+        return neighbours
 
     # --- neighbours
 
@@ -228,7 +278,18 @@ class Posts:
             author.take(now.at, cost)
         if admission.verdict is not Verdict.DUPLICATE:
             link.take(now.at, cost)
+        if admission.reason is Reason.UNOPENABLE:
+            self._note_unreadable(tx, checked)
         return admission
+
+    def _note_unreadable(self, tx: MeshStore, checked: Checked) -> None:
+        id = ChannelId(checked.envelope.dst)
+        known = tx.channel(id)
+        if known is None or post_epoch(checked.envelope) in {epoch for epoch, _ in known.secrets}:
+            return
+        ids = self.unreadable.setdefault(id, set())
+        if len(ids) < UNREADABLE_MAX:
+            ids.add(checked.envelope.id)
 
     # --- handing over
 

@@ -7,7 +7,7 @@ when one of them is open.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from quicprochat.adapters.passphrase import stretch
@@ -22,9 +22,10 @@ from quicprochat.core.channel import (
     encode_post,
     open_secret,
 )
+from quicprochat.core.charter import may_write
 from quicprochat.core.crypto import Crypto, Entropy
 from quicprochat.core.errors import LocalError
-from quicprochat.core.events import PostAccepted, PostTaken, PostWritten, Subscribed, Unsubscribed
+from quicprochat.core.events import Leaving, PostAccepted, PostTaken, PostWritten, Subscribed, Unsubscribed
 from quicprochat.core.export import passphrase_bytes
 from quicprochat.core.gate import Reason
 from quicprochat.core.ids import UID_BYTES, ChannelId, EnvelopeId, PeerKey, Uid
@@ -36,6 +37,8 @@ from quicprochat.p2p.views import ChannelView, Posted
 
 NEW_KEY = "new"
 """In place of a key: make one."""
+FAREWELL_S = 2.0
+"""How long leaving waits until a neighbour has heard of it."""
 RECENT_MAX = 4_096
 """Posts of which it is known which neighbours have them."""
 
@@ -43,15 +46,20 @@ RECENT_MAX = 4_096
 class Channels:
     """The channels of one node."""
 
-    def __init__(self, driver: Driver, crypto: Crypto, entropy: Entropy, me: PeerKey) -> None:
+    def __init__(
+        self, driver: Driver, crypto: Crypto, entropy: Entropy, me: PeerKey, unreadable: Callable[[ChannelId], int]
+    ) -> None:
+        """``unreadable`` says of a channel how many posts came for which we have no key."""
         self._driver = driver
         self._me = me
+        self._unreadable = unreadable
         self._crypto = crypto
         self._entropy = entropy
         self._joining = asyncio.Lock()
         self._known: dict[ChannelId, Subscription] = {}
         self._accepting: dict[Uid, asyncio.Future[PostAccepted]] = {}
         self._posted: dict[Uid, EnvelopeId] = {}
+        self._farewells: dict[Uid, int] = {}
         self._taken: dict[EnvelopeId, set[PeerKey]] = {}
         self._taking = asyncio.Event()
 
@@ -63,6 +71,8 @@ class Channels:
 
     def accepted(self, answer: PostAccepted) -> None:
         """A post is kept, or is not."""
+        if answer.uid in self._farewells:
+            self._farewells[answer.uid] = answer.neighbours
         if answer.id is not None:
             self._posted[answer.uid] = answer.id
             self._taken[answer.id] = set()
@@ -206,9 +216,27 @@ class Channels:
         """Return the invite to a channel that we are in. Raises: LocalError, also for an open one, which needs none."""
         return Invite.of(self.find(topic))
 
+    def subscription(self, topic: str) -> Subscription:
+        """Return all that is known of a channel that we are in. Raises: LocalError as :meth:`find` does."""
+        return self._known[self.find(topic).id]
+
+    def muted(self, id: bytes) -> bool:
+        """Say whether the owner wants to hear nothing of a channel."""
+        known = self._known.get(ChannelId(id))
+        return known is not None and known.muted
+
     async def unsubscribe(self, topic: str) -> BroadcastChannel:
-        """Leave a channel: its key and the posts kept for others go, the inbox keeps what came. Raises: LocalError."""
+        """Leave a channel: its key and the posts kept for others go, the inbox keeps what came. Raises: LocalError.
+
+        Who is linked and in a private one is told first; whoever is not will miss it.
+        """
         channel = self.find(topic)
+        if channel.owner:
+            uid = Uid(self._entropy(UID_BYTES))
+            self._farewells[uid] = 0
+            await self._driver.settle([Leaving(channel.id, uid)])
+            if self._farewells.pop(uid):
+                await self.reached(uid, FAREWELL_S)
         await self._driver.settle([Unsubscribed(channel.id)])
         return channel
 
@@ -217,6 +245,12 @@ class Channels:
         if not text.strip():
             raise LocalError("there is no text to post")
         channel, uid = self.find(topic), Uid(self._entropy(UID_BYTES))
+        if not may_write(self._known[channel.id], self._me):
+            raise LocalError(
+                f"{channel.topic} is an announcement channel, and its owner ({channel.owner.hex()[:16]}) does not list"
+                " you among those who write there; nothing was posted",
+                code="policy",
+            )
         encode_post(Post(uid, 0, text))  # refuses what is too long, or no text
         accepting: asyncio.Future[PostAccepted] = asyncio.get_running_loop().create_future()
         self._accepting[uid] = accepting
@@ -248,15 +282,17 @@ class Channels:
         """Return the channels we are in, with how many posts are kept of each and how many are unread."""
 
         def read(store: MeshStore) -> list[ChannelView]:
-            return [
-                ChannelView(
-                    channel, sum(store.usage(scope, channel.id).count for scope in (Scope.OWN_POSTS, Scope.POSTS)),
-                    store.unread_posts(channel.id),
-                )
-                for channel in self.joined()
-            ]  # fmt: skip
+            return [self._view(channel, store) for channel in self.joined()]
 
         return await self._driver.call(read)
+
+    def _view(self, channel: BroadcastChannel, store: MeshStore) -> ChannelView:
+        posts = sum(store.usage(scope, channel.id).count for scope in (Scope.OWN_POSTS, Scope.POSTS))
+        others = sum(1 for m in store.members(channel.id) if m.present and not m.removed and m.peer != self._me)
+        return ChannelView(
+            channel, posts, store.unread_posts(channel.id), 1 + others, self.muted(channel.id),
+            self._unreadable(channel.id),
+        )  # fmt: skip
 
 
 def _exists(one: BroadcastChannel, other: str) -> LocalError:

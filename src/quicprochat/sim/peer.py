@@ -231,8 +231,7 @@ class Peer:
             case SendInterest():
                 self._send(effect.link, FrameType.INTEREST, encode_interest(effect.channels))
             case ChannelsChanged():
-                channels = [s.channel for s in effect.subscriptions if not s.left]
-                self._secrets = {c.id: ((c.epoch, c.secret),) for c in channels}
+                self._secrets = {s.channel.id: s.secrets for s in effect.subscriptions if not s.left}
             case Accepted() | Journaled() | StateChanged() | Alarm() | PostAccepted() | PostTaken():
                 self.told.append(effect)
             case BundleTaken():
