@@ -263,7 +263,8 @@ def test_an_owners_channel_comes_back_whole() -> None:
     [
         {"owner": "AAAA"}, {"owner": ""}, {"owner": 5}, {"salt": "AAAA"}, {"salt": B32[:22] + "=="},
         {"earlier": [[1, "AAAA", 5]]}, {"earlier": [[2**32, B32, 5]]}, {"earlier": [[1, B32, -1]]},
-        {"earlier": [[1, B32]]}, {"earlier": [[1, B32, 5]] * 9}, {"earlier": "x"}, {"charter": -1}, {"charter": 2**63}, {"posters": ["AAAA"]},
+        {"earlier": [[1, B32]]}, {"earlier": [[1, B32, 5]] * 9}, {"earlier": "x"},
+        {"charter": -1}, {"charter": 2**63}, {"posters": ["AAAA"]},
         {"posters": [B32] * 65}, {"posters": "x"}, {"said": 2**63}, {"said": True}, {"muted": 1}, {"members": [[B32]]},
         {"members": [[B32, True, 0, False, 0]] * 2}, {"members": [["AAAA", True, 0, False, 0]]},
         {"members": [[B32, 1, 0, False, 0]]}, {"members": [[B32, True, 0, False, 2**32]]},

@@ -168,7 +168,11 @@ def test_an_invite_is_written_in_one_way_only() -> None:
         Invite.parse(text[:-1] + letters[letters.index(text[-1]) | 1])
 
 
-def test_an_enormous_invite_is_refused_before_it_is_read() -> None:
+def test_an_enormous_invite_is_refused_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(code: str) -> bytes:
+        raise AssertionError("read")
+
+    monkeypatch.setattr("quicprochat.core.invite.base64.b32decode", read)
     with pytest.raises(LocalError, match="mistake"):
         Invite.parse(INVITE_PREFIX + "a" * 10_000_000)
 

@@ -138,6 +138,16 @@ def test_who_joins_says_so_and_who_comes_back_says_so_again(three: Three) -> Non
     assert kept(bob, channel) == [again]
 
 
+def test_an_owner_that_is_known_stays_whatever_an_invite_says(three: Three) -> None:
+    alice, bob, carol = three
+    channel = family(alice)
+    bob.join(replace(channel, owner=b""))
+    bob.join(channel)
+    assert known(bob, channel).channel.owner == alice.key
+    bob.join(replace(channel, owner=carol.key, epoch=3, secret=b"\x03" * 32))
+    assert known(bob, channel).channel.owner == alice.key
+
+
 def test_nothing_is_said_where_no_owner_is_known(three: Three) -> None:
     _, bob, _ = three
     for channel in (BroadcastChannel.private(b"\x09" * 32, "x"), BroadcastChannel.open("village", bob.crypto)):
@@ -430,6 +440,17 @@ def test_old_secrets_are_kept_while_their_posts_may_live_and_not_longer(three: T
     assert known(bob, channel).secrets == ((1, b"\x01" * 32),)
     assert "ChannelsChanged" in kinds(out)
     assert set(bob.secrets[channel.id]) == {(1, b"\x01" * 32)}
+
+
+def test_a_secret_that_is_let_go_is_scrubbed(three: Three, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice, bob, _ = three
+    channel = family(alice)
+    bob.join(channel)
+    hand(bob, BOB, alice.envelope(bob.key, prekey=bob.prekey, key=ChannelKey(channel.id, 1, b"\x01" * 32)))
+    scrubbed: list[bool] = []
+    monkeypatch.setattr(bob.store, "put_channel", lambda subscription, *, scrub=False: scrubbed.append(scrub))
+    bob.step(Tick(), now=at(T0 + EARLIER_KEEP_MS + DAY_MS))
+    assert scrubbed == [True]
 
 
 def test_an_owner_that_rotates_all_the_time_fills_no_memory() -> None:
