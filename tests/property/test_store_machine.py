@@ -77,6 +77,7 @@ peers = st.sampled_from(PEERS)
 limits = st.integers(1, 8)
 words = st.sampled_from(["", "a", "b", "\x00\u202e\U0001f600"])
 numbers = st.sampled_from([0, 1, 2**63 - 1, 2**63, 2**64 - 1])
+said = st.integers(0, 2**63 - 1)
 
 
 class Stores(RuleBasedStateMachine):
@@ -118,6 +119,9 @@ class Stores(RuleBasedStateMachine):
     @rule()
     def commit(self) -> None:
         for store in self.both:
+            if self.sqlite.dirty:
+                # A write that changed nothing is one on disk only, and takes what was counted beside it along.
+                store.set_value("written", b"")
             store.commit()
         self.begun = False
         self.committed = len(self.cursors)
@@ -243,7 +247,7 @@ class Stores(RuleBasedStateMachine):
             store.put_channel(subscription(name, heads=heads, left=left))
 
     @writing
-    @rule(peer=peers, channel=st.sampled_from(("news", "club")), present=st.booleans(), said=numbers)
+    @rule(peer=peers, channel=st.sampled_from(("news", "club")), present=st.booleans(), said=said)
     def put_member(self, peer: str, channel: str, present: bool, said: int) -> None:
         for store in self.both:
             store.put_member(member(peer, channel=channel, present=present, said=said))

@@ -467,7 +467,8 @@ def _called(node: P2pNode, key: PeerKey) -> str:
 
 async def unsubscribe(node: P2pNode, args: Args) -> Answer:
     """Leave a channel."""
-    yield channel_object(await node.unsubscribe(args.text("topic")))
+    channel = await node.unsubscribe(args.text("topic"))
+    yield {**channel_object(channel), "owned": channel.owner == node.key}
 
 
 async def channels(node: P2pNode, args: Args) -> Answer:

@@ -210,9 +210,10 @@ def _channel(item: Json, *, id: bool = True, meaning: bool = True) -> str:
     """Return a channel; ``meaning`` says what the word for its kind means."""
     counts = ""
     if "posts" in item:
-        words = [plural(item["posts"], "post"), f"{item['unread']} unread", plural(item["members"], "member")]
-        words += ["muted"] if item["muted"] else []
-        words += [f"{item['unreadable']} without a key"] if item["unreadable"] else []
+        words = [plural(item["posts"], "post"), f"{item['unread']} unread"]
+        words += [plural(item["members"], "member")] if "members" in item else []
+        words += ["muted"] if item.get("muted") else []
+        words += [f"{item['unreadable']} without a key"] if item.get("unreadable") else []
         counts = ", ".join(words)
     digits = f"{item['channel'][:16]}  " if id else ""
     access = f"{_access(item):<46}" if meaning else f"{item['kind']:<12}"
@@ -244,7 +245,7 @@ def _posters(item: Json) -> str:
     lines += [f"  {_peer_name(item['owner'], 'public_key'):<16}  {item['owner']['public_key'][:16]}  owner"]
     lines += [f"  {_peer_name(peer, 'public_key'):<16}  {peer['public_key'][:16]}" for peer in item["posters"]]
     if not item["version"]:
-        lines.append("no list of the owner's has come here yet")
+        lines.append("nobody else is listed, as far as is known here")
     return "\n".join(lines)
 
 

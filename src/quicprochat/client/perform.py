@@ -95,6 +95,8 @@ class Performer:
                 say(f"when they are the same on both sides, then: qpc mesh verify {_typed_name(item)} --confirm")
             if command == "subscribe" and not self._json and (words := _after_joining(item, request.args)):
                 say(words)
+            if command == "unsubscribe" and item.get("owned") and not self._json:
+                say("it was yours: until you are in it again, by an invite from a member, nobody can give it a new key")
             if command == "rotate" and not self._json:
                 say(f"who has it: qpc mesh members {display_line(item['topic'], 64)}")
             if command == "invite" and not self._json:
