@@ -340,8 +340,8 @@ def test_a_new_key_goes_to_the_members_and_opens_what_is_posted_then(three: Thre
     for person, texts in ((bob, ["before", "without carol"]), (carol, [])):
         hand(person, CAROL if person is carol else BOB, after)
         assert [line.text for line in person.inbox()] == texts
-    assert carol.node.unreadable(channel.id) == 1
-    assert alice.node.unreadable(channel.id) == 0
+    assert carol.node.unreadable(channel.id) == (after.id,)
+    assert alice.node.unreadable(channel.id) == ()
     # And the other way: what bob posts now, carol cannot read either.
     bob.write_post(channel, "yes")
     assert post_epoch(kept(bob, channel)[-1]) == 1

@@ -252,7 +252,7 @@ _ALL = (
             details=f"Open means that {OPEN_MEANS}; private, that whoever has the key can; announcement, the same, and"
             " only its owner and whom the owner lists post there. posts are those kept for"
             " subscribers who come later, your own among them. members are those known to be there. A post"
-            " without a key (in JSON: unreadable) came since the node started, sealed with one that you have not got."),
+            " without a key (in JSON: unreadable) is sealed with one that you have not got, and waits for it."),
     Command("broadcast", "post into a channel you are in", (TOPIC, Word("text", "<text>|-", required=False, rest=True)),
             network=True,
             details="Who can read it: qpc mesh channels. The post goes to every linked peer that subscribes, and for 7"

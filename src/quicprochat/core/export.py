@@ -22,7 +22,6 @@ from quicprochat.core.errors import LocalError
 from quicprochat.core.export_channels import (
     AGE_MAX_MS,
     COUNTER_MAX,
-    Membership,
     from_text,
     membership_document,
     memberships,
@@ -30,6 +29,7 @@ from quicprochat.core.export_channels import (
     to_text,
 )
 from quicprochat.core.export_channels import CHANNELS_MAX as CHANNELS_MAX
+from quicprochat.core.export_channels import Membership as Membership
 from quicprochat.core.identity import MeshIdentity, parse_identity
 from quicprochat.core.ids import Label, domain
 from quicprochat.core.wire import utf8

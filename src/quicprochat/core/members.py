@@ -12,6 +12,7 @@ from quicprochat.core.channel import (
     TYPE_TEXT,
     BroadcastChannel,
     Member,
+    Post,
     Subscription,
     entered,
     post_epoch,
@@ -20,8 +21,7 @@ from quicprochat.core.channel import (
 from quicprochat.core.charter import POSTERS_MAX, TYPE_CHARTER, TYPE_WORD, Charter, Word
 from quicprochat.core.envelope import MeshEnvelope
 from quicprochat.core.events import Effect, Leaving, Muted, PostersChanged, Rotated
-from quicprochat.core.gate import Checked
-from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey
+from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey, Uid
 from quicprochat.core.policy import Policy
 from quicprochat.core.posts import POST_TTL_S, Posts
 from quicprochat.core.rotation import wanted
@@ -45,6 +45,7 @@ class Members:
     def __init__(self, me: PeerKey, posts: Posts) -> None:
         self._me = me
         self._posts = posts
+        posts.hear = self._heard
         self._known: set[tuple[ChannelId, PeerKey, int]] = set()
         self._counts: Counter[ChannelId] = Counter()
 
@@ -55,7 +56,7 @@ class Members:
         known = tx.channel(channel.id)
         joined = entered(known, channel, now.at)
         tx.put_channel(joined)
-        self._posts.joined_now(tx, channel.id, out)
+        self._posts.joined_now(tx, channel.id, policy, now, out)
         if joined.channel.owner and (known is None or known.left or not known.channel.owner):
             self._say(tx, joined, policy, now, out, joined=True)
 
@@ -86,19 +87,20 @@ class Members:
         out: list[Effect],
         *,
         joined: bool,
-        uid: bytes = b"",
+        uid: Uid | None = None,
     ) -> None:
         word = Word(joined, known.said + 1)
         tx.put_channel(replace(known, said=word.number))
-        self._posts.notice(tx, known.channel.id, TYPE_WORD, word.encode(), policy, now, out, uid)
+        accepted = self._posts.notice(tx, known.channel.id, TYPE_WORD, word.encode(), policy, now, uid)
+        if uid is not None:
+            out.append(accepted)
 
     # --- what others say
 
-    def heard(self, checked: Checked, tx: MeshStore, now: Now, out: list[Effect]) -> None:
-        """A post has passed the gate and is kept."""
-        envelope, post = checked.envelope, checked.post
+    def _heard(self, envelope: MeshEnvelope, post: Post, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        """A post has passed the gate, opened, and is kept."""
         known = _in(tx, ChannelId(envelope.dst))
-        if post is None or known is None:
+        if known is None:
             return
         if post.type == TYPE_TEXT:
             self._present(tx, known, envelope)
@@ -108,7 +110,7 @@ class Members:
             charter = Charter.decode(post.body)
             if envelope.src == known.channel.owner and charter.version > known.charter:
                 tx.put_channel(replace(known, charter=charter.version, posters=charter.posters))
-                self._posts.reload(tx, out)
+                self._posts.list_changed(tx, known.channel.id, now, out)
 
     def _present(self, tx: MeshStore, known: Subscription, envelope: MeshEnvelope, word: Word | None = None) -> None:
         """Somebody wrote, or said to be there or gone."""
@@ -144,14 +146,14 @@ class Members:
         self._known = {entry for entry in self._known if entry[0] != id}
         self._counts.pop(id, None)
 
-    def letter(self, letter: Letter, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+    def letter(self, letter: Letter, tx: MeshStore, policy: Policy, now: Now, out: list[Effect]) -> None:
         """A message that carries a channel's secret has passed the gate."""
         assert letter.type == TYPE_KEY
         found = wanted(tx, letter.body, letter.author)
         if found is not None:
             key, known = found
             tx.put_channel(told(known, key.epoch, key.secret, now.at))
-            self._posts.key_came(tx, key.channel, out)
+            self._posts.key_came(tx, key.channel, policy, now, out)
 
     # --- what an owner does
 
@@ -162,8 +164,8 @@ class Members:
             assert len(event.posters) <= POSTERS_MAX
             charter = Charter(known.charter + 1, tuple(sorted(event.posters)))
             tx.put_channel(replace(known, charter=charter.version, posters=charter.posters))
-            self._post_charter(tx, event.channel, charter, policy, now, out)
-            self._posts.reload(tx, out)
+            self._post_charter(tx, event.channel, charter, policy, now)
+            self._posts.list_changed(tx, event.channel, now, out)
 
     def rotated(self, event: Rotated, tx: MeshStore, policy: Policy, now: Now, out: list[Effect]) -> None:
         """A channel of ours has a new secret."""
@@ -179,21 +181,19 @@ class Members:
             member = tx.member(event.channel, peer) or Member(event.channel, peer)
             tx.put_member(replace(member, removed=True))
         self._forget(event.channel)
-        self._posts.key_came(tx, event.channel, out)
+        self._posts.key_came(tx, event.channel, policy, now, out)
         if known.charter:
             # Who joins from now on cannot read the one that was sealed with the old secret.
-            self._post_charter(tx, event.channel, Charter(known.charter, known.posters), policy, now, out)
+            self._post_charter(tx, event.channel, Charter(known.charter, known.posters), policy, now)
 
     def _owned(self, tx: MeshStore, id: ChannelId) -> Subscription | None:
         known = _in(tx, id)
         return known if known is not None and known.channel.owner == self._me else None
 
-    def _post_charter(
-        self, tx: MeshStore, id: ChannelId, charter: Charter, policy: Policy, now: Now, out: list[Effect]
-    ) -> None:
-        posted = self._posts.notice(tx, id, TYPE_CHARTER, charter.encode(), policy, now, out)
-        if posted is not None:
-            tx.set_value(_CHARTER_KEY + id.hex(), posted)
+    def _post_charter(self, tx: MeshStore, id: ChannelId, charter: Charter, policy: Policy, now: Now) -> None:
+        posted = self._posts.notice(tx, id, TYPE_CHARTER, charter.encode(), policy, now)
+        if posted.id is not None:
+            tx.set_value(_CHARTER_KEY + id.hex(), posted.id)
 
     # --- time
 
@@ -209,15 +209,13 @@ class Members:
                 tx.put_channel(replace(fresh, earlier=kept), scrub=True)
                 self._posts.reload(tx, out)
             if known.charter and known.channel.owner == self._me:
-                self._look_after_charter(tx, known, policy, now, out)
+                self._look_after_charter(tx, known, policy, now)
 
-    def _look_after_charter(
-        self, tx: MeshStore, known: Subscription, policy: Policy, now: Now, out: list[Effect]
-    ) -> None:
+    def _look_after_charter(self, tx: MeshStore, known: Subscription, policy: Policy, now: Now) -> None:
         posted = tx.value(_CHARTER_KEY + known.channel.id.hex())
         held = tx.held(EnvelopeId(posted)) if posted else None
         if held is None or held.expires_at - now.at < CHARTER_AGAIN_MS:
-            self._post_charter(tx, known.channel.id, Charter(known.charter, known.posters), policy, now, out)
+            self._post_charter(tx, known.channel.id, Charter(known.charter, known.posters), policy, now)
 
 
 def _in(tx: MeshStore, id: ChannelId) -> Subscription | None:

@@ -20,6 +20,7 @@ from quicprochat.core.carrying import Carrying
 from quicprochat.core.courier import Lane
 from quicprochat.core.crypto import Crypto, Entropy, Signer
 from quicprochat.core.envelope import TTL_MAX_S, Header, Kind, MeshEnvelope, make
+from quicprochat.core.errors import WireError
 from quicprochat.core.events import (
     Accepted,
     BundleArrived,
@@ -81,7 +82,6 @@ from quicprochat.core.seal import TYPE_KEY, Protection
 from quicprochat.core.store import Fate, Held, MeshStore, Scope, Sent, Sighting
 from quicprochat.core.time import MINUTE_MS, Instant, Now
 from quicprochat.core.window import after_release
-from quicprochat.core.window import expire as expire_post
 
 SWEEP_MS = MINUTE_MS
 SWEEP_BATCH = 512
@@ -106,11 +106,11 @@ class Node:
         self._wanted = PeerRecord(signer.key, 0, 0)
         self._outbox = Outbox()
         self._homes = Homes()
-        self._posts = Posts(signer, crypto, entropy)
-        self._members = Members(signer.key, self._posts)
         self._neighbours = Neighbours()
         self._routes = Routes(signer, crypto)
         self._routed = hops is None
+        self._posts = Posts(signer, crypto, entropy, self._routes if self._routed else None, policy)
+        self._members = Members(signer.key, self._posts)
         self._forward = Forward(hops or self._routes, self._neighbours, self._outbox)
         self._carrying = Carrying(signer.key, entropy, self._neighbours, self._outbox, policy)
         self._servers: dict[PeerKey, Taken] = {}
@@ -143,9 +143,9 @@ class Node:
         """Return the routes there are."""
         return self._routes.table(now.at)
 
-    def unreadable(self, channel: ChannelId) -> int:
-        """Return how many posts of a channel came in this run for which we have no key."""
-        return len(self._posts.unreadable.get(channel, ()))
+    def unreadable(self, channel: ChannelId) -> tuple[EnvelopeId, ...]:
+        """Return posts of a channel that came and for which we have no key; some may have left the window since."""
+        return tuple(self._posts.unreadable.get(channel, ()))
 
     def routes_held(self, peer: PeerKey) -> bytes:
         """Return what a hello says to a peer of its routes that we still know."""
@@ -155,7 +155,7 @@ class Node:
         """Take up what the store remembers; to be called once, inside a transaction, before the first step."""
         out: list[Effect] = []
         self._card.start(tx, now, out)
-        self._posts.start(tx, out)
+        self._posts.start(tx, self._policy, now.at, out)
         self._records.start(tx)
         self._forward.start(tx)
         self._routes.start(tx, now.at)
@@ -216,6 +216,7 @@ class Node:
         self._carry_on(tx, now, out)
         for server in servers:
             self._fill(server, tx, now, out)
+        self._posts.flush(self._neighbours, tx, now.at, out)
 
     def _carry_on(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         """Offer whoever is met what has no way, and hand over what was asked for."""
@@ -272,7 +273,7 @@ class Node:
                 self._publish(tx, now, out)
             case InterestArrived():
                 if (neighbour := self._neighbours.at(event.link)) is not None:
-                    self._posts.interest(neighbour.peer, event.channels)
+                    self._posts.interest(neighbour.peer, event.channels, now.at)
             case PostWritten():
                 self._posts.write(event, tx, self._policy, now, out)
             case Subscribed():
@@ -305,7 +306,15 @@ class Node:
 
     def _frame(self, event: FrameArrived, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         neighbour = self._neighbours.at(event.link)
-        if neighbour is None or not self._routed:
+        if neighbour is None:
+            return
+        if event.kind is FrameType.CHANNEL:
+            try:
+                self._posts.heard(neighbour.peer, event.body, tx, now.at)
+            except WireError as error:
+                out.append(CloseLink(event.link, Goodbye.PROTOCOL, str(error)))
+            return
+        if not self._routed:
             return
         if event.kind is not FrameType.ROUTE:
             self._carrying.heard(event, neighbour, tx, now, out)
@@ -326,7 +335,7 @@ class Node:
         if old is not None:
             self._records.link_down(old.lane.link)
             self._forward.link_down(old, tx)
-        self._posts.link_up(event.peer, event.store_epoch, now.at)
+        self._posts.link_up(event.peer, event.store_epoch, now.at, carrier=event.carrier)
         if event.carrier:
             return
         cost = link_cost(event.rtt_ms, relayed=event.relayed)
@@ -380,7 +389,7 @@ class Node:
         self._results.pop(link, None)
         neighbour = self._neighbours.drop(link)
         if neighbour is not None:
-            self._posts.link_down(neighbour.peer)
+            self._posts.link_down(neighbour.peer, now.at)
             self._forward.link_down(neighbour, tx)
             self._routes.link_down(neighbour.peer, now.at)
             self._carrying.link_down(neighbour.peer, now)
@@ -437,9 +446,7 @@ class Node:
         """Let an envelope in, whatever way it came, and do what follows from that."""
         envelope, receipt = checked.envelope, checked.receipt
         if envelope.kind == Kind.CHANNEL:
-            admission = self._posts.admit(tx, checked, via, self._policy, now)
-            if admission.verdict is Verdict.STORED:
-                self._members.heard(checked, tx, now, out)
+            admission = self._posts.admit(tx, checked, via, self._policy, now, out)
         else:
             onward = self._neighbours.find(envelope.dst)
             passing = onward is not None or self._forward.reaches(envelope.dst)
@@ -459,7 +466,7 @@ class Node:
                 self._forward.offer(tx, admission.held, now, out, back)
         letter = checked.opened.letter if checked.opened is not None else None
         if letter is not None and letter.type == TYPE_KEY and admission.verdict is Verdict.STORED:
-            self._members.letter(letter, tx, now, out)
+            self._members.letter(letter, tx, self._policy, now, out)
         if admission.line is not None:
             out.append(Journaled(admission.line))
             if envelope.kind == Kind.MESSAGE:
@@ -674,7 +681,7 @@ class Node:
         if self._next_expiry is not None and now.at >= self._next_expiry:
             for held in tx.expired(now.at, SWEEP_BATCH):
                 if held.kind == Kind.CHANNEL:
-                    expire_post(tx, held, now.at)
+                    self._posts.expire(tx, held, now.at)
                     continue
                 self._outbox.expire(tx, held, now, out)
                 self._carrying.release((held.id,))

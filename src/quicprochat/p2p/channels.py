@@ -47,9 +47,14 @@ class Channels:
     """The channels of one node."""
 
     def __init__(
-        self, driver: Driver, crypto: Crypto, entropy: Entropy, me: PeerKey, unreadable: Callable[[ChannelId], int]
+        self,
+        driver: Driver,
+        crypto: Crypto,
+        entropy: Entropy,
+        me: PeerKey,
+        unreadable: Callable[[ChannelId], tuple[EnvelopeId, ...]],
     ) -> None:
-        """``unreadable`` says of a channel how many posts came for which we have no key."""
+        """``unreadable`` returns posts of a channel that came and for which we have no key."""
         self._driver = driver
         self._me = me
         self._unreadable = unreadable
@@ -291,7 +296,7 @@ class Channels:
         others = sum(1 for m in store.members(channel.id) if m.present and not m.removed and m.peer != self._me)
         return ChannelView(
             channel, posts, store.unread_posts(channel.id), 1 + others, self.muted(channel.id),
-            self._unreadable(channel.id),
+            sum(1 for id in self._unreadable(channel.id) if store.held(id) is not None),
         )  # fmt: skip
 
 

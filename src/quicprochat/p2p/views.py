@@ -159,8 +159,8 @@ class TraceView:
 class ChannelView:
     """A channel we are in; ``posts`` are those kept for subscribers who come later, our own among them.
 
-    ``members`` counts those that are known to be there, ourselves among them; ``unreadable`` the posts that came in
-    this run and for which we have no key.
+    ``members`` counts those that are known to be there, ourselves among them; ``unreadable`` the posts that are
+    kept and for which we have no key.
     """
 
     channel: BroadcastChannel
