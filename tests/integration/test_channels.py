@@ -14,7 +14,9 @@ from tests.integration.qpc import Person, befriend, finish, read_line
 
 from quicprochat.core.invite import Invite
 
-CHANNEL = {"channel", "topic", "kind", "posts", "unread"}
+CHANNEL = {
+    "channel", "topic", "kind", "posts", "unread", "members", "muted", "unreadable", "owner", "epoch",
+}  # fmt: skip
 POST = {
     "event", "cursor", "id", "from", "name", "to", "channel", "topic", "kind", "text", "hops", "received_at",
     "sent_at", "protection", "request",
@@ -63,7 +65,7 @@ def test_a_private_channel_is_read_with_its_key_alone(three: tuple[Person, Perso
     made = a.ask("mesh", "subscribe", "family", "--key", "new")
     assert set(made) == CHANNEL | {"key"}
     key = made["key"]
-    assert (len(key), made["kind"], made["topic"], made["posts"]) == (64, "private", "family", 0)
+    assert (len(key), made["kind"], made["topic"], made["members"]) == (64, "private", "family", 1)
     wrong = f"{int(key, 16) ^ 1:064x}"
     joined = b.ask("mesh", "subscribe", "family", "--key", key.upper())
     assert (joined["channel"], "key" in joined) == (made["channel"], False)
@@ -97,7 +99,9 @@ def test_a_private_channel_is_read_with_its_key_alone(three: tuple[Person, Perso
     channels = {item["topic"]: item for item in a.ask("mesh", "channels")}
     assert set(channels) == {"family", "village"}
     assert all(set(item) == CHANNEL for item in channels.values())
-    assert channels["family"]["posts"] == len(texts) + 1
+    said = 1  # that she joined, which is kept as a post is
+    assert channels["family"]["posts"] == said + len(texts) + 1
+    assert (channels["family"]["owner"], channels["family"]["members"]) == (a.key, 2)
     told = a.run("mesh", "channels").out
     assert "open: anyone who knows the topic can read it" in told
     assert "private: whoever has the key can read it" in told
