@@ -499,6 +499,28 @@ def test_after_a_rotation_the_charter_stands_under_the_new_key(three: Three) -> 
     assert known(carol, channel).posters == (bob.key,)
 
 
+def test_what_waited_for_a_key_is_read_after_the_list_and_only_of_who_is_on_it(three: Three) -> None:
+    alice, bob, carol = three
+    channel, secret = news(alice), b"\x01" * 32
+    dave = Person(alice.crypto, "dave")
+    carol.join(channel)
+    charter = Charter(1, (bob.key,)).encode()
+    posts = [
+        bob.posted(channel, "bread", secret=secret, epoch=1),
+        dave.posted(channel, "spam", secret=secret, epoch=1),
+        alice.posted(channel, type=TYPE_CHARTER, body=charter, seq=0, secret=secret, epoch=1),
+    ]
+    hand(carol, CAROL, *posts)
+    assert set(carol.node.unreadable(channel.id)) == {post.id for post in posts}
+    letter = alice.envelope(carol.key, prekey=carol.prekey, key=ChannelKey(channel.id, 1, secret))
+    out = hand(carol, CAROL, letter)
+    assert [line.text for line in carol.inbox()] == ["bread"]
+    assert kinds(out).count("Journaled") == 1
+    assert carol.node.unreadable(channel.id) == ()
+    assert posts[1].id not in {post.id for post in kept(carol, channel)}, "nor is it handed on any more"
+    assert set(members(carol, channel)) >= {"bob"}
+
+
 def test_a_letter_that_waits_is_sealed_again_with_its_key_and_the_outbox_holds_no_secret(three: Three) -> None:
     alice, _, _ = three
     channel = family(alice)

@@ -474,8 +474,8 @@ class Posts:
             case Verdict.DEFERRED:
                 reader.pause(channel).ids[result.id] = None
                 reader.pause(channel).begin(now)
-            case Verdict.REFUSED if result.reason in (Reason.POLICY, Reason.UNLISTED):
-                # It has left the channel, or has not heard yet that the author may write there: it may want it later.
+            case Verdict.REFUSED if result.reason is Reason.POLICY:
+                # It has left the channel; should it come back, it will say so.
                 pass
             case Verdict.REFUSED:
                 self._sharing.has(peer, channel, result.id)
