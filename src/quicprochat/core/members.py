@@ -46,7 +46,7 @@ class Members:
         self._me = me
         self._posts = posts
         posts.hear = self._heard
-        self._known: set[tuple[ChannelId, PeerKey, int]] = set()
+        self._known: set[tuple[bytes, PeerKey, int | None]] = set()
         self._counts: Counter[ChannelId] = Counter()
 
     # --- our own channels
@@ -99,6 +99,8 @@ class Members:
 
     def _heard(self, envelope: MeshEnvelope, post: Post, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         """A post has passed the gate, opened, and is kept."""
+        if post.type == TYPE_TEXT and (envelope.dst, envelope.src, post_epoch(envelope)) in self._known:
+            return  # most are by members that are known, and the store need not be asked
         known = _in(tx, ChannelId(envelope.dst))
         if known is None:
             return
@@ -115,8 +117,6 @@ class Members:
     def _present(self, tx: MeshStore, known: Subscription, envelope: MeshEnvelope, word: Word | None = None) -> None:
         """Somebody wrote, or said to be there or gone."""
         id, peer, epoch = known.channel.id, envelope.src, post_epoch(envelope) or 0
-        if word is None and (id, peer, epoch) in self._known:
-            return
         member = tx.member(id, peer)
         if member is None:
             if self._count(tx, id) >= MEMBERS_MAX:
