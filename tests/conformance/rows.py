@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from typing import Any
 
-from quicprochat.core.channel import Access, BroadcastChannel, Subscription
+from quicprochat.core.channel import Access, BroadcastChannel, Earlier, Member, Subscription
 from quicprochat.core.envelope import Header, Kind, MeshEnvelope, make
 from quicprochat.core.gaps import Heard, hear
 from quicprochat.core.ids import ChannelId, EnvelopeId, Label, PeerKey, Uid
@@ -88,6 +89,19 @@ def subscription(name: str, *, heads: int = 2, kind: Access = Access.PRIVATE, le
     secret = b"" if left else hashlib.sha256(b"secret " + name.encode()).digest()
     ids = tuple(EnvelopeId(hashlib.sha256(f"head {n} {name}".encode()).digest()) for n in range(heads))
     return Subscription(BroadcastChannel(channel_id(name), kind, secret, 7, name), ids, left)
+
+
+def owned(name: str, **more: Any) -> Subscription:
+    """A channel's row with everything in it that a channel with an owner has."""
+    plain = subscription(name)
+    earlier = tuple(Earlier(6 - n, Instant(900 - n), bytes([n]) * 32) for n in range(2))
+    channel = replace(plain.channel, kind=Access.ANNOUNCEMENT, owner=key("ann"), salt=b"s" * 16)
+    full = replace(plain, channel=channel, earlier=earlier, charter=2**62, posters=(key("bob"), key("eve")), said=3)
+    return replace(full, **{"muted": True, **more})
+
+
+def member(peer: str, *, channel: str = "news", **more: Any) -> Member:
+    return Member(channel_id(channel), key(peer), **more)
 
 
 def lives(

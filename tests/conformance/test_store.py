@@ -18,8 +18,10 @@ from tests.conformance.rows import (
     held_post,
     key,
     lives,
+    member,
     message,
     numbers,
+    owned,
     placed,
     post,
     receipt,
@@ -37,7 +39,7 @@ from quicprochat.core.gaps import AUTHORS_MAX
 from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.memory import MemoryStore
 from quicprochat.core.receipt import State
-from quicprochat.core.seal import Protection
+from quicprochat.core.seal import TYPE_KEY, Protection
 from quicprochat.core.store import (
     HOMES_MAX,
     SIGHTINGS_MAX,
@@ -196,6 +198,8 @@ def write_everything(store: MeshStore) -> None:
     store.put_prekey(StoredPrekey(b"12345678", b"s" * 32, at(9)))
     store.put_channel(subscription("news"))
     store.put_channel(subscription("old", left=True))
+    store.put_member(member("ann"))
+    store.put_member(member("bob", said=2))
     store.hold(held_post("p"))
     store.deliver(placed("p"))
     store.note(placed("o", own=True))
@@ -231,6 +235,9 @@ def change_everything(store: MeshStore) -> None:
     store.put_prekey(StoredPrekey(b"87654321", b"t" * 32, at(90)))
     store.put_channel(subscription("news", heads=0, left=True))
     store.put_channel(subscription("more", kind=Access.OPEN))
+    store.put_member(member("bob", present=False, said=3))
+    store.put_member(member("bob", channel="old"))
+    store.drop_members(channel_id("old"))
     store.release(held_post("p").id)
     store.hold(held_post("q", src="me", via=""))
     store.deliver(placed("q", 2, "p"))
@@ -269,6 +276,7 @@ def everything(store: MeshStore) -> dict[str, object]:
         "homes": [*store.homes(10), store.home(key("ann"))],
         "prekeys": list(store.prekeys()),
         "channels": list(store.channels()),
+        "members": list(store.members(channel_id("news"))),
         "unread posts": store.unread_posts(channel_id("news")),
         "places": list(store.places(channel_id("news"), limit=10)),
         "lines": list(store.lines(range(1, 10))),
@@ -743,7 +751,8 @@ def test_requests_count_until_they_are_accepted(home: Home) -> None:
 def test_a_subscription_comes_back_as_it_was_and_is_replaced(home: Home) -> None:
     items = [
         subscription("a"), subscription("b", heads=0, kind=Access.OPEN),
-        subscription("\x00 \u202e \U0001f600", heads=4), subscription("d", left=True),
+        subscription("\x00 \u202e \U0001f600", heads=4), subscription("d", left=True), owned("e"),
+        owned("f", earlier=(), posters=(), charter=0, muted=False), replace(subscription("g"), muted=True),
     ]  # fmt: skip
     with Step(home.store) as tx:
         for item in items:
@@ -753,6 +762,31 @@ def test_a_subscription_comes_back_as_it_was_and_is_replaced(home: Home) -> None
     for store in home.now_and_again():
         assert list(store.channels()) == sorted(items, key=lambda s: s.channel.id)
         assert [store.channel(item.channel.id) for item in items] == items
+
+
+def test_a_member_is_kept_by_channel_and_key_and_replaced(home: Home) -> None:
+    full = member("bob", present=False, said=2**40, removed=True, epoch=2**32 - 1, letter=uid("letter"))
+    with Step(home.store) as tx:
+        for one in (member("ann"), member("bob"), member("ann", channel="club", said=3), full):
+            tx.put_member(one)
+    for store in home.now_and_again():
+        assert list(store.members(channel_id("news"))) == sorted((member("ann"), full), key=lambda m: m.peer)
+        assert list(store.members(channel_id("club"))) == [member("ann", channel="club", said=3)]
+        assert store.member(channel_id("news"), key("bob")) == full
+        assert store.member(channel_id("club"), key("bob")) is None
+    with Step(home.store) as tx:
+        tx.drop_members(channel_id("news"))
+    for store in home.now_and_again():
+        assert list(store.members(channel_id("news"))) == []
+        assert len(store.members(channel_id("club"))) == 1
+
+
+def test_a_sent_message_keeps_what_it_carries(home: Home) -> None:
+    letter = replace(sent("k"), type=TYPE_KEY, text="of a channel")
+    with Step(home.store) as tx:
+        tx.put_sent(letter)
+    for store in home.now_and_again():
+        assert store.sent(letter.uid) == letter
 
 
 def test_a_post_is_delivered_once_by_author_and_uid_whatever_its_channel(home: Home) -> None:

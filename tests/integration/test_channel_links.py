@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,19 +80,22 @@ def test_the_library_joins_posts_and_hears(tmp_path: Path) -> None:
     async def play(a: P2pNode, b: P2pNode) -> None:
         made = await a.subscribe("family", "new")
         assert (made.kind, len(made.secret), a.channels()) == (Access.PRIVATE, 32, (made,))
-        assert await b.subscribe("family", made.secret) == made
-        assert await b.subscribe("family", made.secret.hex()) == made, "twice is once"
+        assert made.owner == a.key
+        bare = replace(made, owner=b"")  # a bare key does not say whose the channel is
+        assert await b.subscribe("family", made.secret) == bare
+        assert await b.subscribe("family", made.secret.hex()) == bare, "twice is once"
         uids = await subscribed(a, "family")
         # What was written before a saw b's interest is asked for, and may come after what was handed over at once.
         lines = await heard(b.posts(), len(uids))
         assert {(line.kind, line.peer, line.uid, line.channel) for line in lines} == {
             (LineKind.POST, a.key, uid, made.id) for uid in uids
         }
-        assert b.channel(lines[0].channel) == made
+        assert b.channel(lines[0].channel) == bare
         assert await a.reached(uids[-1], 10) == 1
         (view,) = await b.channel_views()
-        assert (view.channel, view.posts) == (made, len(uids))
-        assert (await b.store_view()).posts == len(uids)
+        joined = 1  # what a's node says of a, which is kept as a post is
+        assert (view.channel, view.posts, view.members) == (bare, joined + len(uids), 2)
+        assert (await b.store_view()).posts == joined + len(uids)
         with pytest.raises(LocalError) as error:
             await a.reached(Uid(bytes(16)))
         assert error.value.code == "not_found"
@@ -232,7 +236,7 @@ def test_a_post_crosses_a_node_that_does_not_read_it(tmp_path: Path) -> None:
             (line,) = await heard(a.posts(), 1)
             assert (line.text, line.hops) == ("bread", 1)
             assert await b.inbox() == []
-            assert (await b.store_view()).posts == 2, "it keeps them for who comes later"
+            assert (await b.store_view()).posts == 3, "it keeps them for who comes later, and that a has joined"
 
     asyncio.run(run())
 

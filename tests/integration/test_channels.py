@@ -14,9 +14,12 @@ import pytest
 from tests.integration.qpc import Person, befriend, finish, read_line
 
 from quicprochat.adapters.sqlite import SqliteStore
+from quicprochat.core.invite import Invite
 from quicprochat.core.posts import set_last_number
 
-CHANNEL = {"channel", "topic", "kind", "posts", "unread", "members", "gaps"}
+CHANNEL = {
+    "channel", "topic", "kind", "posts", "unread", "members", "gaps", "muted", "unreadable", "owner", "epoch",
+}  # fmt: skip
 POST = {
     "event", "cursor", "id", "from", "name", "to", "channel", "topic", "kind", "text", "hops", "received_at",
     "sent_at", "protection", "request", "seq", "own",
@@ -65,7 +68,7 @@ def test_a_private_channel_is_read_with_its_key_alone(three: tuple[Person, Perso
     made = a.ask("mesh", "subscribe", "family", "--key", "new")
     assert set(made) == CHANNEL | {"key"}
     key = made["key"]
-    assert (len(key), made["kind"], made["topic"], made["posts"]) == (64, "private", "family", 0)
+    assert (len(key), made["kind"], made["topic"], made["members"]) == (64, "private", "family", 1)
     wrong = f"{int(key, 16) ^ 1:064x}"
     joined = b.ask("mesh", "subscribe", "family", "--key", key.upper())
     assert (joined["channel"], "key" in joined) == (made["channel"], False)
@@ -99,7 +102,9 @@ def test_a_private_channel_is_read_with_its_key_alone(three: tuple[Person, Perso
     channels = {item["topic"]: item for item in a.ask("mesh", "channels")}
     assert set(channels) == {"family", "village"}
     assert all(set(item) == CHANNEL for item in channels.values())
-    assert channels["family"]["posts"] == len(texts) + 1
+    said = 1  # that she joined, which is kept as a post is
+    assert channels["family"]["posts"] == said + len(texts) + 1
+    assert (channels["family"]["owner"], channels["family"]["members"]) == (a.key, 2)
     told = a.run("mesh", "channels").out
     assert "open: anyone who knows the topic can read it" in told
     assert "private: whoever has the key can read it" in told
@@ -166,7 +171,6 @@ def test_what_cannot_be_done_with_channels_is_said(three: tuple[Person, Person, 
         (("subscribe", "village", "--key", "ab" * 32), 2, "village is an open channel you are in"),
         (("subscribe", "x", "--key", "ab"), 2, "a channel's key has 64 hexadecimal digits"),
         (("subscribe", "x", "--key", "zz" * 32), 2, "a channel's key has 64 hexadecimal digits"),
-        (("subscribe", "x", "--invite", "y"), 2, "has no option '--invite"),
         (("subscribe",), 2, "<topic> is missing"),
         (("subscribe", "news.*"), 2, "a topic has none of * > in it"),
         (("subscribe", "a>b"), 2, "a topic has none of * > in it"),
@@ -291,3 +295,95 @@ def test_leaving_and_coming_back(three: tuple[Person, Person, Person]) -> None:
     b.ask("mesh", "subscribe", "family", "--key", key)
     done = b.run("mesh", "listen", "--count", "1", "--timeout", "15", "--json")
     assert [line["text"] for line in done.lines] == ["nobody hears it"]
+
+
+def invite_of(person: Person, topic: str) -> str:
+    return str(person.ask("mesh", "invite", topic)["invite"])
+
+
+def test_a_private_channel_by_invite(three: tuple[Person, Person, Person]) -> None:
+    a, b, c = three
+    link(a, b, c)
+    made = a.ask("mesh", "subscribe", "family", "--key", "new")
+    told = a.ask("mesh", "invite", "family")
+    assert {key: told[key] for key in ("channel", "topic", "kind", "passphrase", "owner")} == {
+        "channel": made["channel"], "topic": "family", "kind": "private", "passphrase": False, "owner": a.key,
+    }  # fmt: skip
+    invite = told["invite"]
+    joined = b.ask("mesh", "subscribe", "family", "--invite", "-", data=invite.upper().encode() + b"\n")
+    assert (joined["channel"], joined["kind"], "key" in joined) == (made["channel"], "private", False)
+    assert invite_of(b, "family") == invite, "who was invited may invite"
+    assert c.ask("mesh", "subscribe", "family")["kind"] == "open"
+    texts = until_subscribers(a, "family", 1)
+    found = next_posts(b.start("listen", "--json"), len(texts))
+    assert [(post["text"], post["from"], post["topic"]) for post in found] == [(t, a.key, "family") for t in texts]
+    assert c.lines("inbox") == []
+    # Only the code itself goes to standard output, for scripts and for the eye of a telephone.
+    done = a.run("mesh", "invite", "family", "--qr")
+    assert done.out.startswith(invite + "\n")
+    assert done.out.count("\n") > 20
+    assert "qpc mesh subscribe family --invite STRING" in done.talk
+
+
+def test_what_cannot_be_done_with_invites_is_said(three: tuple[Person, Person, Person]) -> None:
+    a, b, _ = three
+    a.ask("mesh", "subscribe", "family", "--key", "new")
+    a.ask("mesh", "subscribe", "village")
+    invite = invite_of(a, "family")
+    typo = invite[:20] + ("b" if invite[20] == "a" else "a") + invite[21:]
+    for person, words, code, sentence in (
+        (a, ("invite", "village"), 2, "whoever knows the topic is in it"),
+        (a, ("invite", "nowhere"), 5, "you are in no channel nowhere"),
+        (a, ("subscribe", "other", "--invite", invite), 2, "that is the key of the channel family"),
+        (a, ("subscribe", "family", "--announce"), 2, "family is a private channel you are in already"),
+        (b, ("subscribe", "family", "--invite", typo), 2, "this invite has a mistake in it"),
+        (b, ("subscribe", "family", "--invite", invite[:-3]), 2, "or a part of it is missing"),
+        (b, ("subscribe", "family", "--invite", "hello"), 2, "an invite begins with qpci1"),
+        (b, ("subscribe", "family", "--invite", ""), 2, "the invite is empty"),
+        (b, ("subscribe", "family", "--invite", invite, "--key", "new"), 2, "give one of them"),
+        (b, ("subscribe", "family", "--invite", invite, "--announce"), 2, "give one of them"),
+        (b, ("subscribe", "fam>ily", "--invite", invite), 2, "a topic has none of * > in it"),
+        (b, ("subscribe", "family", "--invite", "-"), 2, "the invite is missing"),
+    ):
+        done = person.run("mesh", *words, "--json")
+        assert (done.code, done.out) == (code, ""), words
+        assert sentence in done.error["message"], words
+    assert b.ask("mesh", "channels") == []
+    # Somebody who hands out another owner for the same channel is not believed.
+    b.ask("mesh", "subscribe", "family", "--invite", invite)
+    forged = str(Invite.of(replace(Invite.parse(invite).channel(), owner=bytes.fromhex(b.key))))
+    done = b.run("mesh", "subscribe", "family", "--invite", forged, "--json")
+    assert (done.code, done.out) == (4, "")
+    assert "another owner" in done.error["message"]
+    assert b.ask("mesh", "invite", "family")["owner"] == a.key
+
+
+def test_a_bare_key_is_completed_by_an_invite(three: tuple[Person, Person, Person]) -> None:
+    a, b, _ = three
+    key = a.ask("mesh", "subscribe", "family", "--key", "new")["key"]
+    b.ask("mesh", "subscribe", "family", "--key", key)
+    assert b.ask("mesh", "invite", "family")["owner"] is None
+    b.ask("mesh", "subscribe", "family", "--invite", invite_of(a, "family"))
+    assert b.ask("mesh", "invite", "family")["owner"] == a.key
+
+
+def test_a_passphrase_opens_a_channel_together_with_its_invite(three: tuple[Person, Person, Person]) -> None:
+    a, b, _ = three
+    made = a.ask("mesh", "subscribe", "club", "--passphrase", env={"QPC_PASSPHRASE": "correct horse"})
+    told = a.ask("mesh", "invite", "club")
+    assert (made["kind"], "key" in made, told["passphrase"]) == ("private", False, True)
+    invite = told["invite"]
+    for words, data, code, sentence in (
+        (("--invite", invite), b"", 2, "needs the channel's passphrase as well"),
+        (("--invite", invite, "--passphrase"), b"wrong horse\n", 4, "this is not the passphrase of that channel"),
+        (("--invite", invite, "--passphrase"), b"", 2, "the passphrase is missing"),
+        (("--passphrase",), b"short\n", 2, "8 characters or more"),
+    ):
+        done = b.run("mesh", "subscribe", "club", *words, "--json", data=data)
+        assert (done.code, done.out) == (code, ""), words
+        assert sentence in done.error["message"], words
+    data = f"{invite}\ncorrect horse\n".encode()
+    joined = b.ask("mesh", "subscribe", "club", "--invite", "-", "--passphrase", data=data)
+    assert joined["channel"] == made["channel"]
+    done = b.run(data=b"/subscribe x --passphrase\n")
+    assert (done.code, "asked for in the shell" in done.talk) == (2, True)

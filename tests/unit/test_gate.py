@@ -365,4 +365,4 @@ def test_nobody_but_the_gate_puts_envelopes_or_messages_into_a_store() -> None:
         ("core/gate.py", "submit", "hold"),
         ("core/node.py", "_resealed", "hold"),
     }
-    assert {name for _, name, _ in callers} >= {"_keep", "_deliver", "_post", "publish", "submit"}
+    assert {name for _, name, _ in callers} >= {"_keep", "_deliver", "_post", "read_post", "publish", "submit"}

@@ -24,6 +24,7 @@ from tests.conformance.rows import (
     lives,
     message,
     numbers,
+    owned,
     placed,
     post,
     receipt,
@@ -494,6 +495,41 @@ def test_dropped_prekeys_are_gone_from_the_disk(path: Path) -> None:
     store.close()
 
 
+def test_channels_and_messages_of_before_channels_had_owners_are_as_they_were(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, message = subscription("news"), sent("a")
+    channel = old.channel
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "CURRENT", schema.Schema(schema.CURRENT.steps[:7], 7))
+        store = SqliteStore.open(path)
+        with Step(store):
+            fixed = struct.pack(">I?", channel.epoch, False)
+            heads = b"".join(old.heads)
+            parts = (channel.id, b"private", fixed, channel.topic.encode(), heads, channel.secret)
+            store._run(
+                "INSERT INTO channel VALUES (?, 'private', ?, ?, 0, ?, ?, ?)",
+                (channel.id, channel.epoch, channel.topic, heads, database.checksum(*parts), channel.secret),
+            )
+            numbers = struct.pack(">qqq?", message.created_wall, message.expires_at, message.ttl_s, False)
+            check = database.checksum(message.uid, message.to, message.text.encode(), numbers)
+            store._run(
+                "INSERT INTO sent VALUES (NULL, ?, ?, 'queued', '', ?, 1, ?, ?, ?, ?, 0, ?, ?)",
+                (
+                    message.uid, message.envelope_id, message.protection.value, message.to, message.created_wall,
+                    message.expires_at, message.ttl_s, check, message.text,
+                ),
+            )  # fmt: skip
+        store.close()
+    store = SqliteStore.open(path)
+    assert (store.channels(), store.sent(message.uid)) == ([old], message)
+    with Step(store):
+        store.put_channel(replace(old, muted=True))
+    assert store.channels() == [replace(old, muted=True)]
+    assert store.counters() == {}, "nothing was taken for damaged"
+    store.close()
+
+
 def test_the_secret_of_a_channel_that_was_left_is_gone_from_the_disk(path: Path) -> None:
     store = SqliteStore.open(path)
     secret = subscription("news").channel.secret
@@ -506,6 +542,19 @@ def test_the_secret_of_a_channel_that_was_left_is_gone_from_the_disk(path: Path)
         store.put_channel(subscription("news", left=True))
     assert holds(path, secret) == set()
     assert holds(path, subscription("kept").channel.secret) == {"store.db"}
+    store.close()
+
+
+def test_an_earlier_secret_of_a_channel_is_gone_from_the_disk_when_it_is_let_go(path: Path) -> None:
+    store = SqliteStore.open(path)
+    secret = owned("news").earlier[1].secret
+    with Step(store):
+        store.put_channel(owned("news"))
+    assert holds(path, secret) == {"store.db-wal"}, "the test would not see a secret"
+    with Step(store):
+        store.put_channel(owned("news", earlier=owned("news").earlier[:1]), scrub=True)
+    assert holds(path, secret) == set()
+    assert store.channels() == [owned("news", earlier=owned("news").earlier[:1])]
     store.close()
 
 

@@ -12,6 +12,7 @@ from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
+from quicprochat.client.passphrase import TYPED
 from quicprochat.client.shapes import (
     Json,
     channel_object,
@@ -20,11 +21,14 @@ from quicprochat.client.shapes import (
     identity_object,
     imported_object,
     line_object,
+    member_object,
     outbox_object,
     peer_object,
     posted_object,
+    posters_object,
     reachability_object,
     rfc3339,
+    rotation_object,
     route_object,
     sent_object,
     server_object,
@@ -412,19 +416,85 @@ async def bundle(node: P2pNode, args: Args) -> Answer:
 
 
 async def subscribe(node: P2pNode, args: Args) -> Answer:
-    """Join a channel, or go to the one we are in; the key is shown where it was made here, or none was given."""
-    topic, key = args.text("topic"), args.optional("key")
-    channel = await node.subscribe(topic, key)
+    """Join a channel, or go to the one we are in; the key is shown where it was made here, or nothing was given."""
+    topic, key, invite = args.text("topic"), args.optional("key"), args.optional("invite")
+    if args.flag("passphrase") or invite == TYPED:
+        raise LocalError(f"this is asked for in the shell, where it can be typed unseen: qpc mesh subscribe {topic} …")
+    if invite == "":
+        raise LocalError("the invite is empty")
+    passphrase, announce = args.optional("passphrase"), args.flag("announce")
+    channel = await node.subscribe(topic, key, invite=invite or "", passphrase=passphrase, announce=announce)
     views = {view.channel.id: view for view in await node.channel_views()}
+    shown = key in (None, NEW_KEY) and not invite and passphrase is None
     yield {
         **channel_object(channel, views.get(channel.id)),
-        **({"key": channel.secret.hex()} if channel.kind is Access.PRIVATE and key in (None, NEW_KEY) else {}),
+        **({"key": channel.secret.hex()} if channel.kind is Access.PRIVATE and shown else {}),
     }
+
+
+async def invite(node: P2pNode, args: Args) -> Answer:
+    """Show the invite to a channel."""
+    found = node.invite(args.text("topic"))
+    yield {
+        "channel": found.id.hex(), "topic": found.topic, "kind": found.kind.value, "invite": str(found),
+        "passphrase": bool(found.salt), "owner": found.owner.hex() or None,
+    }  # fmt: skip
+
+
+async def members(node: P2pNode, args: Args) -> Answer:
+    """List who is in a channel."""
+    for view in await node.members(args.text("topic")):
+        yield member_object(view, node.name if view.me else _called(node, view.key))
+
+
+async def posters(node: P2pNode, args: Args) -> Answer:
+    """List who posts into an announcement channel, perhaps after changing that."""
+    action, peer = args.optional("action"), args.optional("peer")
+    if action not in (None, "add", "remove") or (action is None) != (peer is None):
+        raise LocalError("write: qpc mesh posters <topic> add <peer>, or remove <peer>, or only the topic")
+    peers = [await _member(node, args.text("topic"), peer)] if peer is not None else []
+    added, removed = (peers, []) if action == "add" else ([], peers)
+    view = await node.posters(args.text("topic"), added, removed)
+    yield posters_object(view, lambda key: node.name if key == node.key else _called(node, key))
+
+
+async def rotate(node: P2pNode, args: Args) -> Answer:
+    """Give a channel of ours a new key."""
+    without = args.optional("without")
+    left_out = [await _member(node, args.text("topic"), without)] if without is not None else []
+    yield rotation_object(await node.rotate(args.text("topic"), left_out), lambda key: _called(node, key))
+
+
+async def mute(node: P2pNode, args: Args) -> Answer:
+    """Hear of a channel no more."""
+    found = await node.mute(args.text("topic"))
+    yield {**channel_object(found.channel), "muted": found.muted}
+
+
+async def unmute(node: P2pNode, args: Args) -> Answer:
+    """Hear of a channel again."""
+    found = await node.mute(args.text("topic"), muted=False)
+    yield {**channel_object(found.channel), "muted": found.muted}
+
+
+async def _member(node: P2pNode, topic: str, peer: str) -> PeerKey:
+    """Return whom a person means: a member by the first digits of its key, or any peer as elsewhere."""
+    if len(peer) >= KEY_PREFIX_MIN:
+        found = [m.key for m in await node.members(topic) if m.key.hex().startswith(peer.lower())]
+        if len(found) == 1:
+            return found[0]
+    return await node.resolve(peer)
+
+
+def _called(node: P2pNode, key: PeerKey) -> str:
+    contact = node.contact(key)
+    return contact.name if contact is not None else ""
 
 
 async def unsubscribe(node: P2pNode, args: Args) -> Answer:
     """Leave a channel."""
-    yield channel_object(await node.unsubscribe(args.text("topic")))
+    channel = await node.unsubscribe(args.text("topic"))
+    yield {**channel_object(channel), "owned": channel.owner == node.key}
 
 
 async def channels(node: P2pNode, args: Args) -> Answer:
@@ -468,7 +538,7 @@ HANDLERS: dict[str, Callable[[P2pNode, Args], Answer]] = {
     command.__name__: command
     for command in (
         identity, export, store, route, peers, server, announced, add, verify, block, unblock, requests, accept, send,
-        wait, outbox, cancel, trace, bundle, inbox, listen, subscribe, unsubscribe, channels, broadcast, reached, watch,
-        register, doctor, history, read,
+        wait, outbox, cancel, trace, bundle, inbox, listen, subscribe, invite, members, posters, rotate, mute,
+        unmute, unsubscribe, channels, broadcast, reached, watch, register, doctor, history, read,
     )
 }  # fmt: skip

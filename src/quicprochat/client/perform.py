@@ -98,11 +98,14 @@ class Performer:
                 say(f"to be sure that it is the right person, compare digits: qpc mesh verify {_typed_name(item)}")
             if command == "verify" and not item["verified"] and not self._json:
                 say(f"when they are the same on both sides, then: qpc mesh verify {_typed_name(item)} --confirm")
-            if command == "subscribe" and "key" in item and not self._json:
-                say(
-                    "whoever has this key reads and writes here; hand it over where nobody else hears it. To see it "
-                    f"again: qpc mesh subscribe {item['topic']}"
-                )
+            if command == "subscribe" and not self._json and (words := _after_joining(item, request.args)):
+                say(words)
+            if command == "unsubscribe" and item.get("owned") and not self._json:
+                say("it was yours: until you are in it again, by an invite from a member, nobody can give it a new key")
+            if command == "rotate" and not self._json:
+                say(f"who has it: qpc mesh members {display_line(item['topic'], 64)}")
+            if command == "invite" and not self._json:
+                say(_how_to_use(item))
         return OK
 
     async def _confirmed(self, request: Request) -> Request:
@@ -304,6 +307,27 @@ class Performer:
         if self._open:
             fate = f"lost: {LOST}" if self._session.loses_messages else "kept until a node runs on this home again"
             say(f"not delivered: {plural(len(self._open), 'message')}, {fate}")
+
+
+def _after_joining(item: Json, args: Json) -> str:
+    topic = display_line(item["topic"], 64)
+    if "key" in item and item["kind"] == "private":
+        return (
+            "whoever has this key reads and writes here; hand it over where nobody else hears it, or better an invite: "
+            f"qpc mesh invite {topic}"
+        )
+    if item["kind"] != "open" and "invite" not in args and "key" not in args:
+        return f"to let somebody in: qpc mesh invite {topic}"
+    return ""
+
+
+def _how_to_use(item: Json) -> str:
+    how = " --passphrase, and tell them the passphrase by another way" if item["passphrase"] else ""
+    topic = display_line(item["topic"], 64)
+    return (
+        "whoever has it is let in; hand it over where nobody else hears it: "
+        f"qpc mesh subscribe {topic} --invite STRING{how}"
+    )
 
 
 def _of(domain: str) -> str:

@@ -13,15 +13,19 @@ from quicprochat.core.identity import Contact
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.outbox import HERE
 from quicprochat.core.receipt import State
+from quicprochat.core.seal import TYPE_TEXT
 from quicprochat.core.store import Line, LineKind, Sent
 from quicprochat.p2p.history import Missing
 from quicprochat.p2p.views import (
     BundleRead,
     BundleWritten,
     ChannelView,
+    MemberView,
     PeerView,
     Posted,
+    PostersView,
     Reachability,
+    RotationView,
     RouteView,
     ServerStanding,
     ServerView,
@@ -127,8 +131,15 @@ def outbox_object(sent: Sent, contact: Contact | None) -> Json:
         "reason": sent.reason,
         "protection": sent.protection.value,
         "created_at": rfc3339(sent.created_wall),
-        "text": sent.text,
+        **_carried(sent),
     }
+
+
+def _carried(sent: Sent) -> Json:
+    """Return what a message of ours says; one that brings a channel's key has no text."""
+    if sent.type == TYPE_TEXT:
+        return {"text": sent.text, "carries": "text"}
+    return {"text": "", "carries": "channel-key"}
 
 
 def line_object(line: Line, me: PeerKey, contact: Contact | None, channel: BroadcastChannel | None = None) -> Json:
@@ -201,10 +212,45 @@ def gap_object(missing: Missing, contact: Contact | None, channel: BroadcastChan
 
 def channel_object(channel: BroadcastChannel, view: ChannelView | None = None) -> Json:
     """Return one entry of ``channels``; without counts the answer of ``unsubscribe``. Never has the key in it."""
-    counts = {}
-    if view is not None:
-        counts = {"posts": view.posts, "unread": view.unread, "members": view.members, "gaps": view.gaps}
+    counts = {} if view is None else {
+        "posts": view.posts, "unread": view.unread, "members": view.members, "gaps": view.gaps, "muted": view.muted,
+        "unreadable": view.unreadable, "owner": channel.owner.hex() or None, "epoch": channel.epoch,
+    }  # fmt: skip
     return {"channel": channel.id.hex(), "topic": channel.topic, "kind": channel.kind.value, **counts}
+
+
+def member_object(view: MemberView, name: str) -> Json:
+    """Return one entry of ``members``; ``key`` is there for the channel's owner alone."""
+    return {
+        "public_key": view.key.hex(),
+        "name": name,
+        "you": view.me,
+        "owner": view.owner,
+        "poster": view.poster,
+        "state": view.standing,
+        **({"key": view.secret} if view.secret else {}),
+    }
+
+
+def posters_object(view: PostersView, name: Callable[[PeerKey], str]) -> Json:
+    """Return the answer of ``posters``; ``version`` 0 says that no list of the owner's came yet."""
+    owner = PeerKey(view.channel.owner)
+    return {
+        **channel_object(view.channel),
+        "version": view.version,
+        "owner": {"public_key": owner.hex(), "name": name(owner)},
+        "posters": [{"public_key": key.hex(), "name": name(key)} for key in view.posters],
+    }
+
+
+def rotation_object(view: RotationView, name: Callable[[PeerKey], str]) -> Json:
+    """Return the answer of ``rotate``; ``sent`` counts the members to whom the new key is under way."""
+    return {
+        **channel_object(view.channel),
+        "epoch": view.channel.epoch,
+        "sent": view.letters,
+        "without": [{"public_key": key.hex(), "name": name(key)} for key in view.without],
+    }
 
 
 def posted_object(posted: Posted) -> Json:
@@ -329,7 +375,7 @@ def trace_object(trace: TraceView, names: Callable[[str], str] = lambda _: "") -
     ]
     return {
         **sent_object(sent),
-        "text": sent.text,
+        **_carried(sent),
         "events": [made, *events],
         "envelopes": [id.hex() for id in trace.envelopes],
     }

@@ -15,7 +15,7 @@ from heapq import heappop, heappush
 from itertools import islice
 from typing import Any
 
-from quicprochat.core.channel import Subscription
+from quicprochat.core.channel import Member, Subscription
 from quicprochat.core.envelope import Kind
 from quicprochat.core.gaps import AUTHORS_MAX, Heard
 from quicprochat.core.history import Place
@@ -74,6 +74,7 @@ class MemoryStore:
         self._prekeys: dict[bytes, StoredPrekey] = {}
         self._channels: dict[ChannelId, Subscription] = {}
         self._heard: defaultdict[ChannelId, dict[PeerKey, Heard]] = defaultdict(dict)
+        self._members: dict[tuple[ChannelId, PeerKey], Member] = {}
 
     @property
     def volatile(self) -> bool:
@@ -402,7 +403,7 @@ class MemoryStore:
 
     # --- channels
 
-    def put_channel(self, subscription: Subscription) -> None:
+    def put_channel(self, subscription: Subscription, *, scrub: bool = False) -> None:
         self._set(self._channels, subscription.channel.id, subscription)
 
     def channel(self, id: ChannelId) -> Subscription | None:
@@ -441,6 +442,19 @@ class MemoryStore:
     def forget_heard(self, channel: ChannelId) -> None:
         for author in list(self._heard.get(channel, ())):
             self._del(self._heard[channel], author)
+
+    def put_member(self, member: Member) -> None:
+        self._set(self._members, (member.channel, member.peer), member)
+
+    def member(self, channel: ChannelId, peer: PeerKey) -> Member | None:
+        return self._members.get((channel, peer))
+
+    def members(self, channel: ChannelId) -> Sequence[Member]:
+        return [self._members[key] for key in sorted(self._members) if key[0] == channel]
+
+    def drop_members(self, channel: ChannelId) -> None:
+        for key in [key for key in self._members if key[0] == channel]:
+            self._del(self._members, key)
 
     # --- prekeys
 

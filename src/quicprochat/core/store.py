@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Protocol
 
-from quicprochat.core.channel import Subscription
+from quicprochat.core.channel import Member, Subscription
 from quicprochat.core.envelope import HEADER_BYTES, TRANSIT, TRANSIT_OFFSET
 from quicprochat.core.gaps import Heard
 from quicprochat.core.history import Place
 from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey, Uid
 from quicprochat.core.receipt import State
-from quicprochat.core.seal import Protection
+from quicprochat.core.seal import TYPE_TEXT, Protection
 from quicprochat.core.time import Instant, WallTime
 
 SIGHTINGS_MAX = 4_096
@@ -121,7 +121,8 @@ class Sent:
     """A message of our own, from the moment it is safe in the outbox.
 
     ``reason`` explains the state in a word for scripts, "" where there is nothing to explain. ``envelope_id`` is the
-    current sealing; earlier ones stay known, because a receipt may name them. ``seals`` counts sealings.
+    current sealing; earlier ones stay known, because a receipt may name them. ``seals`` counts sealings. ``type`` is
+    what it carries: a text, or a channel's secret (``seal.TYPE_KEY``), and then ``text`` says which, not the secret.
     """
 
     uid: Uid
@@ -136,6 +137,7 @@ class Sent:
     require_fs: bool = False
     seals: int = 1
     reason: str = ""
+    type: int = TYPE_TEXT
 
 
 @dataclass(frozen=True, slots=True)
@@ -549,8 +551,11 @@ class MeshStore(Protocol):
 
     # --- channels
 
-    def put_channel(self, subscription: Subscription) -> None:
-        """Keep a subscription in place of what was known of the channel; of one that was left no secret stays."""
+    def put_channel(self, subscription: Subscription, *, scrub: bool = False) -> None:
+        """Keep a subscription in place of what was known of the channel; of one that was left no secret stays.
+
+        ``scrub``: a secret that was in it is not any more, and must be gone from the disk too.
+        """
         ...
 
     def channel(self, id: ChannelId) -> Subscription | None:
@@ -584,6 +589,22 @@ class MeshStore(Protocol):
 
     def forget_heard(self, channel: ChannelId) -> None:
         """Forget a channel's authors and their numbers."""
+        ...
+
+    def put_member(self, member: Member) -> None:
+        """Keep what is known of a member of a channel in place of what was; who bounds them is ``members.py``."""
+        ...
+
+    def member(self, channel: ChannelId, peer: PeerKey) -> Member | None:
+        """Return what is known of a peer as a member of a channel."""
+        ...
+
+    def members(self, channel: ChannelId) -> Sequence[Member]:
+        """Return the members of a channel that are known, those that left among them, in the order of their keys."""
+        ...
+
+    def drop_members(self, channel: ChannelId) -> None:
+        """Forget the members of a channel."""
         ...
 
     # --- prekeys

@@ -392,6 +392,7 @@ _DROP = {
     "prekey": ("DELETE FROM prekey WHERE id = ?",),
     "channel": ("DELETE FROM channel WHERE id = ?",),
     "heard": ("DELETE FROM heard WHERE n = ?",),
+    "channel_member": ("DELETE FROM channel_member WHERE n = ?",),
     "user": ("DELETE FROM user WHERE key = ?",),
     "outbox": ("DELETE FROM outbox WHERE n = ?",),
     "report": ("DELETE FROM report WHERE n = ?",),

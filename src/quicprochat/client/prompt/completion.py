@@ -163,7 +163,7 @@ class LineCompleter(Completer):
 
     def _value(self, command: Command, flag: str, typed: str) -> Iterator[tuple[str, str]]:
         option = next(option for option in command.options if flag in option.flags)
-        if option.key == "peer":
+        if option.key in ("peer", "without"):
             yield from self._peers(typed)
         for choice in option.choices:
             if choice.startswith(typed):
