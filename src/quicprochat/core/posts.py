@@ -17,6 +17,7 @@ from quicprochat.core.channel import (
     SALT_BYTES,
     BroadcastChannel,
     Post,
+    Secrets,
     Subscription,
     heads_after,
     lacks_key,
@@ -24,7 +25,7 @@ from quicprochat.core.channel import (
     seal_post,
     secrets_of,
 )
-from quicprochat.core.courier import DEFERRED_MS, IN_FLIGHT_BYTES, Lane
+from quicprochat.core.courier import IN_FLIGHT_BYTES, Lane
 from quicprochat.core.crypto import Crypto, Entropy, Signer
 from quicprochat.core.envelope import TRANSIT, TRANSIT_OFFSET, TTL_DEFAULT_S, Header, Kind, MeshEnvelope, make
 from quicprochat.core.events import (
@@ -98,6 +99,7 @@ class Posts:
         self._me = policy.me
         self._willing = policy.willing
         self.joined: frozenset[ChannelId] = frozenset()
+        self._secrets: Secrets = {}
         self._readers: dict[PeerKey, Reader] = {}
         self._epochs: dict[PeerKey, bytes] = {}
         self._tree = Tree(policy.me, ways)
@@ -149,17 +151,22 @@ class Posts:
         they came; what was delivered before is not delivered again.
         """
         secrets = secrets_of(tx.channels()).get(id, ())
-        count = 0
+        count, unread = 0, []
         for held in kept(tx, id):
             if held.own or held.src in policy.blocked:
                 continue
             envelope = MeshEnvelope.decode(held.wire)
             if not understood(envelope) or (post := open_with(envelope, secrets, self._crypto)) is None:
+                if lacks_key(envelope, secrets):
+                    unread.append(held)
                 continue
+            self._sharing.read(id, held.id)
             line = read_post(tx, envelope, post, envelope.age_ms + max(0, now.at - held.stored_at), now)
             if line is not None:
                 out.append(Journaled(line))
                 count += 1
+        for held in unread:
+            self._put_aside(tx, held, now.at)
         return count
 
     def leave(self, tx: MeshStore, id: ChannelId, now: Now, out: list[Effect]) -> None:
@@ -168,14 +175,17 @@ class Posts:
         if known is None or known.left:
             return
         tx.put_channel(Subscription(replace(known.channel, secret=b""), known.heads, left=True))
-        self._sharing.release(id, clear(tx, id, now.at))
+        # What we have read we do not read again; but others may need it of us, should we come back.
+        self._sharing.release(id, clear(tx, id, now.at, Fate.PASSED))
         self._reload(tx, out)
+        self._sharing.leave(id)
         for reader in self._readers.values():
             reader.forget(id)
 
     def _reload(self, tx: MeshStore, out: list[Effect]) -> None:
         found = tuple(tx.channels())
         self.joined = frozenset(s.channel.id for s in found if not s.left)
+        self._secrets = secrets_of(found)
         if found:
             out.append(ChannelsChanged(found))
 
@@ -299,7 +309,14 @@ class Posts:
         """Let a post that is in the store be offered, and make room for it."""
         for id in self._sharing.hold(held, now, foreign=foreign):
             release(tx, id, now, Fate.PASSED)
+        if not (foreign or held.own) and lacks_key(MeshEnvelope.decode(held.wire), self._secrets[ChannelId(held.dst)]):
+            self._put_aside(tx, held, now)
         self._make_room(tx, now)
+
+    def _put_aside(self, tx: MeshStore, held: Held, now: Instant) -> None:
+        """Keep a post of a channel of ours that cannot be read yet, within the bound of such."""
+        for id in self._sharing.put_aside(held):
+            release(tx, id, now, Fate.PASSED)
 
     def _make_room(self, tx: MeshStore, now: Instant) -> None:
         """Forget channels that we are not in while there are too many."""
@@ -322,7 +339,7 @@ class Posts:
             return
         fresh = _is_fresh(held, now)
         for peer, reader in self._readers.items():
-            if peer in (held.via, author) or not (reader.shares(channel) or (reader.carrier and held.own)):
+            if peer in (held.via, author) or not (reader.takes(channel) or (reader.carrier and held.own)):
                 continue
             if reader.wants(channel) and fresh and self._tree.feeds(author, peer) and len(reader.push) < PUSH_MAX:
                 reader.push[held.id] = channel
@@ -406,7 +423,7 @@ class Posts:
         channel, author = flown
         match result.verdict:
             case Verdict.STORED | Verdict.DUPLICATE:
-                reader.pause(channel).ms = DEFERRED_MS
+                reader.resumed(channel)
                 self._sharing.has(peer, channel, result.id)
                 if result.verdict is Verdict.DUPLICATE:
                     self._tree.prune(author, peer)
