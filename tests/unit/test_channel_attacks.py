@@ -35,9 +35,9 @@ from quicprochat.core.events import (
 )
 from quicprochat.core.gate import Limits, Reason, Verdict
 from quicprochat.core.ids import ChannelId, EnvelopeId
-from quicprochat.core.interest import OFFERS_MAX, Reader
+from quicprochat.core.interest import COMPARE_BURST, OFFERS_MAX, Reader
 from quicprochat.core.link import EVERY_CHANNEL, ChannelFrame, FrameType, Result
-from quicprochat.core.reconcile import Ranges
+from quicprochat.core.reconcile import NAME_BYTES, Mode, Range, Ranges
 from quicprochat.core.store import Scope
 from quicprochat.core.time import DAY_MS, HOUR_MS
 from quicprochat.core.window import PostLimits
@@ -339,6 +339,19 @@ def test_telling_the_same_channels_in_turns_costs_little_each_time() -> None:
         said.append(bytes_out(alice.step(InterestArrived(LinkId(BOB), (EVERY_CHANNEL, *sorted(everything)[:255])))))
     assert max(said) <= 200 * 80, "one offer for each channel"
     assert interests(alice.step(Tick())) == []
+
+
+def test_comparing_one_channel_after_another_is_bounded_over_a_link() -> None:
+    alice, _, _ = willing("alice", "bob", "carol")
+    names = tuple(made_up(number, "name")[:NAME_BYTES] for number in range(12_000))
+    begin = Ranges(0, (Range(b"", Mode.LIST, names=names),), bytes(16)).encode()
+    answered = 0
+    for channel in channels(100):
+        answered += len(channel_frames(alice.step(says(BOB, FrameType.RANGES, begin, channel)), BOB))
+    assert answered == COMPARE_BURST // len(begin)
+    last = channels(101)[100]
+    out = alice.step(says(BOB, FrameType.RANGES, begin, last), now=at(T0 + 5_000))
+    assert len(channel_frames(out, BOB)) == 1, "after a while there is room again"
 
 
 def test_comparing_begun_again_and_again_ends_the_link() -> None:

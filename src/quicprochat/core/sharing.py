@@ -263,6 +263,8 @@ class Sharing:
         """A frame about a channel came; return which posts the neighbour wants. Raises: WireError."""
         if not reader.shares(frame.channel) or frame.kind not in FOR_CHANNEL or reader.is_late(frame):
             return []
+        if frame.kind == FrameType.RANGES and not reader.compare.take(now, len(frame.body)):
+            return []  # the next comparing finds what this one would have
         carry = self.of(frame.channel, now, reader.peer if foreign else None)
         if frame.kind == FrameType.OFFER:
             reader.offers += len(frame.body) // ID_BYTES
