@@ -46,13 +46,6 @@ def test_a_channel_that_made_room_is_still_handed_on_along_its_tree() -> None:
     assert mesh.held("w") == 0, "it made room"
     mesh.post("a", "after")
     mesh.settle()
-    print(
-        mesh.held("w"),
-        {k: v for k, v in mesh.sent.items() if k[0] == "a"}.__len__(),
-        mesh.peers["w"].node._posts._tree._corrected.values(),
-        [(r.flying, r.push, r.pauses) for r in mesh.peers["w"].node._posts._readers.values()],
-        mesh.peers["w"].node._posts._tree._ways.awaits(mesh.peers["c"].key, mesh.peers["a"].key),
-    )
     assert mesh.texts("c") == ["before", "after"]
 
 

@@ -239,6 +239,15 @@ def test_nothing_is_remembered_of_a_channel_whose_posts_are_taken_again() -> Non
     assert not reader.pauses
 
 
+def test_a_link_over_which_no_more_can_be_offered_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quicprochat.core.encounter.NUMBERS_MAX", 4)
+    alice, _, carol = subscribers("alice", "bob", "carol")
+    taker = Taker(alice, BOB)
+    for number in range(5):
+        out = taker.take(alice.step(alice.arrived(CAROL, carol.posted(FAMILY, age_ms=60_000))))
+        assert ("CloseLink" in kinds(out)) == (number == 4)
+
+
 # --- junk
 
 

@@ -356,6 +356,10 @@ class Carry:
         encounter = self._encounters.get(peer)
         return len(encounter.taking) if encounter is not None else 0
 
+    def spent(self) -> list[PeerKey]:
+        """Return the neighbours that cannot be offered anything more over the links of this moment."""
+        return [peer for peer, encounter in self._encounters.items() if encounter.giving.spent]
+
     def __len__(self) -> int:
         """Return how many envelopes may be handed on."""
         return len(self._shelf)

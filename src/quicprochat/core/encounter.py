@@ -83,6 +83,11 @@ class Giving:
             self._handed.pop(id, None)
         return ids
 
+    @property
+    def spent(self) -> bool:
+        """Say whether something is to be offered and all numbers are used up."""
+        return len(self._numbers) >= NUMBERS_MAX and bool(self._queue)
+
     def pending(self) -> set[EnvelopeId]:
         """Return what was queued or offered on this link, whether it was answered or not."""
         return self._queued.union(self._numbers)

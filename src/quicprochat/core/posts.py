@@ -395,6 +395,9 @@ class Posts:
             if found is not None:
                 body = replace(frame, interests=self._readers[peer].hearings).encode()
                 out.append(SendFrame(found.lane.link, FrameType.CHANNEL, body))
+        spent = [neighbours.find(peer) for peer in sorted(self._sharing.spent)]
+        out += [CloseLink(one.lane.link, Goodbye.BUSY, "all offers are used up") for one in spent if one is not None]
+        self._sharing.spent.clear()
 
     def _tell(
         self, reader: Reader, link: LinkId, channels: frozenset[ChannelId], now: Instant, out: list[Effect]

@@ -69,6 +69,8 @@ class Sharing:
         self._alarms: list[tuple[Instant, ChannelId]] = []
         self._due: dict[ChannelId, Instant] = {}
         self._limits = limits
+        self.spent: set[PeerKey] = set()
+        """Neighbours whose link must begin anew before more can be offered."""
 
     # --- sets
 
@@ -313,6 +315,7 @@ class Sharing:
         for channel in touched:
             carry = self._sets[channel]
             out += [(say.peer, ChannelFrame(channel, 0, say.kind, say.body)) for say in carry.poll(now)]
+            self.spent.update(carry.spent())
             at = carry.deadline()
             if at is None:
                 self._due.pop(channel, None)
