@@ -309,7 +309,7 @@ class Posts:
         """Let a post that is in the store be offered, and make room for it."""
         for id in self._sharing.hold(held, now, foreign=foreign):
             release(tx, id, now, Fate.PASSED)
-        if not (foreign or held.own) and lacks_key(MeshEnvelope.decode(held.wire), self._secrets[ChannelId(held.dst)]):
+        if not (foreign or held.own) and lacks_key(MeshEnvelope.decode(held.wire), self._secrets.get(held.dst, ())):
             self._put_aside(tx, held, now)
         self._make_room(tx, now)
 
