@@ -36,6 +36,10 @@ class Acquaintance:
         if len(self._ids) > IDS_MAX:
             self._ids.clear()
 
+    def keep(self, held: AbstractSet[EnvelopeId]) -> None:
+        """The link is over: what was offered and never came is forgotten."""
+        self._ids &= held
+
     def lacks(self, id: EnvelopeId) -> None:
         """Comparing showed that the neighbour has not got this, or not any more."""
         self._ids.discard(id)

@@ -26,13 +26,16 @@ class Asking:
         self._encounters, self._has, self._wake = encounters, has, wake
         self._of: dict[EnvelopeId, PeerKey] = {}
 
-    def came(self, id: EnvelopeId, now: Instant) -> None:
-        """Something is here, whether it was asked for or not."""
+    def came(self, id: EnvelopeId, now: Instant, *, here: bool = True) -> None:
+        """Something came, whether it was asked for or not; it is ``here`` unless there was no room for it."""
         peer = self._of.pop(id, None)
         if peer is not None and (encounter := self._encounters.get(peer)) is not None:
             encounter.taking.asked.pop(id, None)
             encounter.taking.heard_at = now
+            encounter.taking.late = False
             self._wake(peer)
+            for other in self._encounters.values() if here else ():
+                other.taking.settled(id)
 
     def expects(self, id: EnvelopeId) -> bool:
         """Say whether somebody was asked for this and has not brought it yet."""
@@ -43,11 +46,15 @@ class Asking:
         taking, ids = encounter.taking, []
         while (id := taking.undecided()) is not None:
             if self._has(id):
+                taking.settled(id)
                 continue
             if (asked := self._of.get(id)) is not None:
-                if asked != encounter.peer:
-                    taking.later.append(id)
-                continue
+                if asked == encounter.peer:
+                    continue
+                if taking.late or not self._late(asked):
+                    taking.put_off(id)
+                    continue
+                self._take_back(id, self._encounters[asked])
             if not taking.asked:
                 taking.heard_at = now
             self._of[id] = encounter.peer
@@ -67,10 +74,11 @@ class Asking:
     def give_up(self, encounter: Encounter, now: Instant) -> None:
         """Ask others for what is late, and tell this one; what nobody else has offered it may still bring."""
         taking = encounter.taking
+        taking.late = True
         for id in list(taking.asked):
             if self._ask_another(id, encounter):
                 del taking.asked[id]
-                taking.later.append(id)
+                taking.put_off(id)
             else:
                 self._of[id] = encounter.peer
         taking.heard_at = now
@@ -82,5 +90,17 @@ class Asking:
         others = [other for other in self._encounters.values() if other is not encounter and id in other.taking]
         for other in others:
             other.taking.again(id)
+        for other in sorted(others, key=lambda other: other.taking.late):
             self._wake(other.peer)
         return bool(others)
+
+    def _late(self, peer: PeerKey) -> bool:
+        """Say whether a neighbour is late with everything since it was given up last."""
+        encounter = self._encounters.get(peer)
+        return encounter is not None and encounter.taking.late
+
+    def _take_back(self, id: EnvelopeId, encounter: Encounter) -> None:
+        """Somebody is there who may bring at once what a late neighbour was asked for."""
+        encounter.taking.asked.pop(id, None)
+        encounter.taking.put_off(id)
+        self._wake(encounter.peer)

@@ -70,6 +70,7 @@ class Carry:
 
     __slots__ = (
         "_acquaintances",
+        "_anew",
         "_asking",
         "_cures",
         "_dirty",
@@ -82,6 +83,7 @@ class Carry:
         "_say",
         "_shelf",
         "contacts",
+        "idle",
         "me",
     )  # fmt: skip
 
@@ -95,6 +97,9 @@ class Carry:
         """``known`` says whether an id was seen, however long ago; it may read the store."""
         self.me = me
         self.contacts: frozenset[bytes] = frozenset()
+        self._anew = False
+        self.idle = False
+        """True where an empty set is not worth comparing: nobody here asks for what it is about."""
         self._entropy = entropy
         self._known = known
         self._entries = EntrySet()
@@ -167,6 +172,7 @@ class Carry:
 
     def begin_anew(self) -> None:
         """Forget what was seen and is not held: it is wanted from now on. The next comparing finds it."""
+        self._anew = True
         self._entries = EntrySet()
         for id in self._shelf.ids():
             parcel = self._shelf.get(id)
@@ -179,7 +185,7 @@ class Carry:
 
     def unwelcome(self, id: EnvelopeId, now: Instant) -> None:
         """An envelope came and there was no room for it: do not wait for it any longer, on this link."""
-        self._asking.came(id, now)
+        self._asking.came(id, now, here=False)
 
     def release(self, id: EnvelopeId) -> None:
         """An envelope is not held any more; that it was seen stays."""
@@ -241,8 +247,10 @@ class Carry:
         encounter.speaks = encounter.greeted = speaks
         self._likely.met(peer, now)
         direct = known.perhaps_lacking(self._shelf.ids(), DIRECT_MAX)
-        if direct is None:
+        if direct is None or (self._anew and not len(self._entries)):
+            # Who holds nothing any more compares, for neighbours do not know that.
             self._begin(encounter, now)
+        if direct is None:
             # What is for the peer itself need not wait for what comes of comparing.
             direct = {parcel.id for parcel in self._shelf.addressed_to(peer)}
         for id in direct:
@@ -263,6 +271,7 @@ class Carry:
         """A link is gone; what was asked for over it is asked for elsewhere."""
         encounter = self._encounters.pop(peer, None)
         if encounter is not None:
+            encounter.known.keep(self._shelf.ids())
             self._asking.lost(encounter)
             self._dirty.pop(peer, None)
             self._say = [say for say in self._say if say.peer != peer]
@@ -325,7 +334,9 @@ class Carry:
 
     def poll(self, now: Instant) -> list[Say]:
         """Return the frames to send, in their order."""
-        for peer in self._dirty:
+        while self._dirty:
+            peer = next(iter(self._dirty))
+            del self._dirty[peer]
             encounter = self._encounters[peer]
             if encounter.greeted and not encounter.speaks:
                 continue
@@ -337,9 +348,21 @@ class Carry:
             if ids:
                 self._say.append(Say(peer, FrameType.OFFER, encode_offer(ids)))
             encounter.greeted = True
-        self._dirty.clear()
         out, self._say = self._say, []
         return out
+
+    def open(self, peer: PeerKey) -> int:
+        """Return how many offers of a neighbour are remembered."""
+        encounter = self._encounters.get(peer)
+        return len(encounter.taking) if encounter is not None else 0
+
+    def spent(self) -> list[PeerKey]:
+        """Return the neighbours that cannot be offered anything more over the links of this moment."""
+        return [peer for peer, encounter in self._encounters.items() if encounter.giving.spent]
+
+    def __len__(self) -> int:
+        """Return how many envelopes may be handed on."""
+        return len(self._shelf)
 
     def wanted(self, peer: PeerKey) -> bool:
         """Say whether a neighbour waits for something that it wants."""
@@ -385,7 +408,9 @@ class Carry:
             if (late := self._asking.due(encounter)) is not None and now >= late:
                 self._asking.give_up(encounter, now)
             if encounter.again_at is not None and now >= encounter.again_at and self.me < encounter.peer:
-                if encounter.speaks:
+                if encounter.speaks and not len(self._entries) and self.idle:
+                    encounter.again_at = Instant(now + AGAIN_MS)
+                elif encounter.speaks:
                     self._begin(encounter, now)
                 else:
                     encounter.again_at = None

@@ -12,7 +12,7 @@ goes on when its offers are dealt with: a broken encounter wastes little, and th
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Container, Sequence
 from heapq import heapify, heappop, heappush
 
@@ -37,6 +37,8 @@ HANDING_LOW, HANDING_LOW_FIRST = 32, 1
 """Offers go on while fewer than this wait to be handed over: few at first, since the next may be more useful."""
 ASK_MAX = 128
 """Envelopes asked for over one link that have not come."""
+HANDED_MAX = 3
+"""How often an offer is handed over, to whoever says again and again that it wants it."""
 NUMBERS_MAX = 65_536
 """Offers in one direction of a link: what they make a node remember. The next link goes on."""
 
@@ -44,7 +46,7 @@ NUMBERS_MAX = 65_536
 class Giving:
     """What goes from us to the neighbour: queued, then offered, then wanted, then handed over."""
 
-    __slots__ = ("_dealt", "_numbers", "_queue", "_queued", "_wanted", "_wished")
+    __slots__ = ("_dealt", "_handed", "_numbers", "_queue", "_queued", "_wanted", "_wished")
 
     def __init__(self) -> None:
         self._queue: list[tuple[Rank, EnvelopeId]] = []
@@ -54,6 +56,8 @@ class Giving:
         self._wanted: list[tuple[Rank, EnvelopeId]] = []
         self._wished: set[EnvelopeId] = set()
         """What was wanted at any time: whether it arrived nobody says here."""
+        self._handed: Counter[EnvelopeId] = Counter()
+        """How often each was handed over since it was offered last."""
 
     def queue(self, rank: Rank, id: EnvelopeId) -> None:
         """Let something be offered in its turn, once."""
@@ -75,7 +79,14 @@ class Giving:
                 if (id := heappop(self._queue)[1]) in held:
                     ids.append(id)
         self._numbers.extend(ids)
+        for id in ids:
+            self._handed.pop(id, None)
         return ids
+
+    @property
+    def spent(self) -> bool:
+        """Say whether something is to be offered and all numbers are used up."""
+        return len(self._numbers) >= NUMBERS_MAX and bool(self._queue)
 
     def pending(self) -> set[EnvelopeId]:
         """Return what was queued or offered on this link, whether it was answered or not."""
@@ -96,13 +107,15 @@ class Giving:
         got = [id for number, id in dealt.items() if number not in named and id not in self._wished]
         self._dealt = want.dealt
         if later := {self._numbers[number & ~LATER] for number in want.numbers if number & LATER}:
+            self._handed.subtract(id for _, id in self._wanted if id in later)
             self._wanted = [pair for pair in self._wanted if pair[1] not in later]
             heapify(self._wanted)
         return [self._numbers[number] for number in want.numbers if not number & LATER], got
 
     def want(self, rank: Rank, id: EnvelopeId) -> None:
-        """Let something be handed over in its turn."""
-        if len(self._wanted) < OFFER_MAX:
+        """Let something be handed over in its turn, unless it was often enough."""
+        if len(self._wanted) < OFFER_MAX and self._handed[id] < HANDED_MAX:
+            self._handed[id] += 1
             heappush(self._wanted, (rank, id))
 
     def next(self) -> EnvelopeId | None:
@@ -117,20 +130,27 @@ class Giving:
 class Taking:
     """What the neighbour has for us: offered, then asked for, until it came."""
 
-    __slots__ = ("_count", "_dealt", "_offered", "_open", "_spare", "_told", "asked", "heard_at", "later")
+    __slots__ = ("_count", "_dealt", "_later", "_offered", "_open", "_spare", "_told", "asked", "heard_at", "late")
 
     def __init__(self) -> None:
         self._offered: dict[EnvelopeId, int] = {}
+        """Numbers of what was decided on and is not here."""
         self._count = 0
-        self._open: deque[EnvelopeId] = deque()
+        self._open: deque[tuple[int, EnvelopeId]] = deque()
         self._spare: deque[EnvelopeId] = deque()
         self._dealt = 0
         self._told = 0
         self.asked: dict[EnvelopeId, None] = {}
-        self.later: list[EnvelopeId] = []
+        self._later: list[int] = []
         """What the neighbour is to be told that another was asked for."""
         self.heard_at = Instant(0)
         """When something asked for came last, or was asked for first."""
+        self.late = False
+        """Whether it was given up, and has brought nothing since."""
+
+    def __len__(self) -> int:
+        """How many offers are remembered."""
+        return len(self._offered) + len(self._open)
 
     def __contains__(self, id: EnvelopeId) -> bool:
         return id in self._offered
@@ -139,10 +159,17 @@ class Taking:
         """The neighbour offers something. Raises: WireError when it does not wait for answers."""
         if self._count + len(ids) > min(self._told + AHEAD, NUMBERS_MAX):
             raise WireError("a neighbour that offers more and more and waits for no answer")
-        for number, id in enumerate(ids, self._count):
-            self._offered[id] = number
+        self._open.extend(enumerate(ids, self._count))
         self._count += len(ids)
-        self._open.extend(ids)
+
+    def put_off(self, id: EnvelopeId) -> None:
+        """Tell the neighbour that another was asked for this."""
+        if (number := self._offered.get(id)) is not None:
+            self._later.append(number)
+
+    def settled(self, id: EnvelopeId) -> None:
+        """This is here: its offer need not be remembered."""
+        self._offered.pop(id, None)
 
     def again(self, id: EnvelopeId) -> None:
         """Another neighbour that was asked did not bring this."""
@@ -152,20 +179,23 @@ class Taking:
         """Return what to decide on next; None when there is nothing, or enough is asked for."""
         if len(self.asked) >= ASK_MAX:
             return None
-        if self._spare:
-            return self._spare.popleft()
+        while self._spare:
+            if (id := self._spare.popleft()) in self._offered:
+                return id
         if not self._open:
             return None
         self._dealt += 1
-        return self._open.popleft()
+        number, id = self._open.popleft()
+        self._offered[id] = number
+        return id
 
     def want(self, ids: Sequence[EnvelopeId]) -> Want | None:
         """Return what to say after deciding, None for nothing new."""
-        if not ids and not self.later and self._dealt == self._told:
+        if not ids and not self._later and self._dealt == self._told:
             return None
         self._told = self._dealt
-        later, self.later = self.later, []
-        return Want(self._dealt, tuple([self._offered[id] for id in ids] + [LATER | self._offered[id] for id in later]))
+        later, self._later = self._later, []
+        return Want(self._dealt, tuple([self._offered[id] for id in ids] + [LATER | number for number in later]))
 
 
 class Encounter:

@@ -298,8 +298,8 @@ def _post(
         return Admission(Verdict.REFUSED, Reason.UNLISTED)
     if ours and post is not None and post.type == TYPE_TEXT:
         line = read_post(tx, envelope, post, age, now)
-        if line is None:
-            # The same post in another envelope; see _deliver.
+        if line is None and fate is not Fate.PASSED:
+            # The same post in another envelope; see _deliver. What we had ourselves and let go of is kept once more.
             tx.count("duplicates")
             return Admission(Verdict.DUPLICATE)
     tx.remember(envelope.id, Fate.HELD, _forget_at(envelope, now.at))

@@ -12,6 +12,10 @@ TELL_BURST, TELL_PER_S = 8, 1
 """How often a neighbour is told of our channels; only the last of several changes is told (docs/protocol.md §9)."""
 DEAF_MAX = 4_096
 """Channels that are not talked about any more over one link, because there were too many."""
+OFFERS_MAX = 32_768
+"""Offers over one link, about all channels together, of which nothing came: what they make a node remember (guess)."""
+COMPARE_BURST, COMPARE_BYTES_PER_S = 4 << 20, 64 << 10
+"""Bytes of comparing taken over one link, about all channels together: 1 s of a processor for 3 MB (measured)."""
 PUSH_MAX = 1_024
 """Posts that wait for room on one link; what is more is offered instead."""
 
@@ -37,8 +41,8 @@ class Reader:
     """A linked neighbour. ``carrier``: a home server, which is told our own channels and talks of none."""
 
     __slots__ = (
-        "_since", "_since_every", "carrier", "deaf", "flying", "fresh", "heard", "hearings", "pauses", "peer", "push",
-        "tell", "tell_at", "tellings", "told", "wanting",
+        "_since", "_since_every", "carrier", "compare", "deaf", "flying", "fresh", "heard", "hearings", "offers",
+        "pauses", "peer", "push", "tell", "tell_at", "tellings", "told", "wanting",
     )  # fmt: skip
 
     def __init__(self, peer: PeerKey, now: Instant, *, carrier: bool, fresh: bool) -> None:
@@ -54,6 +58,9 @@ class Reader:
         self._since_every: int | None = None
         self.tell = TokenBucket(TELL_BURST, TELL_PER_S, now)
         self.tell_at: Instant | None = None
+        self.compare = TokenBucket(COMPARE_BURST, COMPARE_BYTES_PER_S, now)
+        self.offers = 0
+        """Offers heard since it was last counted how many of them are open."""
         self.deaf: set[ChannelId] = set()
         self.push: dict[EnvelopeId, ChannelId] = {}
         """What is handed over next."""
@@ -69,7 +76,11 @@ class Reader:
 
     def shares(self, channel: ChannelId) -> bool:
         """Say whether both sides have told each other that they take part in a channel."""
-        if self.carrier or channel in self.deaf or not self.wants(channel):
+        return channel not in self.deaf and self.takes(channel)
+
+    def takes(self, channel: ChannelId) -> bool:
+        """Say whether posts of a channel may be handed over: also of one that is not talked about any more."""
+        if self.carrier or not self.wants(channel):
             return False
         return channel in self.told or EVERY_CHANNEL in self.told
 
@@ -108,6 +119,14 @@ class Reader:
     def pause(self, channel: ChannelId) -> Pause:
         """Return how long posts of a channel wait for this neighbour."""
         return self.pauses.setdefault(channel, Pause())
+
+    def resumed(self, channel: ChannelId) -> None:
+        """Posts of a channel are taken again."""
+        pause = self.pauses.get(channel)
+        if pause is not None:
+            pause.ms = DEFERRED_MS
+            if pause.until is None and not pause.ids:
+                del self.pauses[channel]
 
     def paused(self, channel: ChannelId) -> bool:
         """Say whether posts of a channel wait."""

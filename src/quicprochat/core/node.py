@@ -145,7 +145,7 @@ class Node:
 
     def unreadable(self, channel: ChannelId) -> tuple[EnvelopeId, ...]:
         """Return posts of a channel that came and for which we have no key; some may have left the window since."""
-        return tuple(self._posts.unreadable.get(channel, ()))
+        return self._posts.unreadable(channel)
 
     def routes_held(self, peer: PeerKey) -> bytes:
         """Return what a hello says to a peer of its routes that we still know."""

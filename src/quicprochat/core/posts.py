@@ -18,6 +18,7 @@ from quicprochat.core.channel import (
     TYPE_TEXT,
     BroadcastChannel,
     Post,
+    Secrets,
     Subscription,
     heads_after,
     lacks_key,
@@ -26,7 +27,7 @@ from quicprochat.core.channel import (
     secrets_of,
 )
 from quicprochat.core.charter import fits, may_write
-from quicprochat.core.courier import DEFERRED_MS, IN_FLIGHT_BYTES, Lane
+from quicprochat.core.courier import IN_FLIGHT_BYTES, Lane
 from quicprochat.core.crypto import Crypto, Entropy, Signer
 from quicprochat.core.envelope import TRANSIT, TRANSIT_OFFSET, TTL_DEFAULT_S, Header, Kind, MeshEnvelope, make
 from quicprochat.core.events import (
@@ -103,8 +104,7 @@ class Posts:
         self._willing = policy.willing
         self.joined: frozenset[ChannelId] = frozenset()
         self.subscriptions: tuple[Subscription, ...] = ()
-        self.unreadable: dict[ChannelId, dict[EnvelopeId, None]] = {}
-        """Posts of our channels that wait for a key; some may have left the window meanwhile."""
+        self._secrets: Secrets = {}
         self.hear: Hear = _nobody
         """Told of every post that opened and is kept."""
         self._readers: dict[PeerKey, Reader] = {}
@@ -130,7 +130,6 @@ class Posts:
         """Take up the channels and posts that the store remembers."""
         self._tx = tx
         self.reload(tx, out)
-        secrets = secrets_of(self.subscriptions)
         for id in self.joined:
             self._sharing.of(id, now)
         for dst in tx.destinations():
@@ -143,8 +142,6 @@ class Posts:
                     clear(tx, channel, now, Fate.PASSED)
                     break
                 self._hold(tx, held, now, foreign=foreign)
-                if not foreign and lacks_key(MeshEnvelope.decode(held.wire), secrets[channel]):
-                    self.unreadable.setdefault(channel, {})[held.id] = None
 
     def joined_now(self, tx: MeshStore, id: ChannelId, policy: Policy, now: Now, out: list[Effect]) -> None:
         """The owner joined a channel, which is in the store: what is held of it already opens at once."""
@@ -170,7 +167,7 @@ class Posts:
         """
         count = 0
         # What says who may write comes first.
-        for held, envelope, post in sorted(self._opened(tx, id, policy), key=lambda one: one[2].type == TYPE_TEXT):
+        for held, envelope, post in sorted(self._opened(tx, id, policy, now), key=lambda one: one[2].type == TYPE_TEXT):
             subscription = tx.channel(id)
             if subscription is None or not fits(subscription, envelope.src, post):
                 self._sharing.release(id, (held.id,))
@@ -179,26 +176,35 @@ class Posts:
             self.hear(envelope, post, tx, now, out)
             if post.type != TYPE_TEXT:
                 continue
+            self._sharing.read(id, held.id)
             line = read_post(tx, envelope, post, envelope.age_ms + max(0, now.at - held.stored_at), now)
             if line is not None:
                 out.append(Journaled(line))
                 count += 1
         return count
 
-    def _opened(self, tx: MeshStore, id: ChannelId, policy: Policy) -> list[tuple[Held, MeshEnvelope, Post]]:
-        """Open all that is held of a channel and can be."""
-        secrets = secrets_of(tx.channels()).get(id, ())
-        unreadable = self.unreadable[id] = {}
-        found = []
+    def _opened(
+        self, tx: MeshStore, id: ChannelId, policy: Policy, now: Now
+    ) -> list[tuple[Held, MeshEnvelope, Post]]:
+        """Open all that is held of a channel and can be; the rest waits for a key."""
+        secrets = self._secrets.get(id, ())
+        found, unread = [], []
         for held in kept(tx, id):
             if held.own or held.src in policy.blocked:
                 continue
             envelope = MeshEnvelope.decode(held.wire)
             if lacks_key(envelope, secrets):
-                unreadable[held.id] = None
+                unread.append(held)
             elif understood(envelope) and (post := open_with(envelope, secrets, self._crypto)) is not None:
+                self._sharing.read(id, held.id)
                 found.append((held, envelope, post))
+        for held in unread:
+            self._put_aside(tx, held, now.at)
         return found
+
+    def unreadable(self, id: ChannelId) -> tuple[EnvelopeId, ...]:
+        """Return the posts of a channel of ours that wait for a key."""
+        return self._sharing.unread(id)
 
     def leave(self, tx: MeshStore, id: ChannelId, now: Now, out: list[Effect]) -> None:
         """The owner left a channel: its secret, its posts and its authors go; its topic and our number stay."""
@@ -206,10 +212,11 @@ class Posts:
         if known is None or known.left:
             return
         tx.put_channel(replace(known, channel=replace(known.channel, secret=b"", salt=b""), earlier=(), left=True))
-        self.unreadable.pop(id, None)
-        self._sharing.release(id, clear(tx, id, now.at))
+        # What we have read we do not read again; but others may need it of us, should we come back.
+        self._sharing.release(id, clear(tx, id, now.at, Fate.PASSED))
         tx.forget_heard(id)
         self.reload(tx, out)
+        self._sharing.leave(id)
         for reader in self._readers.values():
             reader.forget(id)
 
@@ -217,6 +224,7 @@ class Posts:
         """Something of a channel has changed."""
         found = self.subscriptions = tuple(tx.channels())
         self.joined = frozenset(s.channel.id for s in found if not s.left)
+        self._secrets = secrets_of(found)
         if found:
             out.append(ChannelsChanged(found))
 
@@ -339,11 +347,8 @@ class Posts:
         if admission.verdict is not Verdict.DUPLICATE or not (asked or self._tree.fed_by(envelope.src, via)):
             link.take(now.at, cost)
         self._admitted(tx, envelope, admission, via, now, foreign=foreign)
-        if admission.verdict is Verdict.STORED and not foreign:
-            if checked.post is None:
-                self.unreadable.setdefault(channel, {})[envelope.id] = None
-            else:
-                self.hear(envelope, checked.post, tx, now, out)
+        if admission.verdict is Verdict.STORED and not foreign and checked.post is not None:
+            self.hear(envelope, checked.post, tx, now, out)
         return admission
 
     def _admitted(
@@ -365,7 +370,14 @@ class Posts:
         """Let a post that is in the store be offered, and make room for it."""
         for id in self._sharing.hold(held, now, foreign=foreign):
             release(tx, id, now, Fate.PASSED)
+        if not (foreign or held.own) and lacks_key(MeshEnvelope.decode(held.wire), self._secrets.get(held.dst, ())):
+            self._put_aside(tx, held, now)
         self._make_room(tx, now)
+
+    def _put_aside(self, tx: MeshStore, held: Held, now: Instant) -> None:
+        """Keep a post of a channel of ours that cannot be read yet, within the bound of such."""
+        for id in self._sharing.put_aside(held):
+            release(tx, id, now, Fate.PASSED)
 
     def _make_room(self, tx: MeshStore, now: Instant) -> None:
         """Forget channels that we are not in while there are too many."""
@@ -388,7 +400,7 @@ class Posts:
             return
         fresh = _is_fresh(held, now)
         for peer, reader in self._readers.items():
-            if peer in (held.via, author) or not (reader.shares(channel) or (reader.carrier and held.own)):
+            if peer in (held.via, author) or not (reader.takes(channel) or (reader.carrier and held.own)):
                 continue
             if reader.wants(channel) and fresh and self._tree.feeds(author, peer) and len(reader.push) < PUSH_MAX:
                 reader.push[held.id] = channel
@@ -444,6 +456,9 @@ class Posts:
             if found is not None:
                 body = replace(frame, interests=self._readers[peer].hearings).encode()
                 out.append(SendFrame(found.lane.link, FrameType.CHANNEL, body))
+        spent = [neighbours.find(peer) for peer in sorted(self._sharing.spent)]
+        out += [CloseLink(one.lane.link, Goodbye.BUSY, "all offers are used up") for one in spent if one is not None]
+        self._sharing.spent.clear()
 
     def _tell(
         self, reader: Reader, link: LinkId, channels: frozenset[ChannelId], now: Instant, out: list[Effect]
@@ -472,7 +487,7 @@ class Posts:
         channel, author = flown
         match result.verdict:
             case Verdict.STORED | Verdict.DUPLICATE:
-                reader.pause(channel).ms = DEFERRED_MS
+                reader.resumed(channel)
                 self._sharing.has(peer, channel, result.id)
                 if result.verdict is Verdict.DUPLICATE:
                     self._tree.prune(author, peer)

@@ -16,9 +16,10 @@ from quicprochat.core.carry import Carry, CarryLimits
 from quicprochat.core.crypto import Entropy
 from quicprochat.core.entries import entry_of
 from quicprochat.core.envelope import CORE, TRANSIT, TRANSIT_OFFSET, MeshEnvelope
-from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey
-from quicprochat.core.interest import Reader
-from quicprochat.core.link import FOR_CHANNEL, ChannelFrame
+from quicprochat.core.errors import WireError
+from quicprochat.core.ids import ID_BYTES, ChannelId, EnvelopeId, PeerKey
+from quicprochat.core.interest import OFFERS_MAX, Reader
+from quicprochat.core.link import FOR_CHANNEL, ChannelFrame, FrameType
 from quicprochat.core.shelf import Parcel, Shelf
 from quicprochat.core.store import Held
 from quicprochat.core.time import Instant
@@ -57,6 +58,10 @@ class Sharing:
         self._me, self._entropy, self._known = me, entropy, known
         self._readers = readers
         self._sets: dict[ChannelId, Carry] = {}
+        self._left: set[ChannelId] = set()
+        """Channels we are in no more, until no link talks of them."""
+        self._unread: dict[ChannelId, Shelf] = {}
+        """Posts of our channels that no key of ours is for. Anybody can make such: they have a bound of their own."""
         self._foreign: dict[ChannelId, PeerKey] = {}
         """Channels we are not in, and who brought them; the one that was looked at longest ago first."""
         self._shelf = Shelf(limits.foreign_bytes, limits.foreign)
@@ -64,6 +69,8 @@ class Sharing:
         self._alarms: list[tuple[Instant, ChannelId]] = []
         self._due: dict[ChannelId, Instant] = {}
         self._limits = limits
+        self.spent: set[PeerKey] = set()
+        """Neighbours whose link must begin anew before more can be offered."""
 
     # --- sets
 
@@ -84,23 +91,34 @@ class Sharing:
                 if reader.shares(channel):
                     found.link_up(reader.peer, now, fresh=reader.fresh, speaks=True)
         if via is not None:
+            found.idle = True
             self._foreign[channel] = self._foreign.pop(channel, via)
         self._touched[channel] = None
         return found
 
     def crowded(self) -> ChannelId | None:
-        """Return the foreign channel that must go because there are too many; None if there are not."""
+        """Return the foreign channel that must go because there are too many; None if there are not.
+
+        Of the neighbour that brought most, the one with the fewest posts, and of equals the one that was looked at
+        longest ago: ids are free to make up, posts are paid for. The one looked at now stays, so that what just came
+        is handed on.
+        """
         if len(self._foreign) <= self._limits.foreign_channels:
             return None
         brought = Counter(self._foreign.values())
         most = max(brought, key=lambda peer: (brought[peer], peer))
-        return next(channel for channel, via in self._foreign.items() if via == most)
+        found = [channel for channel, via in self._foreign.items() if via == most]
+        if len(found) > 1 and found[-1] == next(reversed(self._foreign)):
+            found.pop()
+        return min(found, key=lambda id: len(self._sets[id]))
 
     def adopt(self, channel: ChannelId, posts: Iterable[Held], now: Instant) -> None:
         """We are in a channel now: what is held of it gives way to no other's, and what gave way is wanted again."""
         new = channel not in self._sets
         carry = self.of(channel, now)
-        if self._foreign.pop(channel, None) is not None:
+        carry.idle = False
+        self._left.discard(channel)
+        if self._foreign.pop(channel, None) is not None or new:
             carry.begin_anew()
         for held in posts:
             self._shelf.pop(held.id)
@@ -112,10 +130,28 @@ class Sharing:
         if channel in self._sets:
             self.of(channel, now).begin_anew()
 
+    def leave(self, channel: ChannelId) -> None:
+        """We are in a channel no more, and hold nothing of it; should we come back, all of it is wanted again.
+
+        Its set stays while a link talks of it: we may be back before the neighbour was told that we had gone.
+        """
+        self._unread.pop(channel, None)
+        if (carry := self._sets.get(channel)) is not None:
+            carry.begin_anew()
+            self._left.add(channel)
+            self._let_go(channel)
+
+    def _let_go(self, channel: ChannelId) -> None:
+        """Forget a channel that was left, when nobody talks of it any more."""
+        carry = self._sets[channel]
+        if channel in self._left and not any(carry.linked(peer) for peer in self._readers):
+            self.drop(channel)
+
     def drop(self, channel: ChannelId) -> list[Reader]:
         """Forget a channel; return the neighbours with whom it must not be talked about any more over this link."""
         carry = self._sets.pop(channel, None)
-        for table in (self._foreign, self._touched, self._due):
+        self._left.discard(channel)
+        for table in (self._foreign, self._unread, self._touched, self._due):
             table.pop(channel, None)
         return [] if carry is None else [one for one in self._readers.values() if carry.linked(one.peer)]
 
@@ -132,6 +168,7 @@ class Sharing:
             carry.hold(parcel, now, offer=False)
         gone = []
         if foreign:
+            self._left.discard(channel)
             parcel = _parcel(held)
             parcel.kept = False
             self._shelf.put(parcel)
@@ -140,6 +177,32 @@ class Sharing:
                 self._sets[ChannelId(victim.dst)].release(victim.id)
                 gone.append(victim.id)
         return gone
+
+    def put_aside(self, held: Held) -> list[EnvelopeId]:
+        """A post that is held cannot be read yet; return what leaves the store, so that such do not fill a window.
+
+        Of the neighbour that brought most of them, the author that wrote most makes room.
+        """
+        channel = ChannelId(held.dst)
+        shelf = self._unread.setdefault(channel, Shelf(self._limits.unread_bytes, self._limits.unread))
+        parcel = _parcel(held)
+        parcel.kept = False
+        shelf.put(parcel)
+        gone = []
+        while shelf.over and (victim := shelf.victim(lambda one: ())) is not None:
+            gone.append(victim.id)
+            self.release(channel, (victim.id,))
+        return gone
+
+    def unread(self, channel: ChannelId) -> tuple[EnvelopeId, ...]:
+        """Return what was put aside of a channel and is still held."""
+        shelf = self._unread.get(channel)
+        return tuple(shelf.ids()) if shelf is not None else ()
+
+    def read(self, channel: ChannelId, id: EnvelopeId) -> None:
+        """The key came: this post can be read now, and counts as any other."""
+        if (shelf := self._unread.get(channel)) is not None:
+            shelf.pop(id)
 
     def seen(self, envelope: MeshEnvelope, now: Instant) -> None:
         """A post came and is not held: it was refused, or known."""
@@ -156,9 +219,11 @@ class Sharing:
 
     def release(self, channel: ChannelId, ids: Iterable[EnvelopeId]) -> None:
         """These are not held any more."""
-        carry = self._sets.get(channel)
+        carry, unread = self._sets.get(channel), self._unread.get(channel)
         for id in ids:
             self._shelf.pop(id)
+            if unread is not None:
+                unread.pop(id)
             if carry is not None:
                 carry.release(id)
 
@@ -187,7 +252,7 @@ class Sharing:
 
     def match(self, reader: Reader, now: Instant) -> None:
         """What a neighbour and we take part in has changed: begin with some channels, and end with others."""
-        for channel, carry in self._sets.items():
+        for channel, carry in list(self._sets.items()):
             shared = reader.shares(channel)
             if shared != carry.linked(reader.peer):
                 if shared:
@@ -196,19 +261,29 @@ class Sharing:
                     carry.link_down(reader.peer, now)
                     reader.wanting.pop(channel, None)
                 self._touched[channel] = None
+                self._let_go(channel)
 
     def link_down(self, peer: PeerKey, now: Instant) -> None:
         """A neighbour is gone."""
-        for channel, carry in self._sets.items():
+        for channel, carry in list(self._sets.items()):
             if carry.linked(peer):
                 carry.link_down(peer, now)
                 self._touched[channel] = None
+                self._let_go(channel)
 
     def heard(self, reader: Reader, frame: ChannelFrame, now: Instant, *, foreign: bool) -> list[EnvelopeId]:
         """A frame about a channel came; return which posts the neighbour wants. Raises: WireError."""
         if not reader.shares(frame.channel) or frame.kind not in FOR_CHANNEL or reader.is_late(frame):
             return []
+        if frame.kind == FrameType.RANGES and not reader.compare.take(now, len(frame.body)):
+            return []  # the next comparing finds what this one would have
         carry = self.of(frame.channel, now, reader.peer if foreign else None)
+        if frame.kind == FrameType.OFFER:
+            reader.offers += len(frame.body) // ID_BYTES
+            if reader.offers > 2 * OFFERS_MAX:
+                reader.offers = sum(one.open(reader.peer) for one in self._sets.values())
+                if reader.offers > OFFERS_MAX:
+                    raise WireError("a neighbour that offers more than it brings")
         wanted = carry.received(reader.peer, frame.kind, frame.body, now)
         if wanted:
             reader.wanting[frame.channel] = None
@@ -250,6 +325,7 @@ class Sharing:
         for channel in touched:
             carry = self._sets[channel]
             out += [(say.peer, ChannelFrame(channel, 0, say.kind, say.body)) for say in carry.poll(now)]
+            self.spent.update(carry.spent())
             at = carry.deadline()
             if at is None:
                 self._due.pop(channel, None)

@@ -30,6 +30,10 @@ class PostLimits:
     """The same in bytes."""
     share: float = 0.25
     """Part of a channel's window, in posts and in bytes, that one author may fill."""
+    unread: int = 250
+    """Others' posts of one channel for which there is no key here yet: anybody who knows its id can make such."""
+    unread_bytes: int = 4 << 20
+    """The same in bytes."""
     all_bytes: int = 64 << 20
     """Others' posts kept, in all channels together that we are in."""
     foreign_bytes: int = 32 << 20
