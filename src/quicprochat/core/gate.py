@@ -25,7 +25,7 @@ from quicprochat.core.room import make_room
 from quicprochat.core.seal import Opened, open_sealed
 from quicprochat.core.store import Fate, Held, Line, LineKind, MeshStore, Scope
 from quicprochat.core.time import HOUR_MS, MINUTE_MS, Instant, Now, WallTime
-from quicprochat.core.window import slide
+from quicprochat.core.window import WINDOW_MS, slide
 
 CLOCK_SLACK_MS = 10 * MINUTE_MS
 """How far two clocks may disagree before one of them is wrong."""
@@ -247,6 +247,8 @@ def _sent_at(age: int, now: Now) -> WallTime:
 def _post(tx: MeshStore, checked: Checked, via: PeerKey, age: int, policy: Policy, now: Now) -> Admission:
     """Put a post that opened into the inbox, once by (author, uid), and into its channel's window."""
     envelope, post = checked.envelope, checked.post
+    if policy.keeps:
+        return _keep_post(tx, envelope, via, age, now)
     subscription = tx.channel(ChannelId(envelope.dst))
     if subscription is None or subscription.left:
         return Admission(Verdict.REFUSED, Reason.POLICY)
@@ -278,6 +280,22 @@ def _post(tx: MeshStore, checked: Checked, via: PeerKey, age: int, policy: Polic
     tx.hold(held)
     slide(tx, held, policy.limits.posts, now.at)
     return Admission(Verdict.STORED, line=replace(line, cursor=cursor))
+
+
+def _keep_post(tx: MeshStore, envelope: MeshEnvelope, via: PeerKey, age: int, now: Now) -> Admission:
+    """Keep a post unread, for a home server's users and the time of the window; the caller lets the window slide."""
+    if tx.fate(envelope.id) is not None:
+        tx.count("duplicates")
+        return Admission(Verdict.DUPLICATE)
+    if envelope.hop >= envelope.max_hops:
+        return Admission(Verdict.REFUSED, Reason.HOPS)
+    if age >= WINDOW_MS:
+        return Admission(Verdict.REFUSED, Reason.EXPIRED)
+    held = _held(envelope, via, age, now)
+    held = replace(held, expires_at=min(held.expires_at, Instant(now.at + WINDOW_MS - age)))
+    serial = tx.hold(held)
+    tx.remember(envelope.id, Fate.HELD, _forget_at(envelope, now.at))
+    return Admission(Verdict.STORED, held=replace(held, serial=serial))
 
 
 def _held(envelope: MeshEnvelope, via: bytes, age: int, now: Now) -> Held:

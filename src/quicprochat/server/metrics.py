@@ -31,6 +31,13 @@ _GAUGES = (
     ("disk_free_bytes", "disk_free", "Room on the disk."),
     ("disk_low", "disk_low", "1 when no new messages are taken for want of room."),
 )
+_CHANNELS = (
+    ("channels_followed", "followed", "Channels that users follow."),
+    ("channel_follows", "follows", "Pairs of user and channel."),
+    ("channel_posts", "posts", "Posts kept for those who follow."),
+    ("channel_bytes", "bytes", "Bytes of posts kept."),
+    ("channel_bytes_max", "bytes_max", "Bytes of posts that may be kept."),
+)
 _EVENTS = ("stored", "duplicate", "handed_over", "published", "registered")
 """Counters there from the start, so that a rate of them can be taken."""
 
@@ -45,6 +52,8 @@ def exposition(figures: Json) -> str:
 
     for name, key, help in _GAUGES:
         family(name, "gauge", help, ("", figures[key]))
+    for name, key, help in _CHANNELS:
+        family(name, "gauge", help, ("", figures["channels"][key]))
     totals = {**dict.fromkeys(_EVENTS, 0), **figures["totals"]}
     family("events_total", "counter", "What was done since the start.", *_labelled("event", totals))
     for what in ("refused", "deferred"):

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
@@ -19,7 +19,7 @@ from quicprochat.core.bucket import TokenBucket
 from quicprochat.core.crypto import Crypto
 from quicprochat.core.errors import LocalError, QuicprochatError, StoreError, UnavailableError
 from quicprochat.core.federation import FederationStore, Outgoing
-from quicprochat.core.ids import PeerKey
+from quicprochat.core.ids import ChannelId, PeerKey
 from quicprochat.core.time import Instant
 from quicprochat.p2p.driver import Driver
 from quicprochat.server.federation.client import FederationClient
@@ -194,6 +194,12 @@ class Exchange:
         for domain in domains:
             if domain in self.couriers:
                 self.couriers[domain].news()
+
+    def posted(self, channels: Collection[ChannelId]) -> None:
+        """Posts have come into these channels."""
+
+    def follows_changed(self) -> None:
+        """Our users follow other channels than before."""
 
     def contact(self, domain: str) -> None:
         """A domain may be reachable now."""

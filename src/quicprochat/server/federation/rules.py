@@ -94,3 +94,5 @@ class FederationOptions:
     peers: Mapping[str, str] = field(default_factory=dict)
     """Each domain, and the ``host:port`` of its server; empty where it is not known."""
     rules: FederationRules = field(default_factory=FederationRules)
+    channels: frozenset[str] = frozenset()
+    """The domains with which channels are shared, where they name us too."""
