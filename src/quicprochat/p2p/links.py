@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ from quicprochat.core.crypto import Crypto
 from quicprochat.core.errors import RemoteError, UnavailableError, WireError
 from quicprochat.core.events import Event, LinkDown, LinkId, LinkMeasured, LinkUp, RecordArrived
 from quicprochat.core.gate import Checked, Reject, check
-from quicprochat.core.ids import PeerKey
+from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.link import Goodbye, Hello, keep_new
 from quicprochat.core.reach import Source
 from quicprochat.core.record import PeerRecord, open_record
@@ -407,6 +407,18 @@ class Links:
     def next_link_id(self) -> LinkId:
         """Return a number that no other link has."""
         return LinkId(next(self._ids))
+
+    async def unseen(self, ids: Sequence[EnvelopeId]) -> list[EnvelopeId]:
+        """Return which of these envelopes were never here."""
+        return await self._driver.read(lambda tx: [id for id in ids if tx.fate(id) is None and tx.held(id) is None])
+
+    async def noted(self, key: str) -> bytes | None:
+        """Return a small value of the store."""
+        return await self._driver.read(lambda tx: tx.value(key))
+
+    async def note(self, key: str, data: bytes) -> None:
+        """Keep a small value in the store."""
+        await self._driver.call(lambda tx: tx.set_value(key, data))
 
     def post(self, event: Event) -> None:
         """Give an event to the node."""

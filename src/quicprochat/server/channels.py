@@ -1,9 +1,9 @@
 """Channels at a home server: who follows them, and the window of posts that is kept for these.
 
 A server knows a channel by its id and cannot read what it keeps. The window slides: what is new is taken, and the
-oldest goes. Who floods pushes out its own: an author beyond its share only its own posts, and where a window is full, or
-all of them are, the oldest goes that was brought by whoever fills most of it, a user or another domain. Everything here
-runs inside a transaction of the caller's.
+oldest goes. Who floods pushes out its own: an author beyond its share only its own posts, and where a window is full,
+or all of them are, the oldest goes that was brought by whoever fills most of it, a user or another domain. Everything
+here runs inside a transaction of the caller's.
 """
 
 from __future__ import annotations
