@@ -42,13 +42,15 @@ class Villages:
     """Domains that know of each other; each has a server that may be up or down."""
 
     def __init__(
-        self, place: Path, *domains: str, limits: Limits = ROOMY, channels: ChannelRules | None = None, **rules: Any
-    ) -> None:
+        self, place: Path, *domains: str, limits: Limits = ROOMY, channels: ChannelRules | None = None,
+        share: Mapping[str, frozenset[str]] | None = None, **rules: Any,
+    ) -> None:  # fmt: skip
         self.place = place
         self.ports = {domain: free_port() for domain in domains}
         self.limits = limits
         self.channels = channels or ChannelRules()
         self.rules = FederationRules(**rules)
+        self.share = share
         self.up: dict[str, HomeServer] = {}
 
     def federation(self, domain: str, peers: Mapping[str, str] | None = None) -> FederationOptions:
@@ -56,7 +58,8 @@ class Villages:
         if peers is None:
             peers = {other: f"127.0.0.1:{port}" for other, port in self.ports.items() if other != domain}
         loaded = Loaded(authorities.leaf(domain, AUTHORITY), trusting(domain, *peers))
-        return FederationOptions(domain, Address("127.0.0.1", self.ports[domain]), loaded, peers, self.rules)
+        shared = frozenset(peers) if self.share is None else self.share.get(domain, frozenset())
+        return FederationOptions(domain, Address("127.0.0.1", self.ports[domain]), loaded, peers, self.rules, shared)
 
     def options(self, domain: str, federation: FederationOptions | None = None) -> ServerOptions:
         return ServerOptions(
@@ -261,6 +264,14 @@ class Desk:
 
     async def answer(self, envelopes: list[bytes]) -> list[Outcome]:
         return [Outcome(Verdict.STORED) for _ in envelopes]
+
+    async def take_interest(
+        self, origin: str, added: frozenset[Any], removed: frozenset[Any], *, whole: bool
+    ) -> bytes:  # fmt: skip
+        raise LocalError("no channels are shared", code="policy")
+
+    async def lacking_posts(self, origin: str, ids: list[Any]) -> Any:
+        raise LocalError("no channels are shared", code="policy")
 
     async def own_record(self, key: Any) -> tuple[bytes, int]:
         return b"", 0

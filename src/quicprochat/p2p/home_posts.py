@@ -196,8 +196,10 @@ class HomePosts:
         if len(posts) > 1 or any(MeshEnvelope.decode(wire).hop for wire in posts.values()):
             answer = await rpc.Remote.ask(self._session.lackingPosts(list(posts)), "offering posts")
             with rpc.reading("offering posts"):
-                lacking = {bytes(id) for id in answer.ids}
-            results = [Result(id, Verdict.DUPLICATE) for id in posts if id not in lacking]
+                lacking, later = ({bytes(id) for id in ids} for ids in (answer.ids, answer.later))
+            results = [
+                Result(id, Verdict.DEFERRED if id in later else Verdict.DUPLICATE) for id in posts if id not in lacking
+            ]
             posts = {id: wire for id, wire in posts.items() if id in lacking}
         if posts:
             answer = await rpc.Remote.ask(self._session.batchEnqueue(list(posts.values()), ""), "handing posts over")

@@ -8,7 +8,7 @@ here runs inside a transaction of the caller's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Iterable
+from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from dataclasses import dataclass
 
 from quicprochat.core.bucket import TokenBucket
@@ -18,7 +18,7 @@ from quicprochat.core.gate import Admission, Checked, Policy, Reason, Verdict, a
 from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey
 from quicprochat.core.link import INTEREST_MAX
 from quicprochat.core.store import Fate, Held, Scope
-from quicprochat.core.time import DAY_MS, Instant, Now
+from quicprochat.core.time import DAY_MS, SECOND_MS, Instant, Now
 from quicprochat.core.window import after_release
 
 FOLLOWED_MAX = INTEREST_MAX
@@ -32,8 +32,15 @@ BRING_BURST, BRING_PER_S = 4_000, 20
 """Posts taken from one user at once, and per second after that: whoever makes up authors."""
 PIECE_BYTES = 4_096
 """A longer post counts as one more for each so many bytes."""
+EXPECTED_MS = 5 * SECOND_MS
+"""How long somebody may take to bring what he offered, before it is taken from another."""
+EXPECTED_MAX = 65_536
 SLACK = 64
 """When all windows together are full, this part of them goes at once: not every post has to look for the widest."""
+
+
+Lacking = tuple[list[EnvelopeId], list[EnvelopeId]]
+"""What is lacking, and what somebody else is about to bring."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,7 @@ class Channels:
         self.rules = rules
         self.hear: Callable[[Collection[ChannelId]], None] = lambda _: None
         self._brought: dict[PeerKey, TokenBucket] = {}
+        self._expected: dict[EnvelopeId, tuple[PeerKey, Instant]] = {}
 
     # --- who follows what
 
@@ -103,6 +111,23 @@ class Channels:
         if admission.held is not None:
             self._slide(admission.held, now.at)
         return admission
+
+    def lacking(self, asks: PeerKey, ids: Sequence[EnvelopeId], now: Instant) -> Lacking:
+        """Say which posts were never seen here, to somebody who could bring them: to one at a time."""
+        lacking, later = [], []
+        for id in ids:
+            if self._store.fate(id) is not None:
+                continue
+            who, until = self._expected.get(id, (asks, now))
+            if who != asks and until > now:
+                later.append(id)
+                continue
+            lacking.append(id)
+            self._expected.pop(id, None)
+            self._expected[id] = asks, Instant(now + EXPECTED_MS)
+            if len(self._expected) > EXPECTED_MAX:
+                del self._expected[next(iter(self._expected))]
+        return lacking, later
 
     def posted(self, channels: Collection[ChannelId]) -> None:
         """Posts have come into these channels, and are durable."""

@@ -11,7 +11,7 @@ from quicprochat.core.following import FollowStore
 from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey
 from quicprochat.core.store import Held
 from quicprochat.p2p.driver import Driver
-from quicprochat.server.channels import Channels
+from quicprochat.server.channels import Channels, Lacking
 from quicprochat.server.push import BATCH, IN_FLIGHT, bounded
 from quicprochat.server.queue import Delivery
 
@@ -92,9 +92,9 @@ class PostDesk:
         found = self._deliveries([one for one in held if one.dst in reader.following])
         return bounded(found)
 
-    async def lacking(self, ids: Sequence[EnvelopeId]) -> list[EnvelopeId]:
-        """Return which of these ids were never seen here."""
-        return await self._driver.read(lambda tx: [id for id in ids if tx.fate(id) is None])
+    async def lacking(self, asks: PeerKey, ids: Sequence[EnvelopeId]) -> Lacking:
+        """Return which of these posts were never seen here, and which somebody else is about to bring."""
+        return await self._driver.read(lambda _: self._channels.lacking(asks, ids, self._driver.now().at))
 
     async def behind(self, channel: ChannelId, after: int, limit: int) -> Sequence[Held]:
         """Return a channel's posts behind a serial."""

@@ -282,8 +282,8 @@ class Session(Capability, home.Session.Server):  # type: ignore[misc]
 
     async def handle_lacking_posts(self, params: Any, results: Any) -> None:
         """Say which posts were never seen here."""
-        self.client.user()
-        results.ids = await self._desk().lacking(_ids(params.ids))
+        user = self.client.user()
+        results.ids, results.later = await self._desk().lacking(user, _ids(params.ids))
 
     def _desk(self) -> PostDesk:
         if self.client.desk is None:

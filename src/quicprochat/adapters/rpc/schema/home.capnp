@@ -85,8 +85,9 @@ interface Session {
   fetchPosts @12 (ids :List(Data)) -> (deliveries :List(Delivery), problem :Problem);
   # As many of these, in this order, as go into one answer; what is not kept any more is left out. Of a list that is
   # not empty an empty answer means that none is kept.
-  lackingPosts @13 (ids :List(Data)) -> (ids :List(Data), problem :Problem);
-  # Which of these posts this server has never seen: only those are worth handing over.
+  lackingPosts @13 (ids :List(Data)) -> (ids :List(Data), later :List(Data), problem :Problem);
+  # Which of these posts this server has never seen: only those are worth handing over. Those for later somebody else is
+  # about to bring; ask again after a while, for he may fail.
 }
 
 interface Receiver {
