@@ -26,10 +26,13 @@ from quicprochat.adapters.rpc import Problem
 from quicprochat.core.envelope import MeshEnvelope
 from quicprochat.core.gate import Reason, Verdict
 from quicprochat.core.ids import ChannelId, EnvelopeId
+from quicprochat.server import show
 from quicprochat.server.channels import ChannelRules, Lacking
 from quicprochat.server.federation import rules
 from quicprochat.server.federation.client import FederationClient
 from quicprochat.server.federation.exchange import Exchange
+from quicprochat.server.metrics import exposition
+from quicprochat.server.operate import Operator, figures
 from quicprochat.server.queue import Outcome
 
 ROOF, BOARD = ChannelId(os.urandom(32)), ChannelId(os.urandom(32))
@@ -119,6 +122,20 @@ def test_a_post_crosses_to_who_follows_there_and_never_comes_back(tmp_path: Path
             assert traffic.of(answer.id) == [(SOUTH, NORTH)]
             assert traffic.of(own.id) == [], "nobody follows that there"
             assert traffic.offered == []
+            (now,) = [item async for item in Operator(them.up[NORTH]).perform("federation status", {})]
+            (south,) = now["peers"]
+            assert south["channels"] == {
+                "shared": True, "followed_there": 1, "followed_here": 2, "trouble": "", "offered": 0,
+                "posts": {"stored": 1, "duplicate": 0, "refused": 0, "deferred": 0},
+            }  # fmt: skip
+            shown = show.answer(("federation", "status"), [now], as_json=False)
+            assert "channels: 1 followed there, 2 here; 1 post sent" in shown
+            (status,) = [item async for item in Operator(them.up[NORTH]).perform("status", {})]
+            assert (status["channels"]["followed"], status["channels"]["posts"]) == (2, 3)
+            assert "2 followed, 3 posts kept" in show.answer(("status",), [status], as_json=False)
+            text = exposition(figures(them.up[NORTH]))
+            assert "qpc_server_channels_followed 2" in text
+            assert f'qpc_server_federation_posts_total{{domain="{SOUTH}",answer="stored"}} 1' in text
 
     scene(tmp_path, NORTH, SOUTH)(scenario)
 

@@ -94,6 +94,13 @@ def _federation(now: Json, family: _Family) -> None:
             for answer, count in peer[key].items()
         )
         family(name, "counter", help, *samples)
+    shared = [(peer["domain"], peer["channels"]) for peer in peers if peer["channels"]["shared"]]
+    if shared:
+        family("federation_channels", "gauge", "Channels that users of another domain follow.",
+               *((f'{{domain="{domain}"}}', now["followed_there"]) for domain, now in shared))  # fmt: skip
+        family("federation_posts_total", "counter", "Posts relayed to another domain since the start, by its answer.",
+               *((f'{{domain="{domain}",answer="{answer}"}}', count)
+                 for domain, now in shared for answer, count in now["posts"].items()))  # fmt: skip
 
 
 _PER_DOMAIN = (

@@ -125,6 +125,19 @@ def _peer(peer: Json) -> str:
     line = f"{peer['domain']} at {where}: {_how(peer)}; {plural(peer['messages'], 'message')} waiting, {counts}"
     if peer["trouble"] and not peer["connected"]:
         line += "\n" + indent(wrapped(display_line(peer["trouble"], 300)), "  ")
+    return line + _shared(peer["channels"])
+
+
+def _shared(now: Json) -> str:
+    """Say how channels are shared with a domain, where they are."""
+    if not now["shared"]:
+        return ""
+    told = "not told yet" if now["followed_here"] is None else f"{now['followed_here']} here"
+    line = (
+        f"\n  channels: {now['followed_there']} followed there, {told}; {plural(now['posts']['stored'], 'post')} sent"
+    )
+    if now["trouble"]:
+        line += "\n" + indent(wrapped(display_line(now["trouble"], 300)), "  ")
     return line
 
 
