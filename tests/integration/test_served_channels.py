@@ -92,7 +92,7 @@ def test_who_was_away_gets_what_is_new_and_nothing_twice(tmp_path: Path, fetched
                 await reads(bob, *(f"before {n}" for n in range(5)), *(f"meanwhile {n}" for n in range(3)))
                 async with asyncio.timeout(PATIENCE_S):
                     newest = place.up[NORTH].store.newest_serial().to_bytes(8, "big")
-                    while not (await bob._driver.read(lambda tx: tx.value(CURSORS_KEY)) or b"").endswith(newest):
+                    while not (await bob._driver.read(lambda tx: tx.value(CURSORS_KEY)) or b"").endswith(newest):  # noqa: ASYNC110
                         await asyncio.sleep(0.02)
                 assert fetched == [3]
                 counters = await bob._driver.read(lambda tx: tx.counters())

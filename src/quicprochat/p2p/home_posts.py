@@ -95,6 +95,8 @@ class HomePosts:
         self._behind: dict[ChannelId, None] = {}
         self._open: set[ChannelId] = set()
         """Channels of whose window we may lack something; their cursors stay until that is sure."""
+        self._up_to: dict[ChannelId, int] = {}
+        """What came later is brought to us, and need not be fetched; until the window was looked through once."""
         self._look = asyncio.Event()
         self._put_off: dict[ChannelId, float] = {}
         self._asking: set[ChannelId] = set()
@@ -152,7 +154,7 @@ class HomePosts:
         self._told.clear()
         wanted = self._wanted
         try:
-            await rpc.Remote.ask(self._session.follow(list(wanted)), "following channels")
+            answer = await rpc.Remote.ask(self._session.follow(list(wanted)), "following channels")
         except rpc.Problem as problem:
             if problem.code == "unsupported":
                 return False
@@ -163,10 +165,13 @@ class HomePosts:
             if error.retryable:
                 raise
             return False  # a server from before there were channels
+        with rpc.reading("following channels"):
+            up_to = int(answer.upTo)
         fresh = frozenset(wanted) - self._following
         self._following = frozenset(wanted)
         self._owner.post(InterestArrived(self._link, wanted))
         for channel in sorted(fresh):
+            self._up_to[channel] = up_to
             self._fall_behind(channel)
         return True
 
@@ -256,6 +261,8 @@ class HomePosts:
                 break
             after = self._cursors.get(channel, 0)
             page = await self._list(channel, after)
+            if (up_to := self._up_to.get(channel)) is not None:
+                page = [(serial, id) for serial, id in page if serial <= up_to]
             if not page:
                 self._put_off.pop(channel, None)
                 break
@@ -265,10 +272,13 @@ class HomePosts:
                 lacking, settled = await self._fetch(lacking)
                 whole &= settled
             if not whole:
+                self._up_to.pop(channel, None)
                 self._ask_later(channel)
                 return
             self._cursors[channel] = page[-1][0]
-        self._open.discard(channel)
+        self._up_to.pop(channel, None)
+        if channel not in self._asking:
+            self._open.discard(channel)
 
     async def _list(self, channel: ChannelId, after: int) -> list[tuple[int, EnvelopeId]]:
         answer = await rpc.Remote.ask(self._session.listPosts(channel, after, LISTED), "listing posts")

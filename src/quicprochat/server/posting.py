@@ -45,8 +45,11 @@ class PostDesk:
         self._changed = changed
         self._readers: dict[ChannelId, dict[Reader, None]] = {}
 
-    async def follow(self, reader: Reader, channels: Collection[ChannelId]) -> None:
-        """Hand this reader what comes in these channels from now on. Raises: LocalError; StoreError."""
+    async def follow(self, reader: Reader, channels: Collection[ChannelId]) -> int:
+        """Hand this reader what comes in these channels from now on; return the serial of what came last before.
+
+        Raises: LocalError; StoreError.
+        """
         wanted = frozenset(channels)
 
         def work(_: object) -> tuple[bool, int]:
@@ -56,13 +59,14 @@ class PostDesk:
         if changed:
             self._changed()
         if reader.closed:
-            return
+            return newest
         for channel in reader.following.keys() - wanted:
             self._part(reader, channel)
         for channel in sorted(wanted - reader.following.keys()):
             reader.following[channel] = newest
             self._readers.setdefault(channel, {})[reader] = None
             reader.posted(channel)  # something may have come since that commit
+        return newest
 
     def leave(self, reader: Reader) -> None:
         """A connection is gone; its user still follows what it did."""

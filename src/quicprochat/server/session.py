@@ -258,7 +258,7 @@ class Session(Capability, home.Session.Server):  # type: ignore[misc]
         self.client.user()
         channels = _channels(params.channels)
         async with self.client.turning:
-            await self._desk().follow(self.client, channels)
+            results.upTo = await self._desk().follow(self.client, channels)
 
     async def handle_list_posts(self, params: Any, results: Any) -> None:
         """Say what is kept of a channel that is followed on this connection."""

@@ -77,9 +77,9 @@ interface Session {
   findName @8 (name :Text, domain :Text) -> (key :Data, problem :Problem);
   # The word of the domain's server (empty: this one) for whose name this is; code "not_found" where it is nobody's.
   info @9 () -> (info :Info, problem :Problem);
-  follow @10 (channels :List(Data)) -> (problem :Problem);
+  follow @10 (channels :List(Data)) -> (upTo :UInt64, problem :Problem);
   # The ids of the channels that this user follows, all of them: it replaces what was said before, on any connection.
-  # Posts that come from now on go to the receiver.
+  # Posts with a serial above upTo go to the receiver, of channels that this connection did not follow before.
   listPosts @11 (channel :Data, after :UInt64, limit :UInt16) -> (posts :List(PostId), problem :Problem);
   # What is kept of a channel behind a serial, oldest first; empty: no more. Nothing for a channel not followed here.
   fetchPosts @12 (ids :List(Data)) -> (deliveries :List(Delivery), problem :Problem);
