@@ -537,7 +537,7 @@ class Node:
             if final and held is not None and isinstance(lane, CarrierLane):
                 final = lane.took(result.id)
             lane.answered(result.id, now.at)
-            if self._posts.answered(neighbour.peer, result, now.at, out):
+            if not isinstance(lane, CarrierLane) and self._posts.answered(neighbour.peer, result, now.at, out):
                 continue
             if held is None:
                 continue
