@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.federation import villages
 from tests.federation.villages import (
     DUPLICATE,
     EAST,
+    EVERYBODY,
     NORTH,
     SOUTH,
     STORED,
     UNKNOWN,
     Person,
     Villages,
-    scene,
     soon,
     stranger,
     until,
@@ -37,6 +39,13 @@ from quicprochat.server.queue import Outcome
 
 ROOF, BOARD = ChannelId(os.urandom(32)), ChannelId(os.urandom(32))
 DOMAINS = (NORTH, SOUTH, EAST)
+
+
+def scene(
+    place: Path, *domains: str, **rules: Any
+) -> Callable[[Callable[[Villages], Coroutine[Any, Any, None]]], None]:
+    """Run a scenario with servers that share channels, unless the rules say otherwise."""
+    return villages.scene(place, *domains, **{"share": EVERYBODY, **rules})
 
 
 def exchange(them: Villages, domain: str) -> Exchange:

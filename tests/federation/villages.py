@@ -38,12 +38,17 @@ AUTHORITY = authorities.authority()
 ROOMY = Limits(carried_bytes=4 << 30, share=1.0, per_pair=10**6, per_recipient=10**6)
 
 
+NOBODY: Mapping[str, frozenset[str]] = {}
+EVERYBODY: Mapping[str, frozenset[str]] = dict.fromkeys((NORTH, SOUTH, EAST), frozenset({NORTH, SOUTH, EAST}))
+"""With whom each domain shares channels."""
+
+
 class Villages:
     """Domains that know of each other; each has a server that may be up or down."""
 
     def __init__(
         self, place: Path, *domains: str, limits: Limits = ROOMY, channels: ChannelRules | None = None,
-        share: Mapping[str, frozenset[str]] | None = None, **rules: Any,
+        share: Mapping[str, frozenset[str]] = NOBODY, **rules: Any,
     ) -> None:  # fmt: skip
         self.place = place
         self.ports = {domain: free_port() for domain in domains}
@@ -58,7 +63,7 @@ class Villages:
         if peers is None:
             peers = {other: f"127.0.0.1:{port}" for other, port in self.ports.items() if other != domain}
         loaded = Loaded(authorities.leaf(domain, AUTHORITY), trusting(domain, *peers))
-        shared = frozenset(peers) if self.share is None else self.share.get(domain, frozenset())
+        shared = self.share.get(domain, frozenset()) & frozenset(peers)
         return FederationOptions(domain, Address("127.0.0.1", self.ports[domain]), loaded, peers, self.rules, shared)
 
     def options(self, domain: str, federation: FederationOptions | None = None) -> ServerOptions:

@@ -125,10 +125,10 @@ def _peer(peer: Json) -> str:
     line = f"{peer['domain']} at {where}: {_how(peer)}; {plural(peer['messages'], 'message')} waiting, {counts}"
     if peer["trouble"] and not peer["connected"]:
         line += "\n" + indent(wrapped(display_line(peer["trouble"], 300)), "  ")
-    return line + _shared(peer["channels"])
+    return line + _shared(peer["channels"], peer["trouble"])
 
 
-def _shared(now: Json) -> str:
+def _shared(now: Json, told: str) -> str:
     """Say how channels are shared with a domain, where they are."""
     if not now["shared"]:
         return ""
@@ -136,7 +136,7 @@ def _shared(now: Json) -> str:
     line = (
         f"\n  channels: {now['followed_there']} followed there, {told}; {plural(now['posts']['stored'], 'post')} sent"
     )
-    if now["trouble"]:
+    if now["trouble"] not in ("", told):
         line += "\n" + indent(wrapped(display_line(now["trouble"], 300)), "  ")
     return line
 

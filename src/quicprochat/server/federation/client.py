@@ -53,6 +53,8 @@ class FederationClient:
         self._dial = dial
         self._entered = entered
         self._links: dict[str, _Link] = {}
+        self._failed: dict[str, tuple[float, QuicprochatError]] = {}
+        """When connecting to a domain last came to nothing, and why."""
         self._dialling: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._asking: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(LOOK_UPS))
 
@@ -180,13 +182,23 @@ class FederationClient:
         return asking.result()
 
     async def _link(self, domain: str) -> _Link:
+        clock = asyncio.get_running_loop().time
+        asked = clock()
         async with self._dialling[domain]:
             link = self._links.get(domain)
             if link is not None:
                 if not link.over:
                     return link
                 await self.leave(domain, "it is over")
-            link = await _Link.open(await self._dial(domain), domain)
+            failed = self._failed.pop(domain, None)
+            if failed is not None and failed[0] >= asked:
+                self._failed[domain] = failed
+                raise failed[1]  # somebody else has just tried, while we waited for the outcome
+            try:
+                link = await _Link.open(await self._dial(domain), domain)
+            except QuicprochatError as error:
+                self._failed[domain] = clock(), error
+                raise
             self._links[domain] = link
             if self._entered is not None:
                 await self._entered(domain, link.epoch)
