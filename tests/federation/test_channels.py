@@ -45,7 +45,7 @@ def scene(
     place: Path, *domains: str, **rules: Any
 ) -> Callable[[Callable[[Villages], Coroutine[Any, Any, None]]], None]:
     """Run a scenario with servers that share channels, unless the rules say otherwise."""
-    return villages.scene(place, *domains, **{"share": EVERYBODY, **rules})
+    return villages.scene(place, *domains, **{"sharing": EVERYBODY, **rules})
 
 
 def exchange(them: Villages, domain: str) -> Exchange:
@@ -184,7 +184,7 @@ def test_domains_in_a_row_pass_posts_on(tmp_path: Path, traffic: Traffic) -> Non
             assert traffic.of(post.id) == [(NORTH, SOUTH), (SOUTH, EAST)]
             assert them.up[NORTH].store.interests(EAST) == {}
 
-    scene(tmp_path, *DOMAINS, share=row)(scenario)
+    scene(tmp_path, *DOMAINS, sharing=row)(scenario)
 
 
 @pytest.mark.parametrize("share", [{NORTH: frozenset({SOUTH})}, {SOUTH: frozenset({NORTH})}, {}])
@@ -205,7 +205,7 @@ def test_nothing_is_shared_unless_both_name_each_other(
             assert not them.up[NORTH].store.interested()
             assert not them.up[SOUTH].store.interested()
 
-    scene(tmp_path, NORTH, SOUTH, share=share)(scenario)
+    scene(tmp_path, NORTH, SOUTH, sharing=share)(scenario)
 
 
 def test_who_is_not_named_gets_nothing_in_and_nothing_out(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_who_is_not_named_gets_nothing_in_and_nothing_out(tmp_path: Path) -> Non
             assert them.up[NORTH].store.interests(EAST) == {}
             assert len(await ada.listed(ROOF)) == 1
 
-    scene(tmp_path, *DOMAINS, up=1, share={NORTH: frozenset({SOUTH})})(scenario)
+    scene(tmp_path, *DOMAINS, up=1, sharing={NORTH: frozenset({SOUTH})})(scenario)
 
 
 def test_a_named_domain_that_asks_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,7 +381,7 @@ def test_taking_a_domain_out_ends_sharing_at_a_reload(tmp_path: Path, traffic: T
             for one in (ada, bob):
                 await here(one)
             await all_know(them, NORTH, SOUTH)
-            them.share = {NORTH: frozenset(), SOUTH: frozenset({NORTH})}
+            them.sharing = {NORTH: frozenset(), SOUTH: frozenset({NORTH})}
             await them.change(NORTH, them.federation(NORTH))
             assert not them.up[NORTH].store.interested()
             post, answer = ada.post(ROOF), bob.post(ROOF)

@@ -48,14 +48,14 @@ class Villages:
 
     def __init__(
         self, place: Path, *domains: str, limits: Limits = ROOMY, channels: ChannelRules | None = None,
-        share: Mapping[str, frozenset[str]] = NOBODY, **rules: Any,
+        sharing: Mapping[str, frozenset[str]] = NOBODY, **rules: Any,
     ) -> None:  # fmt: skip
         self.place = place
         self.ports = {domain: free_port() for domain in domains}
         self.limits = limits
         self.channels = channels or ChannelRules()
         self.rules = FederationRules(**rules)
-        self.share = share
+        self.sharing = sharing
         self.up: dict[str, HomeServer] = {}
 
     def federation(self, domain: str, peers: Mapping[str, str] | None = None) -> FederationOptions:
@@ -63,7 +63,7 @@ class Villages:
         if peers is None:
             peers = {other: f"127.0.0.1:{port}" for other, port in self.ports.items() if other != domain}
         loaded = Loaded(authorities.leaf(domain, AUTHORITY), trusting(domain, *peers))
-        shared = self.share.get(domain, frozenset()) & frozenset(peers)
+        shared = self.sharing.get(domain, frozenset()) & frozenset(peers)
         return FederationOptions(domain, Address("127.0.0.1", self.ports[domain]), loaded, peers, self.rules, shared)
 
     def options(self, domain: str, federation: FederationOptions | None = None) -> ServerOptions:

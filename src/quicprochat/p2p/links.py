@@ -19,6 +19,7 @@ from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.link import Goodbye, Hello, keep_new
 from quicprochat.core.reach import Source
 from quicprochat.core.record import PeerRecord, open_record
+from quicprochat.core.store import Fate, MeshStore
 from quicprochat.core.time import Instant
 from quicprochat.core.underlay import Hint, counted_rtt_ms
 from quicprochat.p2p.book import AddressBook
@@ -410,7 +411,7 @@ class Links:
 
     async def unseen(self, ids: Sequence[EnvelopeId]) -> list[EnvelopeId]:
         """Return which of these envelopes were never here."""
-        return await self._driver.read(lambda tx: [id for id in ids if tx.fate(id) is None and tx.held(id) is None])
+        return await self._driver.read(lambda tx: [id for id in ids if _unseen(tx, id)])
 
     async def noted(self, key: str) -> bytes | None:
         """Return a small value of the store."""
@@ -427,3 +428,8 @@ class Links:
     def settle(self, events: list[Event]) -> asyncio.Future[None]:
         """Give events to the node; the future is done when they are durable. Raises: StoreError."""
         return self._driver.settle(events)
+
+
+def _unseen(tx: MeshStore, id: EnvelopeId) -> bool:
+    """Say whether an envelope was never here; a post that gave way before we could read it counts as that."""
+    return tx.fate(id) in (None, Fate.PASSED) and tx.held(id) is None
