@@ -129,7 +129,7 @@ def test_what_one_of_two_does_not_name_is_not_shared_and_a_reload_mends_it(
 
 
 @pytest.mark.timeout(180)
-def test_a_node_on_the_mesh_and_at_a_server_hands_posts_of_the_mesh_to_the_server(
+def test_a_node_on_the_mesh_and_at_a_server_hands_posts_from_one_to_the_other(
     tmp_path: Path, place: dict[str, Any]
 ) -> None:
     server = Server(tmp_path / "server")
@@ -150,3 +150,9 @@ def test_a_node_on_the_mesh_and_at_a_server_hands_posts_of_the_mesh_to_the_serve
     post = next_post(listener)
     assert (post["text"], post["from"], post["hops"]) == ("seen from the hill", carol.key, 2)
     assert server.ask("status")["channels"]["posts"] == 1
+    listener = carol.start("listen", "--json")
+    ada.ask("mesh", "broadcast", "roof", "read in the village")
+    post = next_post(listener)
+    assert (post["text"], post["from"], post["hops"]) == ("read in the village", ada.key, 2)
+    until(lambda: server.ask("status")["channels"]["posts"] == 2, "both are kept, and nothing twice")
+    assert "duplicate" not in server.ask("status")["totals"], "what came from the server does not go back"
