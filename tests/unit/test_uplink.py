@@ -161,3 +161,16 @@ def test_what_the_server_brings_is_no_neighbours_interest() -> None:
     followed(alice, FAMILY, VILLAGE)
     alice.step(LinkDown(TO_SERVER))
     assert handed(alice.write_post(FAMILY)) == [], "it is gone"
+
+
+def test_what_is_due_while_there_is_no_room_waits_for_room_and_for_no_moment() -> None:
+    alice, bob = two()
+    server_up(alice, window=1)
+    followed(alice, FAMILY)
+    first, second = (post_id(alice, alice.write_post(FAMILY)) for _ in range(2))
+    assert handed(answer(alice, first, Verdict.DEFERRED, Reason.FULL)) == [second]
+    alice.step(alice.arrived(BOB, bob.posted(FAMILY, "hi")))
+    late = max(PATIENT, T0 + DEFERRED_MS)
+    assert first not in handed(alice.step(Tick(), now=at(late)))
+    assert alice.node.next_deadline() > late, "or it would step again and again until there is room"
+    assert handed(answer(alice, second, Verdict.STORED)) == [first]

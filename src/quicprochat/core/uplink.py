@@ -35,7 +35,7 @@ class _Server:
     """
 
     __slots__ = ("again", "again_at", "again_ms", "busy", "due", "epoch", "flying", "follows", "has", "others", "own",
-                 "told")  # fmt: skip
+                 "resume", "told")  # fmt: skip
 
     def __init__(self, epoch: bytes) -> None:
         self.epoch = epoch
@@ -48,6 +48,8 @@ class _Server:
         self.flying: dict[EnvelopeId, ChannelId] = {}
         self.again: dict[EnvelopeId, ChannelId] = {}
         self.again_at: Instant | None = None
+        self.resume = False
+        """True when ``again`` is to be offered as soon as there is room."""
         self.again_ms = DEFERRED_MS
         self.has: dict[EnvelopeId, None] = {}
 
@@ -56,7 +58,7 @@ class _Server:
         self.again |= self.flying
         self.flying.clear()
         self.due.clear()
-        self.told, self.follows, self.again_at = None, frozenset(), None
+        self.told, self.follows, self.again_at, self.resume = None, frozenset(), None, False
 
 
 class Uplink:
@@ -84,8 +86,7 @@ class Uplink:
         server = self._servers[peer]
         server.follows = frozenset(channels)
         server.busy |= server.follows
-        if server.again:
-            server.again_at = Instant(0)
+        server.resume = bool(server.again)
 
     def news(self, channel: ChannelId) -> None:
         """There is a post that was not there before."""
@@ -113,11 +114,14 @@ class Uplink:
         if server.told != wanted and (wanted or server.told):
             out.append(SendInterest(lane.link, wanted))
             server.told = wanted
-        if server.again_at is not None and server.again_at <= now and not self._hand_again(tx, lane, server, now, out):
-            return
+        # What is due now waits for room from here on, and no longer for a moment.
+        if server.again_at is not None and server.again_at <= now:
+            server.again_at, server.resume = None, True
         for id in [id for id, at in server.due.items() if at <= now]:
             del server.due[id]
             server.busy.add(id)
+        if server.resume and not self._hand_again(tx, lane, server, now, out):
+            return
         for id in sorted(server.busy & server.follows & joined):
             if not (
                 self._hand_own(tx, lane, server, id, now, out) and self._hand_others(tx, lane, server, id, now, out)
@@ -133,7 +137,7 @@ class Uplink:
             held = tx.held(id)
             if held is not None and channel in server.follows:
                 _launch(lane, server, held, now, out)
-        server.again_at = None
+        server.resume = False
         return True
 
     @staticmethod
@@ -193,9 +197,7 @@ class Uplink:
     def deadline(self) -> Instant | None:
         """Return when :meth:`fill` has something to do again, if nothing happens before."""
         times = [at for server in self._servers.values() for at in server.due.values()]
-        times += [
-            server.again_at for server in self._servers.values() if server.again_at is not None and server.follows
-        ]
+        times += [server.again_at for server in self._servers.values() if server.again_at is not None]
         return min(times, default=None)
 
 
