@@ -391,6 +391,7 @@ _DROP = {
     "home": ("DELETE FROM home WHERE key = ?",),
     "prekey": ("DELETE FROM prekey WHERE id = ?",),
     "channel": ("DELETE FROM channel WHERE id = ?",),
+    "heard": ("DELETE FROM heard WHERE n = ?",),
     "user": ("DELETE FROM user WHERE key = ?",),
     "outbox": ("DELETE FROM outbox WHERE n = ?",),
     "report": ("DELETE FROM report WHERE n = ?",),
