@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from quicprochat.core.bucket import TokenBucket
 from quicprochat.core.errors import LocalError
@@ -17,7 +18,7 @@ from quicprochat.core.following import FollowStore
 from quicprochat.core.gate import Admission, Checked, Policy, Reason, Verdict, admit
 from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey
 from quicprochat.core.link import INTEREST_MAX
-from quicprochat.core.store import Fate, Held, Scope
+from quicprochat.core.store import Fate, Scope
 from quicprochat.core.time import DAY_MS, SECOND_MS, Instant, Now
 from quicprochat.core.window import after_release
 
@@ -64,6 +65,8 @@ class Channels:
         self._store = store
         self.rules = rules
         self.hear: Callable[[Collection[ChannelId]], None] = lambda _: None
+        self._fresh: dict[ChannelId, set[PeerKey]] = {}
+        """Channels and authors of what came since the windows slid."""
         self._brought: dict[PeerKey, TokenBucket] = {}
         self._expected: dict[EnvelopeId, tuple[PeerKey, Instant]] = {}
 
@@ -102,14 +105,14 @@ class Channels:
         return admission
 
     def keep(self, checked: Checked, via: PeerKey, policy: Policy, now: Now) -> Admission:
-        """Let in a post by the gate, if anybody here follows its channel, and let the window slide."""
+        """Let in a post by the gate, if anybody here follows its channel; :meth:`slide` must follow."""
         tx = self._store
         if checked.envelope.dst not in tx.followed():
             # As for a recipient nobody knows: somebody may come, and its author keeps it.
             return Admission(Verdict.DEFERRED, Reason.UNKNOWN)
         admission = admit(tx, checked, via, policy, now)
-        if admission.held is not None:
-            self._slide(admission.held, now.at)
+        if (held := admission.held) is not None:
+            self._fresh.setdefault(ChannelId(held.dst), set()).add(held.src)
         return admission
 
     def lacking(self, asks: PeerKey, ids: Sequence[EnvelopeId], now: Instant) -> Lacking:
@@ -133,13 +136,18 @@ class Channels:
         """Posts have come into these channels, and are durable."""
         self.hear(channels)
 
-    def _slide(self, held: Held, now: Instant) -> None:
-        tx, rules, channel = self._store, self.rules, ChannelId(held.dst)
+    def slide(self, now: Instant) -> None:
+        """Let go of what has no more room beside what came; once for a batch, in its transaction."""
+        tx, rules = self._store, self.rules
         count, size = max(1.0, rules.posts * rules.share), rules.window_bytes * rules.share
-        while _over(tx, held.src + channel, count, size) and _drop(tx, tx.oldest(channel, held.src, 1), now):
-            pass
-        while _over(tx, channel, rules.posts, rules.window_bytes) and _drop_of_most(tx, channel, now):
-            pass
+        for channel, authors in self._fresh.items():
+            for author in sorted(authors):
+                while n := _excess(tx, author + channel, count, size):
+                    if not _drop(tx, tx.oldest(channel, author, n), now):
+                        break
+            while _excess(tx, channel, rules.posts, rules.window_bytes) and _drop_of_most(tx, channel, now):
+                pass
+        self._fresh.clear()
         if tx.usage(Scope.POSTS).bytes > rules.storage:
             while tx.usage(Scope.POSTS).bytes > rules.storage * (1 - 1 / SLACK):
                 widest = tx.widest()
@@ -175,9 +183,10 @@ class Channels:
         return gone
 
 
-def _over(tx: FollowStore, key: bytes, count: float, size: float) -> bool:
+def _excess(tx: FollowStore, key: bytes, count: float, size: float) -> int:
+    """Return how many posts are too many; where it is their bytes, one at a time."""
     used = tx.usage(Scope.POSTS, key)
-    return used.count > count or used.bytes > size
+    return max(ceil(used.count - count), int(used.bytes > size))
 
 
 def _drop_of_most(tx: FollowStore, channel: ChannelId, now: Instant) -> bool:

@@ -77,6 +77,10 @@ class Board(Protocol):
         """Let in a post that another domain's server brings."""
         ...
 
+    def slide(self, now: Instant) -> None:
+        """Let go of what has no more room; called once after a batch."""
+        ...
+
     def posted(self, channels: Collection[ChannelId]) -> None:
         """Posts have come into these channels, and are durable."""
         ...
@@ -188,7 +192,10 @@ class Queue:
 
     def _admit(self, tx: MeshStore, via: PeerKey, checked: Sequence[Checked | Reject], hint: str) -> list[_Admitted]:
         now, policy = self._driver.now(), self._policy()
-        return [self._admit_one(tx, via, one, hint, policy, now) for one in checked]
+        admitted = [self._admit_one(tx, via, one, hint, policy, now) for one in checked]
+        if self._board is not None:
+            self._board.slide(now.at)
+        return admitted
 
     def _admit_one(
         self, tx: MeshStore, via: PeerKey, one: Checked | Reject, hint: str, policy: Policy, now: Now
@@ -241,6 +248,8 @@ class Queue:
                 if outcome.verdict is Verdict.STORED:
                     came(one.envelope.src, now)
             found.append((outcome, ""))
+        if board is not None:
+            board.slide(now.at)
         return found
 
 
