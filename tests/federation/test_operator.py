@@ -212,7 +212,7 @@ def test_how_a_domain_is_reached_is_said_in_words(how: dict[str, Any], said: str
     peer = {
         "domain": SOUTH, "listed": True, "address": "192.0.2.2:7001", "announced_at": "", "connected": False,
         "connecting": False, "connections_in": 0, "rows": 0, "messages": 0, "trouble": "", "retry_in_s": None,
-        "sent": {"stored": 3}, "received": {"stored": 4}, **how,
+        "sent": {"stored": 3}, "received": {"stored": 4}, "channels": {"shared": False}, **how,
     }  # fmt: skip
     line, *why = answer(("federation", "poke"), [peer], as_json=False).splitlines()
     assert line == f"{SOUTH} at 192.0.2.2:7001: {said} 0 messages waiting, sent 3, received 4"

@@ -24,6 +24,7 @@ from quicprochat.core.envelope import Header, Kind, MeshEnvelope, make
 from quicprochat.core.errors import LocalError, QuicprochatError
 from quicprochat.core.gate import Limits, Reason, Verdict
 from quicprochat.core.receipt import Receipt, Status
+from quicprochat.server.channels import ChannelRules
 from quicprochat.server.federation import FederationClient, FederationOptions, FederationRules
 from quicprochat.server.federation.peer import Entrance
 from quicprochat.server.home_server import HomeServer, ServerOptions
@@ -37,14 +38,24 @@ AUTHORITY = authorities.authority()
 ROOMY = Limits(carried_bytes=4 << 30, share=1.0, per_pair=10**6, per_recipient=10**6)
 
 
+NOBODY: Mapping[str, frozenset[str]] = {}
+EVERYBODY: Mapping[str, frozenset[str]] = dict.fromkeys((NORTH, SOUTH, EAST), frozenset({NORTH, SOUTH, EAST}))
+"""With whom each domain shares channels."""
+
+
 class Villages:
     """Domains that know of each other; each has a server that may be up or down."""
 
-    def __init__(self, place: Path, *domains: str, limits: Limits = ROOMY, **rules: Any) -> None:
+    def __init__(
+        self, place: Path, *domains: str, limits: Limits = ROOMY, channels: ChannelRules | None = None,
+        sharing: Mapping[str, frozenset[str]] = NOBODY, **rules: Any,
+    ) -> None:  # fmt: skip
         self.place = place
         self.ports = {domain: free_port() for domain in domains}
         self.limits = limits
+        self.channels = channels or ChannelRules()
         self.rules = FederationRules(**rules)
+        self.sharing = sharing
         self.up: dict[str, HomeServer] = {}
 
     def federation(self, domain: str, peers: Mapping[str, str] | None = None) -> FederationOptions:
@@ -52,12 +63,13 @@ class Villages:
         if peers is None:
             peers = {other: f"127.0.0.1:{port}" for other, port in self.ports.items() if other != domain}
         loaded = Loaded(authorities.leaf(domain, AUTHORITY), trusting(domain, *peers))
-        return FederationOptions(domain, Address("127.0.0.1", self.ports[domain]), loaded, peers, self.rules)
+        shared = self.sharing.get(domain, frozenset()) & frozenset(peers)
+        return FederationOptions(domain, Address("127.0.0.1", self.ports[domain]), loaded, peers, self.rules, shared)
 
     def options(self, domain: str, federation: FederationOptions | None = None) -> ServerOptions:
         return ServerOptions(
             self.place / domain, Address("127.0.0.1", 0), domain, self.limits, disk_reserve_bytes=1 << 20,
-            federation=federation or self.federation(domain),
+            federation=federation or self.federation(domain), channels=self.channels,
         )  # fmt: skip
 
     async def start(self, domain: str, federation: FederationOptions | None = None) -> HomeServer:
@@ -110,6 +122,15 @@ class Receiver(rpc.Capability, rpc.home.Receiver.Server):  # type: ignore[misc]
     def __init__(self) -> None:
         self.envelopes: list[MeshEnvelope] = []
         self.reports: list[tuple[bytes, str, Verdict, Reason]] = []
+        self.posts: list[MeshEnvelope] = []
+        self.serials: list[int] = []
+        self.reading = asyncio.Event()
+        self.reading.set()
+
+    async def handle_bring(self, params: Any, results: Any) -> None:
+        self.posts += [MeshEnvelope.decode(bytes(one.envelope)) for one in params.posts]
+        self.serials += [one.serial for one in params.posts]
+        await self.reading.wait()
 
     async def handle_deliver(self, params: Any, results: Any) -> None:
         found = [MeshEnvelope.decode(bytes(one.envelope)) for one in params.deliveries]
@@ -124,6 +145,7 @@ class Receiver(rpc.Capability, rpc.home.Receiver.Server):  # type: ignore[misc]
 
     deliver_context = rpc.method(handle_deliver)
     report_context = rpc.method(handle_report)
+    bring_context = rpc.method(handle_bring)
 
 
 class OldReceiver(rpc.Capability, rpc.home.Receiver.Server):  # type: ignore[misc]
@@ -151,6 +173,26 @@ class Person:
     def receipt(self, to: bytes, *ids: Any) -> MeshEnvelope:
         payload = Receipt(Status.DELIVERED, tuple(ids)).encode()
         return make(Header(Kind.RECEIPT, self.key, to, os.urandom(16)), payload, self.caller.signer)
+
+    def post(self, channel: bytes, payload: bytes = b"sealed", **header: Any) -> MeshEnvelope:
+        """Make a post; servers never look into it."""
+        made = Header(Kind.CHANNEL, self.key, channel, os.urandom(16), **header)
+        return make(made, payload, self.caller.signer)
+
+    async def follow(self, *channels: bytes) -> None:
+        await soon(rpc.Remote.ask(self.caller.session.follow(channels=list(channels)), "following"))
+
+    async def listed(self, channel: bytes, after: int = 0, limit: int = 1_024) -> list[tuple[int, bytes]]:
+        call = self.caller.session.listPosts(channel=channel, after=after, limit=limit)
+        return [(one.serial, bytes(one.id)) for one in (await soon(rpc.Remote.ask(call, "listing"))).posts]
+
+    async def posts(self, *ids: bytes) -> list[MeshEnvelope]:
+        answer = await soon(rpc.Remote.ask(self.caller.session.fetchPosts(ids=list(ids)), "fetching"))
+        return [MeshEnvelope.decode(bytes(one.envelope)) for one in answer.deliveries]
+
+    async def lacking(self, *ids: bytes) -> list[bytes]:
+        answer = await soon(rpc.Remote.ask(self.caller.session.lackingPosts(ids=list(ids)), "asking"))
+        return [bytes(one) for one in answer.ids]
 
     async def put(self, *envelopes: MeshEnvelope | bytes, domain: str = "") -> list[tuple[Verdict, Reason]]:
         wires = [one if isinstance(one, bytes) else one.wire() for one in envelopes]
@@ -227,6 +269,14 @@ class Desk:
 
     async def answer(self, envelopes: list[bytes]) -> list[Outcome]:
         return [Outcome(Verdict.STORED) for _ in envelopes]
+
+    async def take_interest(
+        self, origin: str, added: frozenset[Any], removed: frozenset[Any], *, whole: bool
+    ) -> bytes:  # fmt: skip
+        raise LocalError("no channels are shared", code="policy")
+
+    async def lacking_posts(self, origin: str, ids: list[Any]) -> Any:
+        raise LocalError("no channels are shared", code="policy")
 
     async def own_record(self, key: Any) -> tuple[bytes, int]:
         return b"", 0

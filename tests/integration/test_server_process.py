@@ -219,7 +219,8 @@ def test_an_invite_makes_a_user_whose_name_is_its_own(server: Server) -> None:
             for method, *arguments in (
                 ("enqueue", b"x"), ("batchEnqueue", [b"x"]), ("fetch", 0, 1), ("acknowledge", []),
                 ("publish", b"x", 0), ("findRecord", ADA.key), ("findName", "ada"), ("register", "ada", ""),
-                ("register", "ada", "ABCD"),
+                ("register", "ada", "ABCD"), ("follow", [bytes(32)]), ("listPosts", bytes(32), 0, 1),
+                ("fetchPosts", [bytes(32)]), ("lackingPosts", [bytes(32)]),
             ):  # fmt: skip
                 with pytest.raises(Problem) as refusal:
                     await ada(method, *arguments)

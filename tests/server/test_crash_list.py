@@ -301,6 +301,9 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "a thousand messages of nothing": lambda: bytes(8_000),
     "too many envelopes": lambda: session_call(2, "batchEnqueue", envelopes=[b""] * 100_000),
     "too many ids": lambda: session_call(2, "acknowledge", ids=[b""] * 100_000),
+    "too many channels": lambda: session_call(2, "follow", channels=[b""] * 100_000),
+    "too many posts": lambda: session_call(2, "fetchPosts", ids=[b""] * 100_000),
+    "the highest serial of a channel": lambda: session_call(2, "listPosts", channel=bytes(32), after=(1 << 64) - 1),
     "the highest serial": lambda: session_call(2, "fetch", after=(1 << 64) - 1, limit=65_535),
 }
 

@@ -230,7 +230,7 @@ def test_leaving_and_joining_by_the_thousand_leaves_nothing_behind() -> None:
 
 def test_nothing_is_remembered_of_a_channel_whose_posts_are_taken_again() -> None:
     alice, bob = people("alice", "bob")
-    reader = Reader(bob.key, alice.now.at, carrier=False, fresh=False)
+    reader = Reader(bob.key, alice.now.at, fresh=False)
     reader.pause(FAMILY.id).begin(alice.now.at)
     reader.resumed(FAMILY.id)
     assert reader.paused(FAMILY.id), "not before its time"

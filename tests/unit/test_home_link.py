@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,6 +55,15 @@ class Owner:
 
     def post(self, event: Event) -> None:
         self.settle([event])
+
+    async def unseen(self, ids: Sequence[EnvelopeId]) -> list[EnvelopeId]:
+        return list(ids)
+
+    async def noted(self, key: str) -> bytes | None:
+        return None
+
+    async def note(self, key: str, data: bytes) -> None:
+        pass
 
     def of(self, kind: type) -> list[Any]:
         return [event for event in self.events if isinstance(event, kind)]

@@ -152,6 +152,12 @@ def test_changed_keys_are_told_apart(tmp_path: Path) -> None:
         ('federation_domain = "x.net"\n[federation_peers]\n"x.net" = ""', "this server's own domain"),
         ('[federation_peers]\n"x.net" = ""\n[federation_cas]\n"x.ent" = "a"', "names x.ent, which is not in"),
         ('[federation_peers]\n"x.net" = ""\n[federation_cas]\n"x.net" = ""', "names no file for x.net"),
+        ('federation_channels = ["y.net"]', "federation_channels names y.net, which is not in"),
+        ("federation_channels = 5", "must be a list of domains"),
+        ("federation_channels = [5]", "must be a list of domains"),
+        ('federation_channels = ["y.net", "Y.net."]', "names a domain twice"),
+        ('federation_channels = [""]', "names a domain twice, or none"),
+        ('federation_channels = ["a b"]', "it is written as in example.net"),
         ("federation_peers = 5", "maps domains to texts"),
         ("[federation_peers]\nx = 5", "maps domains to texts"),
         ("connections = ", "is no TOML"),
@@ -341,3 +347,11 @@ def test_options_stand_before_and_after_the_command() -> None:
 def test_what_cannot_be_read_is_refused_in_a_sentence(arguments: list[str], why: str) -> None:
     with pytest.raises(LocalError, match=why):
         parse(arguments)
+
+
+def test_domains_to_share_channels_with_stand_in_a_list(tmp_path: Path) -> None:
+    table = '\n[federation_peers]\n"y.net" = ""\n"z.net" = ""'
+    assert read(tmp_path, 'federation_channels = ["Y.net."]' + table)["federation_channels"] == ("y.net",)
+    found = read(tmp_path, table, None, QPC_FEDERATION_CHANNELS="y.net, z.net")
+    assert found["federation_channels"] == ("y.net", "z.net")
+    assert read(tmp_path, table)["federation_channels"] == ()

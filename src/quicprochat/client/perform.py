@@ -247,10 +247,10 @@ class Performer:
 
         count = (await self._stay(reached))["reached"] if mesh_installed() else 0
         if count and not self._json:
-            say(f"taken by {plural(count, 'subscriber')} so far")
+            say(f"taken by {plural(count, 'other')} so far")
         if not count:
             if self._session.loses_messages:
-                raise CallError(f"no subscriber has it, and it is lost now: {LOST}", "timeout")
+                raise CallError(f"nobody else has it, and it is lost now: {LOST}", "timeout")
             say("kept; it goes to subscribers that link when a node runs on this home: qpc daemon")
         return OK
 

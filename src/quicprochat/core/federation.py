@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from quicprochat.core.following import FollowStore
 from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.store import Usage
 from quicprochat.core.time import Instant
-from quicprochat.core.users import UserStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Report:
     serial: int = 0
 
 
-class FederationStore(UserStore, Protocol):
+class FederationStore(FollowStore, Protocol):
     """Same rules as for ``MeshStore``: writing inside a transaction only. ``release`` drops the outbox row as well."""
 
     def put_outgoing(self, row: Outgoing) -> None:
@@ -107,10 +107,6 @@ class FederationStore(UserStore, Protocol):
 
     def outgoing_set_aside(self, destination: str) -> int:
         """Return how many rows of a domain are set aside."""
-        ...
-
-    def forget_id(self, id: EnvelopeId) -> None:
-        """Forget that an envelope was seen: it may come in again."""
         ...
 
     def put_correspondent(self, author: PeerKey, domain: str, expires_at: Instant, limit: int) -> None:

@@ -28,7 +28,7 @@ from quicprochat.core.rotation import wanted
 from quicprochat.core.seal import TYPE_KEY, Letter, Opened, open_sealed
 from quicprochat.core.store import Fate, Held, Line, LineKind, MeshStore, Scope
 from quicprochat.core.time import HOUR_MS, MINUTE_MS, Instant, Now, WallTime
-from quicprochat.core.window import slide
+from quicprochat.core.window import WINDOW_MS, slide
 
 CLOCK_SLACK_MS = 10 * MINUTE_MS
 """How far two clocks may disagree before one of them is wrong."""
@@ -277,6 +277,8 @@ def _post(
     key it has not got yet.
     """
     envelope, post = checked.envelope, checked.post
+    if policy.keeps:
+        return _keep_post(tx, envelope, via, age, now)
     subscription = tx.channel(ChannelId(envelope.dst))
     ours = None if subscription is None or subscription.left else subscription
     if not ours and not policy.willing:
@@ -336,6 +338,22 @@ def take_place(tx: MeshStore, subscription: Subscription, envelope: MeshEnvelope
     tx.put_heard(channel, hear(known, author, post.seq, now.at))
     if known is None or post.seq >= known.highest:
         tx.put_channel(replace(subscription, heads=heads_after(subscription.heads, envelope.id, post.parents)))
+
+
+def _keep_post(tx: MeshStore, envelope: MeshEnvelope, via: PeerKey, age: int, now: Now) -> Admission:
+    """Keep a post unread, for a home server's users and the time of the window; the caller lets the window slide."""
+    if tx.fate(envelope.id) is not None:
+        tx.count("duplicates")
+        return Admission(Verdict.DUPLICATE)
+    if envelope.hop >= envelope.max_hops:
+        return Admission(Verdict.REFUSED, Reason.HOPS)
+    if age >= WINDOW_MS:
+        return Admission(Verdict.REFUSED, Reason.EXPIRED)
+    held = _held(envelope, via, age, now)
+    held = replace(held, expires_at=min(held.expires_at, Instant(now.at + WINDOW_MS - age)))
+    serial = tx.hold(held)
+    tx.remember(envelope.id, Fate.HELD, _forget_at(envelope, now.at))
+    return Admission(Verdict.STORED, held=replace(held, serial=serial))
 
 
 def _held(envelope: MeshEnvelope, via: bytes, age: int, now: Now) -> Held:

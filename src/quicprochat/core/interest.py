@@ -38,16 +38,15 @@ class Pause:
 
 
 class Reader:
-    """A linked neighbour. ``carrier``: a home server, which is told our own channels and talks of none."""
+    """A linked neighbour."""
 
     __slots__ = (
-        "_since", "_since_every", "carrier", "compare", "deaf", "flying", "fresh", "heard", "hearings", "offers",
+        "_since", "_since_every", "compare", "deaf", "flying", "fresh", "heard", "hearings", "offers",
         "pauses", "peer", "push", "tell", "tell_at", "tellings", "told", "wanting",
     )  # fmt: skip
 
-    def __init__(self, peer: PeerKey, now: Instant, *, carrier: bool, fresh: bool) -> None:
+    def __init__(self, peer: PeerKey, now: Instant, *, fresh: bool) -> None:
         self.peer = peer
-        self.carrier = carrier
         self.fresh = fresh
         """True when it has lost its memory since it was linked last."""
         self.told: frozenset[ChannelId] = frozenset()
@@ -80,7 +79,7 @@ class Reader:
 
     def takes(self, channel: ChannelId) -> bool:
         """Say whether posts of a channel may be handed over: also of one that is not talked about any more."""
-        if self.carrier or not self.wants(channel):
+        if not self.wants(channel):
             return False
         return channel in self.told or EVERY_CHANNEL in self.told
 

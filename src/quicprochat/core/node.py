@@ -81,6 +81,7 @@ from quicprochat.core.route_frames import HASH_BYTES
 from quicprochat.core.seal import TYPE_KEY, Protection
 from quicprochat.core.store import Fate, Held, MeshStore, Scope, Sent, Sighting
 from quicprochat.core.time import MINUTE_MS, Instant, Now
+from quicprochat.core.uplink import Uplink
 from quicprochat.core.window import after_release
 
 SWEEP_MS = MINUTE_MS
@@ -106,10 +107,12 @@ class Node:
         self._wanted = PeerRecord(signer.key, 0, 0)
         self._outbox = Outbox()
         self._homes = Homes()
+        self._uplink = Uplink(signer.key)
         self._neighbours = Neighbours()
         self._routes = Routes(signer, crypto)
         self._routed = hops is None
         self._posts = Posts(signer, crypto, entropy, self._routes if self._routed else None, policy)
+        self._posts.wrote = self._uplink.news
         self._members = Members(signer.key, self._posts)
         self._forward = Forward(hops or self._routes, self._neighbours, self._outbox)
         self._carrying = Carrying(signer.key, entropy, self._neighbours, self._outbox, policy)
@@ -169,7 +172,8 @@ class Node:
         """Return when a Tick is due at the latest."""
         times = [self._card.deadline(), self._sweep_at]
         maybe = (
-            self._next_expiry, self._records.deadline(), self._posts.deadline(), self._forward.deadline(),
+            self._next_expiry, self._records.deadline(), self._posts.deadline(), self._uplink.deadline(),
+            self._forward.deadline(),
             self._routes.deadline() if self._routed else None, self._carrying.deadline() if self._routed else None,
         )  # fmt: skip
         times += [at for at in maybe if at is not None]
@@ -235,6 +239,9 @@ class Node:
     def _fill(self, neighbour: Neighbour, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         if neighbour.lane.backlog and not self._outbox.upgrading(neighbour.peer):
             neighbour.lane.fill(tx, self._outbox, now.at, out)
+        if isinstance(neighbour.lane, CarrierLane):
+            self._uplink.fill(tx, neighbour.lane, self._posts.joined, now.at, out)
+            return
         self._posts.fill(tx, neighbour.lane, now.at, out)
 
     def _apply(self, event: Event, tx: MeshStore, now: Now, out: list[Effect]) -> None:
@@ -276,7 +283,10 @@ class Node:
                 )
                 self._publish(tx, now, out)
             case InterestArrived():
-                if (neighbour := self._neighbours.at(event.link)) is not None:
+                neighbour = self._neighbours.at(event.link)
+                if neighbour is not None and isinstance(neighbour.lane, CarrierLane):
+                    self._uplink.follows(neighbour.peer, event.channels)
+                elif neighbour is not None:
                     self._posts.interest(neighbour.peer, event.channels, now.at)
             case PostWritten():
                 self._posts.write(event, tx, self._policy, now, out)
@@ -339,9 +349,10 @@ class Node:
         if old is not None:
             self._records.link_down(old.lane.link)
             self._forward.link_down(old, tx)
-        self._posts.link_up(event.peer, event.store_epoch, now.at, carrier=event.carrier)
         if event.carrier:
+            self._uplink.link_up(event.peer, event.store_epoch)
             return
+        self._posts.link_up(event.peer, event.store_epoch, now.at)
         cost = link_cost(event.rtt_ms, relayed=event.relayed)
         self._routes.link_up(event.peer, cost, event.routes, now.at)
         self._carrying.link_up(event.peer, now)
@@ -394,6 +405,7 @@ class Node:
         neighbour = self._neighbours.drop(link)
         if neighbour is not None:
             self._posts.link_down(neighbour.peer, now.at)
+            self._uplink.link_down(neighbour.peer)
             self._forward.link_down(neighbour, tx)
             self._routes.link_down(neighbour.peer, now.at)
             self._carrying.link_down(neighbour.peer, now)
@@ -451,6 +463,10 @@ class Node:
         envelope, receipt = checked.envelope, checked.receipt
         if envelope.kind == Kind.CHANNEL:
             admission = self._posts.admit(tx, checked, via, self._policy, now, out)
+            if admission.verdict is Verdict.STORED:
+                self._uplink.news(ChannelId(envelope.dst))
+            elif admission.verdict is Verdict.DUPLICATE:
+                self._uplink.has(via, envelope.id)
         else:
             onward = self._neighbours.find(envelope.dst)
             passing = onward is not None or self._forward.reaches(envelope.dst)
@@ -545,6 +561,9 @@ class Node:
         for result in event.results:
             if result.id not in lane.flying:
                 continue
+            if isinstance(lane, CarrierLane) and self._uplink.answered(neighbour.peer, result, now.at, out):
+                lane.answered(result.id, now.at)
+                continue
             if self._forward.stored(tx, result, neighbour.peer, now):
                 lane.answered(result.id, now.at)
                 continue
@@ -553,7 +572,7 @@ class Node:
             if final and held is not None and isinstance(lane, CarrierLane):
                 final = lane.took(result.id)
             lane.answered(result.id, now.at)
-            if self._posts.answered(neighbour.peer, result, now.at, out):
+            if not isinstance(lane, CarrierLane) and self._posts.answered(neighbour.peer, result, now.at, out):
                 continue
             if held is None:
                 continue

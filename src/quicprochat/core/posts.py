@@ -107,6 +107,8 @@ class Posts:
         self._secrets: Secrets = {}
         self.hear: Hear = _nobody
         """Told of every post that opened and is kept."""
+        self.wrote: Callable[[ChannelId], None] = _not_told
+        """Told of every channel that we wrote into."""
         self._readers: dict[PeerKey, Reader] = {}
         self._epochs: dict[PeerKey, bytes] = {}
         self._tree = Tree(policy.me, ways)
@@ -183,9 +185,7 @@ class Posts:
                 count += 1
         return count
 
-    def _opened(
-        self, tx: MeshStore, id: ChannelId, policy: Policy, now: Now
-    ) -> list[tuple[Held, MeshEnvelope, Post]]:
+    def _opened(self, tx: MeshStore, id: ChannelId, policy: Policy, now: Now) -> list[tuple[Held, MeshEnvelope, Post]]:
         """Open all that is held of a channel and can be; the rest waits for a key."""
         secrets = self._secrets.get(id, ())
         found, unread = [], []
@@ -271,19 +271,20 @@ class Posts:
         self._sharing.release(channel.id, gone)
         self._hold(tx, held, now.at, foreign=False)
         self._spread(held, now.at)
+        self.wrote(channel.id)
         neighbours = sum(reader.wants(channel.id) for reader in self._readers.values())
         return PostAccepted(post.uid, Reason.NONE, held.id, neighbours)
 
     # --- neighbours
 
-    def link_up(self, peer: PeerKey, store_epoch: bytes, now: Instant, *, carrier: bool) -> None:
+    def link_up(self, peer: PeerKey, store_epoch: bytes, now: Instant) -> None:
         """A neighbour is there; what it is interested in, it will tell."""
         self.link_down(peer, now)
         fresh = self._epochs.pop(peer, store_epoch) != store_epoch
         self._epochs[peer] = store_epoch
         if len(self._epochs) > LINKS_MAX:
             del self._epochs[next(iter(self._epochs))]
-        self._readers[peer] = Reader(peer, now, carrier=carrier, fresh=fresh)
+        self._readers[peer] = Reader(peer, now, fresh=fresh)
 
     def link_down(self, peer: PeerKey, now: Instant) -> None:
         """A neighbour is gone; what was under way is offered again on the next link."""
@@ -400,7 +401,7 @@ class Posts:
             return
         fresh = _is_fresh(held, now)
         for peer, reader in self._readers.items():
-            if peer in (held.via, author) or not (reader.takes(channel) or (reader.carrier and held.own)):
+            if peer in (held.via, author) or not reader.takes(channel):
                 continue
             if reader.wants(channel) and fresh and self._tree.feeds(author, peer) and len(reader.push) < PUSH_MAX:
                 reader.push[held.id] = channel
@@ -423,7 +424,7 @@ class Posts:
         """Tell a neighbour our channels if they changed, and hand it posts as far as its window goes."""
         self._tx = tx
         reader = self._readers[lane.peer]
-        channels = frozenset((EVERY_CHANNEL,)) if self._willing and not reader.carrier else self.joined
+        channels = frozenset((EVERY_CHANNEL,)) if self._willing else self.joined
         if reader.told is not channels and reader.told != channels:
             self._tell(reader, lane.link, channels, now, out)
         reader.resume(now)
@@ -440,7 +441,9 @@ class Posts:
         self._tx = tx
         self._offer(now)
         for neighbour in neighbours:
-            reader = self._readers[neighbour.peer]
+            reader = self._readers.get(neighbour.peer)
+            if reader is None:
+                continue  # a home server (uplink.py)
             while reader.wanting and _room(neighbour.lane, reader):
                 room_bytes = IN_FLIGHT_BYTES - neighbour.lane.flying_bytes
                 ids = self._sharing.take(reader, room_bytes, IN_FLIGHT - len(reader.flying), now)
@@ -516,6 +519,10 @@ class Posts:
 
 
 def _nobody(envelope: MeshEnvelope, post: Post, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+    """Hear nothing."""
+
+
+def _not_told(channel: ChannelId) -> None:
     """Hear nothing."""
 
 

@@ -13,9 +13,11 @@ from math import inf
 from quicprochat.core.envelope import TTL_MAX_S
 from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey
 from quicprochat.core.store import Fate, Held, MeshStore, Scope
-from quicprochat.core.time import HOUR_MS, Instant
+from quicprochat.core.time import DAY_MS, HOUR_MS, Instant
 
 BATCH = 256
+WINDOW_MS = 7 * DAY_MS
+"""How long a home server keeps a post, from when it was written."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Any, Protocol
 
 from quicprochat.adapters import quic, rpc
-from quicprochat.core.envelope import ENVELOPE_MAX_BYTES, MeshEnvelope
+from quicprochat.core.envelope import ENVELOPE_MAX_BYTES, Kind, MeshEnvelope
 from quicprochat.core.errors import LocalError, QuicprochatError, RemoteError, StoreError, UnavailableError
 from quicprochat.core.events import (
     EnvelopeArrived,
@@ -24,12 +24,14 @@ from quicprochat.core.events import (
     ReportsArrived,
     ResultsArrived,
 )
-from quicprochat.core.gate import Checked, Reason, Reject, Verdict
+from quicprochat.core.gate import Checked, Reject, Verdict
 from quicprochat.core.homes import domain_name
-from quicprochat.core.ids import ID_BYTES, KEY_BYTES, EnvelopeId, PeerKey
+from quicprochat.core.ids import ID_BYTES, KEY_BYTES, ChannelId, EnvelopeId, PeerKey
 from quicprochat.core.link import Goodbye, Result
 from quicprochat.core.record import PeerRecord
 from quicprochat.core.seal import DOMAIN_MAX_BYTES
+from quicprochat.p2p.home_posts import HomePosts, Told, read_outcome, read_posts
+from quicprochat.p2p.home_posts import Owner as PostsOwner
 
 log = logging.getLogger("quicprochat.server")
 
@@ -45,6 +47,8 @@ FAR_LOOK_UP_S = 8.0
 KEEP_ALIVE_S = 10.0
 ANSWER_S = 4.0
 """Packets lost on the way are sent again meanwhile, three times or more."""
+_KIND_AT = 2
+"""Where an envelope has its kind."""
 BATCH = 64
 BATCHES_IN_FLIGHT = 4
 RETRY_FIRST_S, RETRY_LAST_S = 0.5, 60.0
@@ -73,7 +77,7 @@ _HOW_TO_ENTER = {
 }
 
 
-class HomeOwner(Protocol):
+class HomeOwner(PostsOwner, Protocol):
     """What a home link asks of its node."""
 
     def next_link_id(self) -> LinkId:
@@ -86,14 +90,6 @@ class HomeOwner(Protocol):
 
     def open_record(self, data: bytes) -> PeerRecord:
         """Verify a peer record. Raises: WireError."""
-        ...
-
-    def settle(self, events: list[Event]) -> asyncio.Future[None]:
-        """Give events to the node; the future is done when they are durable and their effects are out."""
-        ...
-
-    def post(self, event: Event) -> None:
-        """Give an event to the node."""
         ...
 
 
@@ -156,6 +152,7 @@ class HomeLink:
         self._records: list[tuple[bytes, int]] = []
         self._wake = asyncio.Event()
         self._results: dict[EnvelopeId, Verdict] = {}
+        self._posts: HomePosts | None = None
 
     @property
     def connected(self) -> bool:
@@ -170,6 +167,10 @@ class HomeLink:
 
     def send_envelope(self, wire: bytes, domain: str = "") -> None:
         """Offer an envelope for a recipient at a domain, "" where that is not known; the answer comes as a result."""
+        if wire[_KIND_AT] == Kind.CHANNEL:
+            if self._posts is not None:
+                self._posts.send(wire)
+            return
         self._out.setdefault("" if domain == self.domain else domain, []).append(wire)
         self._wake.set()
 
@@ -182,6 +183,11 @@ class HomeLink:
         if record == self._own_record()[0]:
             self._records.append((record, age_ms))
             self._wake.set()
+
+    def send_interest(self, channels: tuple[ChannelId, ...]) -> None:
+        """Let the server follow these channels for us, and no others."""
+        if self._posts is not None:
+            self._posts.interest(channels)
 
     def end(self, code: Goodbye, reason: str) -> None:
         """Close the connection; a new one is made after a while."""
@@ -339,14 +345,16 @@ class HomeLink:
         self._out, self._records, self._results = {}, [self._own_record()], {}
         self._wake.set()
         server, window = PeerKey(connection.peer), BATCH * BATCHES_IN_FLIGHT
+        posts = self._posts = HomePosts(self.id, session, server + epoch, self._owner, self._judge)
         await self._owner.settle([LinkUp(self.id, server, window, None, epoch, carrier=True)])
         try:
-            await rpc.Remote.ask(session.subscribe(Receiver(self._take_in, self._hear)), "subscribing")
+            await rpc.Remote.ask(session.subscribe(Receiver(self._take_in, self._hear, posts.bring)), "subscribing")
             self._stand(Standing.CONNECTED)
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(self._hand_over(session, group)),
                     group.create_task(self._keep_alive(connection)),
+                    group.create_task(posts.run()),
                 ]
                 why = await connection.ended()
                 for task in tasks:
@@ -355,6 +363,7 @@ class HomeLink:
         except BaseExceptionGroup as group_error:
             raise _first(group_error) from group_error
         finally:
+            self._posts = None
             self._owner.post(LinkDown(self.id))
 
     async def _keep_alive(self, connection: quic.Connection) -> None:
@@ -394,7 +403,7 @@ class HomeLink:
         finally:
             room.release()
         with rpc.reading("handing over"):
-            told = [(_verdict(one.verdict), _reason(one.reason)) for one in answer.outcomes]
+            told = [read_outcome(one) for one in answer.outcomes]
         if len(told) != len(batch):
             raise RemoteError("the server gave not one answer for each envelope", peer=self.fingerprint)
         results = tuple(Result(MeshEnvelope.decode(wire).id, *one) for wire, one in zip(batch, told, strict=True))
@@ -402,12 +411,17 @@ class HomeLink:
 
     async def _take_in(self, envelopes: list[bytes]) -> list[EnvelopeId]:
         """Give what the server brought to the node; return the ids of those that need not come again."""
+        judged = await self._judge(envelopes)
+        return [one.envelope.id for one, settled in judged if one is not None and settled]
+
+    async def _judge(self, envelopes: list[bytes]) -> list[tuple[Checked | None, bool]]:
+        """Give envelopes to the node: what each is, None for what it rejected, and whether it need not come again."""
         checked = await self._owner.check_all(envelopes)
         events: list[Event] = [
             EnvelopeRejected(self.id) if isinstance(one, Reject) else EnvelopeArrived(self.id, one) for one in checked
         ]
         await self._owner.settle(events)
-        return [one.envelope.id for one in checked if isinstance(one, Checked) and self._settled(one)]
+        return [(None, True) if isinstance(one, Reject) else (one, self._settled(one)) for one in checked]
 
     async def _hear(self, reports: tuple[Report, ...]) -> None:
         """Give what the server told of other domains to the node; done once it is durable."""
@@ -426,9 +440,11 @@ class Receiver(rpc.Capability, rpc.home.Receiver.Server):  # type: ignore[misc]
         self,
         take_in: Callable[[list[bytes]], Awaitable[list[EnvelopeId]]],
         hear: Callable[[tuple[Report, ...]], Awaitable[None]],
+        bring: Callable[[Sequence[Told]], Awaitable[None]],
     ) -> None:
         self._take_in = take_in
         self._hear = hear
+        self._bring = bring
 
     async def handle_deliver(self, params: Any, results: Any) -> None:
         """Take envelopes in; the answer leaves once they are durable."""
@@ -450,18 +466,15 @@ class Receiver(rpc.Capability, rpc.home.Receiver.Server):  # type: ignore[misc]
 
     report_context = rpc.method(handle_report)
 
+    async def handle_bring(self, params: Any, results: Any) -> None:
+        """Take posts in; the answer leaves once they are durable."""
+        await self._bring(read_posts(params.posts))
+
+    bring_context = rpc.method(handle_bring)
+
 
 def _report(told: Any) -> Report:
-    outcome = told.outcome
-    return Report(EnvelopeId(bytes(told.id)), str(told.domain), _verdict(outcome.verdict), _reason(outcome.reason))
-
-
-def _verdict(number: int) -> Verdict:
-    return Verdict(number) if number in Verdict._value2member_map_ else Verdict.DEFERRED
-
-
-def _reason(number: int) -> Reason:
-    return Reason(number) if number in Reason._value2member_map_ else Reason.NONE
+    return Report(EnvelopeId(bytes(told.id)), str(told.domain), *read_outcome(told.outcome))
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

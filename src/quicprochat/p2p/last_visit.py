@@ -1,4 +1,6 @@
-"""One visit to a server that we left: our new record goes there, and what waits for us comes along."""
+"""One visit to a server that we left: our new record goes there, and what waits for us comes along.
+
+It need not keep posts for us any more: those we get where we live now."""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from quicprochat.core.errors import RemoteError, UnavailableError
 from quicprochat.core.events import LinkDown, LinkUp
 from quicprochat.core.ids import PeerKey
 from quicprochat.p2p.home_link import DELIVERED_MAX, HomeLink
+from quicprochat.p2p.home_posts import follow_nothing
 
 FETCH = 64
 VISIT_S = 600.0
@@ -42,6 +45,7 @@ class LastVisit(HomeLink):
         await self._owner.settle([up])
         try:
             await rpc.Remote.ask(session.publish(*self._own_record()), "publishing our record")
+            await follow_nothing(session)
             await self._fetch(session)
         finally:
             self._owner.post(LinkDown(self.id))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,10 +15,11 @@ from quicprochat.core.crypto import Crypto
 from quicprochat.core.errors import RemoteError, UnavailableError, WireError
 from quicprochat.core.events import Event, LinkDown, LinkId, LinkMeasured, LinkUp, RecordArrived
 from quicprochat.core.gate import Checked, Reject, check
-from quicprochat.core.ids import PeerKey
+from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.link import Goodbye, Hello, keep_new
 from quicprochat.core.reach import Source
 from quicprochat.core.record import PeerRecord, open_record
+from quicprochat.core.store import Fate, MeshStore
 from quicprochat.core.time import Instant
 from quicprochat.core.underlay import Hint, counted_rtt_ms
 from quicprochat.p2p.book import AddressBook
@@ -408,6 +409,18 @@ class Links:
         """Return a number that no other link has."""
         return LinkId(next(self._ids))
 
+    async def unseen(self, ids: Sequence[EnvelopeId]) -> list[EnvelopeId]:
+        """Return which of these envelopes were never here."""
+        return await self._driver.read(lambda tx: [id for id in ids if _unseen(tx, id)])
+
+    async def noted(self, key: str) -> bytes | None:
+        """Return a small value of the store."""
+        return await self._driver.read(lambda tx: tx.value(key))
+
+    async def note(self, key: str, data: bytes) -> None:
+        """Keep a small value in the store."""
+        await self._driver.call(lambda tx: tx.set_value(key, data))
+
     def post(self, event: Event) -> None:
         """Give an event to the node."""
         self._driver.post(event)
@@ -415,3 +428,8 @@ class Links:
     def settle(self, events: list[Event]) -> asyncio.Future[None]:
         """Give events to the node; the future is done when they are durable. Raises: StoreError."""
         return self._driver.settle(events)
+
+
+def _unseen(tx: MeshStore, id: EnvelopeId) -> bool:
+    """Say whether an envelope was never here; a post that gave way before we could read it counts as that."""
+    return tx.fate(id) in (None, Fate.PASSED) and tx.held(id) is None

@@ -353,8 +353,8 @@ class P2pNode:
             case PrekeysChanged():
                 self._edge.load_prekeys(self._store.prekeys)
             case SendInterest():
-                if (peer := self._links.link(effect.link)) is not None:
-                    peer.send_interest(effect.channels)
+                if (link := self._link(effect.link)) is not None:
+                    link.send_interest(effect.channels)
             case ChannelsChanged():
                 self._edge.load_channels(effect.subscriptions)
                 self._channels.load(effect.subscriptions)

@@ -25,7 +25,7 @@ SIZE_MAX = 1 << 50
 _YES, _NO = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
-Value = str | int | float | bool | Path | Address | None
+Value = str | int | float | bool | Path | Address | tuple[str, ...] | None
 """What an option's value is once it is read; None where a file or an address is not set."""
 
 
@@ -144,6 +144,7 @@ _TYPES: dict[Kind, tuple[tuple[type, ...], str]] = {
     Kind.COUNT: ((int,), "a whole number"),
     Kind.SIZE: ((int, str), 'a size, as in "4 GiB"'),
     Kind.SHARE: ((int, float), "a number between 0 and 1"),
+    Kind.DOMAINS: ((list, str), 'a list of domains, as in ["one.example", "two.example"]'),
 }
 
 
@@ -176,6 +177,8 @@ def read_value(option: Option, value: Any, where: str, base: Path) -> Value:
             return base / Path(value).expanduser() if value else None
         case Kind.DOMAIN:
             return _domain(value, where)
+        case Kind.DOMAINS:
+            return _domains(value, where)
         case Kind.CHOICE:
             if value not in option.choices:
                 raise LocalError(f"{where} is {value[:60]!r}; it can be {', '.join(option.choices)}")
@@ -239,6 +242,16 @@ def _domain(text: str, where: str) -> str:
         return parse_domain(text) if text else ""
     except LocalError as error:
         raise LocalError(f"{where}: {error}") from None
+
+
+def _domains(value: str | list[Any], where: str) -> tuple[str, ...]:
+    names = [name for name in value.replace(",", " ").split() if name] if isinstance(value, str) else value
+    if not all(isinstance(name, str) for name in names):
+        raise LocalError(f"{where} must be {_TYPES[Kind.DOMAINS][1]}")
+    found = tuple(_domain(name, where) for name in names)
+    if len(set(found)) < len(found) or not all(found):
+        raise LocalError(f"{where} names a domain twice, or none")
+    return found
 
 
 def _check_whole(config: Config) -> None:

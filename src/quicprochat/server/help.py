@@ -107,4 +107,6 @@ def _toml(option: Option) -> str:
         return str(option.default).lower()
     if option.kind is Kind.COUNT or option.kind is Kind.SHARE:
         return str(option.default)
+    if option.kind is Kind.DOMAINS:
+        return "[]"
     return f'"{shown_default(option)}"'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,15 +20,17 @@ from quicprochat.adapters.system import SystemClock, entropy
 from quicprochat.core.address import Address
 from quicprochat.core.errors import QuicprochatError, StoreError
 from quicprochat.core.gate import Limits, Policy
-from quicprochat.core.ids import PeerKey
+from quicprochat.core.ids import ChannelId, PeerKey
 from quicprochat.core.record import reread_verified
 from quicprochat.core.store import MeshStore
 from quicprochat.core.time import Now
 from quicprochat.p2p.driver import CLOCK_KEY, Driver
+from quicprochat.server.channels import FOLLOW_MS, ChannelRules, Channels
 from quicprochat.server.federation.exchange import Exchange
 from quicprochat.server.federation.rules import FederationOptions
 from quicprochat.server.members import IDLE_MS, Members, Rules
 from quicprochat.server.meter import Meter
+from quicprochat.server.posting import PostDesk
 from quicprochat.server.queue import Queue
 from quicprochat.server.relaying import RelayOptions, ServerRelay
 from quicprochat.server.service import HomeService
@@ -59,7 +61,7 @@ REMOVED = 0x15
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """What an operator decides. ``limits``, ``disk_reserve_bytes`` and ``rules`` may change while the server runs."""
+    """What an operator decides. ``home``, ``listen``, ``domain`` and ``connections`` stay while the server runs."""
 
     home: Path
     listen: Address
@@ -70,6 +72,7 @@ class ServerOptions:
     rules: Rules = field(default_factory=Rules)
     federation: FederationOptions | None = None
     relay: RelayOptions | None = None
+    channels: ChannelRules = field(default_factory=ChannelRules)
 
 
 class HomeServer:
@@ -108,7 +111,9 @@ class HomeServer:
         self._failed = asyncio.get_running_loop().create_future()
         clock = SystemClock(self.store.value(CLOCK_KEY))
         self.members = Members(self.options.rules)
-        self.driver = Driver(Upkeep(self._forget_idle, IDLE_MS), self.store, clock, lambda _: None)
+        self.channels = Channels(self.store, self.options.channels)
+        upkeep = Upkeep(self._forget_idle, IDLE_MS, self._look_after_channels)
+        self.driver = Driver(upkeep, self.store, clock, lambda _: None)
         self.meter = Meter(lambda: self.driver.now().at)
         self._started = asyncio.get_running_loop().time()
         crypto = SodiumCrypto(entropy)
@@ -126,8 +131,10 @@ class HomeServer:
                 )  # fmt: skip
             self._queue = Queue(
                 self.driver, lambda: self._policy, crypto, self.is_user, self._arrived, self.meter,
-                self.exchange.outbox if self.exchange is not None else None, self._outgoing,
+                self.exchange.outbox if self.exchange is not None else None, self._outgoing, self.channels,
             )  # fmt: skip
+            self.desk = PostDesk(self.driver, self.store, self.channels, self._follows_changed)
+            self.channels.hear = self._posted
             self.service = HomeService(
                 self.driver, self.store, self.members, crypto, self.meter, self.options.domain, self.epoch,
                 lambda: self.options.limits.per_recipient, self._registered, self.exchange,
@@ -172,8 +179,10 @@ class HomeServer:
     async def reload(self, options: ServerOptions) -> None:
         """Follow changed limits and rules; whoever is no user by the new rules is one no more from now on."""
         self.options = replace(
-            self.options, limits=options.limits, disk_reserve_bytes=options.disk_reserve_bytes, rules=options.rules
-        )
+            self.options, limits=options.limits, disk_reserve_bytes=options.disk_reserve_bytes, rules=options.rules,
+            channels=options.channels,
+        )  # fmt: skip
+        self.channels.rules = options.channels
         self.members.rules = options.rules
         self._set_policy()
         if self.exchange is not None and options.federation is not None:
@@ -235,6 +244,10 @@ class HomeServer:
     def _forget_idle(self, now: Now, limit: int) -> int:
         return self.members.forget_idle(self.store, now, self._clients, limit)
 
+    def _look_after_channels(self, now: Now, there_ms: int, limit: int) -> bool:
+        idle = self.channels.forget_idle(now, self._clients, limit if there_ms >= FOLLOW_MS else 0)
+        return limit in (idle, self.channels.sweep(limit))
+
     async def _may_relay(self, key: PeerKey) -> bool:
         return await self.service.look(lambda tx: self.members.local(tx, key))
 
@@ -289,6 +302,17 @@ class HomeServer:
         if self.exchange is not None:
             self.exchange.outgoing(domains)
 
+    # --- channels
+
+    def _posted(self, channels: Collection[ChannelId]) -> None:
+        self.desk.posted(channels)
+        if self.exchange is not None:
+            self.exchange.posted(channels)
+
+    def _follows_changed(self) -> None:
+        if self.exchange is not None:
+            self.exchange.follows_changed()
+
     # --- clients
 
     def _arrived(self, recipients: Iterable[PeerKey]) -> None:
@@ -316,7 +340,7 @@ class HomeServer:
     async def _serve(self, connection: quic.Connection) -> None:
         key = PeerKey(connection.peer)
         served = rpc.Served(CALLS_MAX, lambda reason: self._too_much(connection, reason))
-        client = Client(key, self._queue, self.service, served)
+        client = Client(key, self._queue, self.service, served, self.desk)
         client.failed = lambda error: self._push_failed(connection, error)
         self._clients[key][client] = connection
         if len(self._clients[key]) > CONNECTIONS_PER_KEY:

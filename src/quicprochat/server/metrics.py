@@ -31,6 +31,13 @@ _GAUGES = (
     ("disk_free_bytes", "disk_free", "Room on the disk."),
     ("disk_low", "disk_low", "1 when no new messages are taken for want of room."),
 )
+_CHANNELS = (
+    ("channels_followed", "followed", "Channels that users follow."),
+    ("channel_follows", "follows", "Pairs of user and channel."),
+    ("channel_posts", "posts", "Posts kept for those who follow."),
+    ("channel_bytes", "bytes", "Bytes of posts kept."),
+    ("channel_bytes_max", "bytes_max", "Bytes of posts that may be kept."),
+)
 _EVENTS = ("stored", "duplicate", "handed_over", "published", "registered")
 """Counters there from the start, so that a rate of them can be taken."""
 
@@ -45,6 +52,8 @@ def exposition(figures: Json) -> str:
 
     for name, key, help in _GAUGES:
         family(name, "gauge", help, ("", figures[key]))
+    for name, key, help in _CHANNELS:
+        family(name, "gauge", help, ("", figures["channels"][key]))
     totals = {**dict.fromkeys(_EVENTS, 0), **figures["totals"]}
     family("events_total", "counter", "What was done since the start.", *_labelled("event", totals))
     for what in ("refused", "deferred"):
@@ -85,6 +94,13 @@ def _federation(now: Json, family: _Family) -> None:
             for answer, count in peer[key].items()
         )
         family(name, "counter", help, *samples)
+    shared = [(peer["domain"], peer["channels"]) for peer in peers if peer["channels"]["shared"]]
+    if shared:
+        family("federation_channels", "gauge", "Channels that users of another domain follow.",
+               *((f'{{domain="{domain}"}}', now["followed_there"]) for domain, now in shared))  # fmt: skip
+        family("federation_posts_total", "counter", "Posts relayed to another domain since the start, by its answer.",
+               *((f'{{domain="{domain}",answer="{answer}"}}', count)
+                 for domain, now in shared for answer, count in now["posts"].items()))  # fmt: skip
 
 
 _PER_DOMAIN = (

@@ -158,7 +158,7 @@ def description(server: HomeServer) -> Json:
 def figures(server: HomeServer) -> Json:
     """Return what can be told from memory: asked for often, by whatever watches the server."""
     store, totals = server.store, server.meter.totals()
-    mail, receipts = store.usage(Scope.CARRIED), store.usage(Scope.RECEIPTS)
+    mail, receipts, posts = (store.usage(scope) for scope in (Scope.CARRIED, Scope.RECEIPTS, Scope.POSTS))
     return {
         "uptime_s": server.uptime_s,
         "users": store.user_count(),
@@ -169,6 +169,13 @@ def figures(server: HomeServer) -> Json:
         "bytes": mail.bytes,
         "bytes_max": server.options.limits.carried_bytes,
         "receipts": receipts.count,
+        "channels": {
+            "followed": len(store.followed()),
+            "follows": store.follow_count(),
+            "posts": posts.count,
+            "bytes": posts.bytes,
+            "bytes_max": server.options.channels.storage,
+        },
         "last_minute": {name: by for name, by in sorted(server.meter.last_minute().items()) if "." not in name},
         "totals": {name: by for name, by in sorted(totals.items()) if "." not in name},
         "refused": {**_reasons(totals, "refused"), "handshake": server.listener.refused},

@@ -14,6 +14,7 @@ class Kind(Enum):
 
     TEXT = auto()
     DOMAIN = auto()
+    DOMAINS = auto()
     SWITCH = auto()
     COUNT = auto()
     SIZE = auto()
@@ -85,6 +86,10 @@ OPTIONS = (
            live=True),
     Option("receipt_storage", Kind.SIZE, 64 << 20, "bytes of receipts that may wait altogether, beside messages",
            "SIZE", live=True),
+    Option("channel_posts", Kind.COUNT, 1_000, "posts kept of one channel that users follow, for 7 days at most", "N",
+           live=True),
+    Option("channel_storage", Kind.SIZE, 512 << 20, "bytes of posts kept altogether, beside messages", "SIZE",
+           live=True),
     Option("disk_reserve", Kind.SIZE, 256 << 20, "with less room on the disk no new messages are taken", "SIZE",
            live=True),
     Option("relay_listen", Kind.ADDRESS, "", f"address and TCP port of a relay for nodes that cannot reach each other"
@@ -110,6 +115,8 @@ OPTIONS = (
     Option("federation_key", Kind.FILE, "", "the key of federation_cert (DER)", "FILE", live=True),
     Option("federation_ca", Kind.FILE, "", "the authority (DER) that issued federation_cert; it is believed about every"
            " domain that has none of its own in [federation_cas]", "FILE", live=True),
+    Option("federation_channels", Kind.DOMAINS, "", "domains of [federation_peers] with which channels are shared;"
+           " each of the two has to name the other", "DOMAINS", live=True),
     Option("federation_outbox", Kind.SIZE, 512 << 20, "bytes of messages that may wait for one other domain", "SIZE",
            live=True),
     Option("federation_per_user", Kind.COUNT, 10_000, "messages of one user that may wait for one other"

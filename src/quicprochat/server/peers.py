@@ -63,6 +63,10 @@ def check(values: Mapping[str, Any], file: Path | None, peers: Mapping[str, str]
         raise LocalError(
             f"[federation_cas] in {file} names {strange[0]}, which is not in [federation_peers]; write it alike in both"
         )
+    if unknown := sorted(set(values["federation_channels"]) - peers.keys()):
+        raise LocalError(
+            f"federation_channels names {unknown[0]}, which is not in [federation_peers]; write it alike in both"
+        )
     if not values["federation_enabled"]:
         return
     if not own:

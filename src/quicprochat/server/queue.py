@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
 from quicprochat.core.crypto import Crypto
-from quicprochat.core.envelope import MeshEnvelope
+from quicprochat.core.envelope import Kind, MeshEnvelope
 from quicprochat.core.federation import Outgoing
 from quicprochat.core.gate import Admission, Checked, Policy, Reason, Reject, Verdict, admit
-from quicprochat.core.ids import EnvelopeId, PeerKey
+from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey
 from quicprochat.core.receipt import Status
 from quicprochat.core.store import Held, MeshStore
 from quicprochat.core.time import Instant, Now
@@ -66,13 +66,34 @@ class Relay(Protocol):
         ...
 
 
+class Board(Protocol):
+    """Where posts of channels go; everything inside a transaction but ``posted``."""
+
+    def admit(self, checked: Checked, via: PeerKey, policy: Policy, now: Now) -> Admission:
+        """Let in a post that a user brings."""
+        ...
+
+    def keep(self, checked: Checked, via: PeerKey, policy: Policy, now: Now) -> Admission:
+        """Let in a post that another domain's server brings."""
+        ...
+
+    def slide(self, now: Instant) -> None:
+        """Let go of what has no more room; called once after a batch."""
+        ...
+
+    def posted(self, channels: Collection[ChannelId]) -> None:
+        """Posts have come into these channels, and are durable."""
+        ...
+
+
 _Admitted = tuple[Outcome, str]
 """The answer for one envelope, and the domain that is to get it, empty for none."""
 
 
 class Queue:
     """``local`` says who may be written to here, asked inside a transaction; ``arrived`` is told of recipients with
-    something new. ``relay`` knows about others, and ``outgoing`` is told of domains with something to send to."""
+    something new. ``relay`` knows about others, and ``outgoing`` is told of domains with something to send to. Posts go
+    to the ``board``."""
 
     def __init__(
         self,
@@ -84,6 +105,7 @@ class Queue:
         meter: Meter,
         relay: Relay | None = None,
         outgoing: Callable[[Iterable[str]], None] = lambda _: None,
+        board: Board | None = None,
     ) -> None:
         self._driver = driver
         self._policy = policy
@@ -92,6 +114,7 @@ class Queue:
         self._meter = meter
         self._relay = relay
         self._outgoing = outgoing
+        self._board = board
         self._checker = Checker(crypto)
 
     def close(self) -> None:
@@ -116,25 +139,31 @@ class Queue:
         return outcomes
 
     async def deposit(
-        self, via: PeerKey, envelopes: Sequence[bytes], share: float, came: Callable[[PeerKey, Now], None]
-    ) -> list[Outcome]:
+        self, via: PeerKey, envelopes: Sequence[bytes], share: float, came: Callable[[PeerKey, Now], None],
+        *, channels: bool = False,
+    ) -> list[Outcome]:  # fmt: skip
         """Take envelopes from another domain's server: for users here, and nobody else. Raises: StoreError.
 
         ``share`` is the part of the storage that one domain may fill; ``came`` is told of authors, in the transaction.
+        ``channels``: posts of channels are taken from that domain too.
         """
         checked = await self._checker.check(self._policy().me, envelopes)
-        admitted = await self._driver.call(lambda tx: self._take_in(tx, via, checked, share, came))
+        board = self._board if channels else None
+        admitted = await self._driver.call(lambda tx: self._take_in(tx, via, checked, share, came, board))
         self._tell_recipients(checked, admitted)
         return [outcome for outcome, _ in admitted]
 
     def _tell_recipients(self, checked: Sequence[Checked | Reject], admitted: Sequence[_Admitted]) -> None:
-        fresh = {
-            PeerKey(one.envelope.dst)
+        fresh = [
+            one.envelope
             for one, (outcome, domain) in zip(checked, admitted, strict=True)
             if isinstance(one, Checked) and outcome.verdict is Verdict.STORED and not domain
-        }
-        if fresh:
-            self._arrived(fresh)
+        ]
+        if mail := {PeerKey(one.dst) for one in fresh if one.kind != Kind.CHANNEL}:
+            self._arrived(mail)
+        posts = {ChannelId(one.dst) for one in fresh if one.kind == Kind.CHANNEL}
+        if posts and self._board is not None:
+            self._board.posted(posts)
 
     async def waiting(self, recipient: PeerKey, after: int, limit: int) -> list[Delivery]:
         """Return what waits for a recipient behind a serial, oldest first; nothing means that there is no more."""
@@ -163,13 +192,18 @@ class Queue:
 
     def _admit(self, tx: MeshStore, via: PeerKey, checked: Sequence[Checked | Reject], hint: str) -> list[_Admitted]:
         now, policy = self._driver.now(), self._policy()
-        return [self._admit_one(tx, via, one, hint, policy, now) for one in checked]
+        admitted = [self._admit_one(tx, via, one, hint, policy, now) for one in checked]
+        if self._board is not None:
+            self._board.slide(now.at)
+        return admitted
 
     def _admit_one(
         self, tx: MeshStore, via: PeerKey, one: Checked | Reject, hint: str, policy: Policy, now: Now
     ) -> _Admitted:
         if isinstance(one, Reject):
             return _rejected(tx), ""
+        if one.envelope.kind == Kind.CHANNEL:
+            return _posted(None if self._board is None else self._board.admit(one, via, policy, now)), ""
         match self._resolve(PeerKey(one.envelope.dst), hint):
             case Local():
                 return _outcome(_admitted(tx, one, via, policy, now)), ""
@@ -197,7 +231,7 @@ class Queue:
 
     def _take_in(
         self, tx: MeshStore, via: PeerKey, checked: Sequence[Checked | Reject], share: float,
-        came: Callable[[PeerKey, Now], None],
+        came: Callable[[PeerKey, Now], None], board: Board | None,
     ) -> list[_Admitted]:  # fmt: skip
         now, policy = self._driver.now(), self._policy()
         policy = replace(policy, limits=replace(policy.limits, share=share))
@@ -205,6 +239,8 @@ class Queue:
         for one in checked:
             if isinstance(one, Reject):
                 outcome = _rejected(tx)
+            elif one.envelope.kind == Kind.CHANNEL:
+                outcome = _posted(None if board is None else board.keep(one, via, policy, now))
             elif not self._local(PeerKey(one.envelope.dst)):
                 outcome = Outcome(Verdict.DEFERRED, Reason.UNKNOWN)
             else:
@@ -212,6 +248,8 @@ class Queue:
                 if outcome.verdict is Verdict.STORED:
                     came(one.envelope.src, now)
             found.append((outcome, ""))
+        if board is not None:
+            board.slide(now.at)
         return found
 
 
@@ -225,6 +263,10 @@ def _admitted(tx: MeshStore, one: Checked, via: PeerKey, policy: Policy, now: No
     if admission.verdict is Verdict.STORED:
         _cure(tx, one)
     return admission
+
+
+def _posted(admission: Admission | None) -> Outcome:
+    return Outcome(Verdict.REFUSED, Reason.POLICY) if admission is None else _outcome(admission)
 
 
 def _outcome(admission: Admission) -> Outcome:

@@ -21,6 +21,7 @@ from quicprochat.core.address import Address
 from quicprochat.core.errors import QuicprochatError
 from quicprochat.core.gate import Limits
 from quicprochat.server.announce import Announcer
+from quicprochat.server.channels import ChannelRules
 from quicprochat.server.config import Config
 from quicprochat.server.control import Control
 from quicprochat.server.federation.neighbours import Neighbours
@@ -56,6 +57,7 @@ def server_options(config: Config) -> ServerOptions:
     return ServerOptions(
         config.home, _listen(config), config["federation_domain"], limits, config["connections"],
         config["disk_reserve"], rules, _federation(config), _relay(config),
+        ChannelRules(posts=config["channel_posts"], storage=config["channel_storage"]),
     )  # fmt: skip
 
 
@@ -72,7 +74,8 @@ def _federation(config: Config) -> FederationOptions | None:
         rate=config["federation_rate"],
     )
     return FederationOptions(
-        config["federation_domain"], _listen(config, "federation_listen"), loaded, config.peers, rules
+        config["federation_domain"], _listen(config, "federation_listen"), loaded, config.peers, rules,
+        frozenset(config["federation_channels"]),
     )  # fmt: skip
 
 

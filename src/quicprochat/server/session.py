@@ -13,11 +13,13 @@ from quicprochat.core.domain import DOMAIN_MAX_CHARS
 from quicprochat.core.envelope import ENVELOPE_MAX_BYTES
 from quicprochat.core.errors import LocalError, UnavailableError
 from quicprochat.core.federation import Report
-from quicprochat.core.ids import ID_BYTES, KEY_BYTES, EnvelopeId, PeerKey
+from quicprochat.core.ids import ID_BYTES, KEY_BYTES, ChannelId, EnvelopeId, PeerKey
 from quicprochat.core.local_name import NAME_MAX_CHARS
 from quicprochat.core.record import RECORD_MAX_BYTES
+from quicprochat.server.channels import FOLLOWED_MAX
 from quicprochat.server.federation.reports import Reporter, Tell
 from quicprochat.server.members import INVITE_MAX_CHARS
+from quicprochat.server.posting import Positions, PostDesk, PostPusher
 from quicprochat.server.push import Pusher, bounded
 from quicprochat.server.queue import Delivery, Outcome, Queue
 
@@ -76,9 +78,14 @@ class Service(Protocol):
 
 
 class Client:
-    """One connection of one key: its calls, and its receiver if it gave one. ``admitted``: the key is a user's."""
+    """One connection of one key: its calls, and its receiver if it gave one. ``admitted``: the key is a user's.
 
-    def __init__(self, key: PeerKey, queue: Queue, service: Service, served: rpc.Served) -> None:
+    ``desk`` is where channels are followed, None where they are not.
+    """
+
+    def __init__(
+        self, key: PeerKey, queue: Queue, service: Service, served: rpc.Served, desk: PostDesk | None = None
+    ) -> None:
         self.key = key
         self.queue = queue
         self.service = service
@@ -86,10 +93,16 @@ class Client:
         self.admitted = False
         self.pusher: Pusher | None = None
         self.reporter: Reporter | None = None
+        self.desk = desk
+        self.following: Positions = {}
+        self.closed = False
+        self.turning = asyncio.Lock()
+        """One change of what is followed at a time."""
         self.fetching = asyncio.Lock()
         """One answer of many bytes at a time."""
         self._pushing: asyncio.Task[None] | None = None
         self._receiver: Receiver | None = None
+        self._posts: PostPusher | None = None
         self.failed: Callable[[BaseException], None] = lambda _: None
 
     def user(self) -> PeerKey:
@@ -107,26 +120,36 @@ class Client:
         self._receiver = receiver
         self.pusher = Pusher(self.queue, self.key, receiver.deliver, self.served.room)
         self.reporter = self.service.reporter(self.key, receiver.report)
-        self._pushing = asyncio.create_task(self._push(self.pusher, self.reporter))
+        if self.desk is not None:
+            self._posts = PostPusher(self.desk, self, receiver.bring, self.served.room)
+        self._pushing = asyncio.create_task(self._push(self.pusher, self._posts, self.reporter))
         self._pushing.add_done_callback(self._pushed)
 
     @staticmethod
-    async def _push(pusher: Pusher, reporter: Reporter | None) -> None:
+    async def _push(*them: Pusher | PostPusher | Reporter | None) -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(pusher.run())
-            if reporter is not None:
-                group.create_task(reporter.run())
+            for one in them:
+                if one is not None:
+                    group.create_task(one.run())
+
+    def posted(self, channel: ChannelId) -> None:
+        """There is something new in a channel that is followed on this connection."""
+        if self._posts is not None:
+            self._posts.news(channel)
 
     def close(self) -> None:
         """Stop pushing; the connection is gone."""
+        self.closed = True
         self._stop_pushing()
+        if self.desk is not None:
+            self.desk.leave(self)
 
     def _stop_pushing(self) -> None:
         if self._pushing is not None:
             self._pushing.cancel()
         if self._receiver is not None:
             self._receiver.drop()
-        self._pushing = self.pusher = self.reporter = self._receiver = None
+        self._pushing = self.pusher = self.reporter = self._receiver = self._posts = None
 
     def _pushed(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -230,6 +253,43 @@ class Session(Capability, home.Session.Server):  # type: ignore[misc]
         """Say what this server is, and what this key is to it."""
         await _tell_info(self.client, results)
 
+    async def handle_follow(self, params: Any, results: Any) -> None:
+        """Keep posts of these channels for this user, and push what comes."""
+        self.client.user()
+        channels = _channels(params.channels)
+        async with self.client.turning:
+            results.upTo = await self._desk().follow(self.client, channels)
+
+    async def handle_list_posts(self, params: Any, results: Any) -> None:
+        """Say what is kept of a channel that is followed on this connection."""
+        self.client.user()
+        desk, (channel,) = self._desk(), _channels([params.channel])
+        limit, after = min(max(1, params.limit), IDS_MAX), min(params.after, SERIAL_MAX)
+        found = await desk.listed(channel, after, limit) if channel in self.client.following else ()
+        told = results.init("posts", len(found))
+        for n, (serial, id) in enumerate(found):
+            told[n].serial, told[n].id = serial, id
+
+    async def handle_fetch_posts(self, params: Any, results: Any) -> None:
+        """Return posts of channels that are followed on this connection."""
+        self.client.user()
+        desk, ids = self._desk(), _ids(params.ids)
+        if len(ids) > FETCH_MAX:
+            raise Problem(f"{FETCH_MAX} posts are fetched at once, and no more", "usage")
+        async with self.client.fetching:
+            await self.client.served.room()
+            _deliveries(await desk.fetch(self.client, ids), results)
+
+    async def handle_lacking_posts(self, params: Any, results: Any) -> None:
+        """Say which posts were never seen here."""
+        user = self.client.user()
+        results.ids, results.later = await self._desk().lacking(user, _ids(params.ids))
+
+    def _desk(self) -> PostDesk:
+        if self.client.desk is None:
+            raise Problem("this server keeps no posts", "unsupported")
+        return self.client.desk
+
     enqueue_context = method(handle_enqueue)
     batchEnqueue_context = method(handle_batch_enqueue)
     fetch_context = method(handle_fetch)
@@ -240,6 +300,10 @@ class Session(Capability, home.Session.Server):  # type: ignore[misc]
     register_context = method(handle_register)
     findName_context = method(handle_find_name)
     info_context = method(handle_info)
+    follow_context = method(handle_follow)
+    listPosts_context = method(handle_list_posts)
+    fetchPosts_context = method(handle_fetch_posts)
+    lackingPosts_context = method(handle_lacking_posts)
 
 
 async def _tell_info(client: Client, results: Any) -> None:
@@ -264,6 +328,13 @@ class Receiver:
             _deliveries(batch, request)
             answer = await rpc.Remote.ask(request.send(), "pushing")
             return _ids(answer.ids)
+
+    async def bring(self, posts: Sequence[Delivery]) -> None:
+        """Hand posts to the client. Raises: UnavailableError, Problem."""
+        with rpc.reading("pushing posts"):
+            request = self._capability.bring_request()
+            _deliveries(posts, request, "posts")
+            await rpc.Remote.ask(request.send(), "pushing posts")
 
     async def report(self, reports: Sequence[Report]) -> bool:
         """Tell the client what other domains answered; return whether it need not be told again.
@@ -326,7 +397,15 @@ def _told(outcome: Outcome) -> dict[str, int]:
     return {"verdict": int(outcome.verdict), "reason": int(outcome.reason)}
 
 
-def _deliveries(batch: Sequence[Delivery], into: Any) -> None:
-    told = into.init("deliveries", len(batch))
+def _channels(ids: Any) -> frozenset[ChannelId]:
+    if len(ids) > FOLLOWED_MAX:
+        raise Problem(f"a user follows at most {FOLLOWED_MAX} channels here", "usage")
+    if any(len(id) != ID_BYTES for id in ids):
+        raise Problem(f"a channel's id has {ID_BYTES} bytes", "usage")
+    return frozenset(ChannelId(bytes(id)) for id in ids)
+
+
+def _deliveries(batch: Sequence[Delivery], into: Any, field: str = "deliveries") -> None:
+    told = into.init(field, len(batch))
     for n, delivery in enumerate(batch):
         told[n].serial, told[n].envelope = delivery.serial, delivery.wire

@@ -73,6 +73,8 @@ def _status(now: Json) -> str:
         ("connections", f"{now['connections']} of {now['connections_max']}"),
         ("waiting", f"{plural(now['messages'], 'message')} for {plural(now['recipients'], 'recipient')},"
          f" {bytes_shown(now['bytes'])} of {bytes_shown(now['bytes_max'])}; {plural(now['receipts'], 'receipt')}"),
+        ("channels", f"{now['channels']['followed']} followed, {plural(now['channels']['posts'], 'post')} kept,"
+         f" {bytes_shown(now['channels']['bytes'])} of {bytes_shown(now['channels']['bytes_max'])}"),
         ("oldest", "-" if oldest is None else duration(oldest)),
         ("last minute", handled or "nothing"),
         ("refused", _counts(now["refused"])),
@@ -123,6 +125,19 @@ def _peer(peer: Json) -> str:
     line = f"{peer['domain']} at {where}: {_how(peer)}; {plural(peer['messages'], 'message')} waiting, {counts}"
     if peer["trouble"] and not peer["connected"]:
         line += "\n" + indent(wrapped(display_line(peer["trouble"], 300)), "  ")
+    return line + _shared(peer["channels"], peer["trouble"])
+
+
+def _shared(now: Json, told: str) -> str:
+    """Say how channels are shared with a domain, where they are."""
+    if not now["shared"]:
+        return ""
+    told = "not told yet" if now["followed_here"] is None else f"{now['followed_here']} here"
+    line = (
+        f"\n  channels: {now['followed_there']} followed there, {told}; {plural(now['posts']['stored'], 'post')} sent"
+    )
+    if now["trouble"] not in ("", told):
+        line += "\n" + indent(wrapped(display_line(now["trouble"], 300)), "  ")
     return line
 
 
@@ -223,7 +238,8 @@ def checked(config: Config, now: Callable[[], datetime.datetime], *, as_json: bo
     rows = [("home", str(config.home)), ("file", str(config.file or "(none)"))]
     for option in OPTIONS:
         value = config[option.key]
-        shown = size(value) if option.kind is Kind.SIZE else "(not set)" if value in (None, "") else str(value)
+        text = ", ".join(value) if option.kind is Kind.DOMAINS else str(value)
+        shown = size(value) if option.kind is Kind.SIZE else "(not set)" if value in (None, "", ()) else text
         rows.append((option.key, f"{shown:<32}  {config.sources[option.key]}"))
     rows += [("listed", plural(len(listed), "key")), ("blocked", plural(len(blocked), "key"))]
     for domain, where in config.peers.items():

@@ -44,7 +44,7 @@ def _step(number: int, folder: str = "") -> str:
 
 
 CURRENT = Schema(steps=tuple(_step(number) for number in range(1, 9)), readable_from=8)
-SERVER = Schema(steps=(_step(1, "server"), _step(2, "server")), readable_from=1, meta="server_meta")
+SERVER = Schema(steps=(_step(1, "server"), _step(2, "server"), _step(3, "server")), readable_from=1, meta="server_meta")
 
 
 def backup_of(path: Path, *versions: int) -> Path:

@@ -9,6 +9,7 @@ from quicprochat.adapters.sqlite import schema
 from quicprochat.adapters.sqlite.copy import Copy
 from quicprochat.adapters.sqlite.database import Row, checksum, sturdy
 from quicprochat.adapters.sqlite.federation import FederationTables
+from quicprochat.adapters.sqlite.followers import Followers
 from quicprochat.core.errors import StoreError
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.time import Instant, WallTime
@@ -25,8 +26,8 @@ def _intact(row: Row) -> User | None:
     return User(PeerKey(key), WallTime(first), WallTime(last), Instant(seen_at), name.decode("utf-8", "replace"))
 
 
-class ServerStore(FederationTables):
-    """See :class:`quicprochat.core.users.UserStore` and :class:`quicprochat.core.federation.FederationStore`."""
+class ServerStore(Followers, FederationTables):
+    """See ``core.users.UserStore``, ``core.following.FollowStore`` and ``core.federation.FederationStore``."""
 
     @classmethod
     def _schemas(cls) -> tuple[schema.Schema, ...]:
@@ -99,6 +100,7 @@ class ServerStore(FederationTables):
 
     def drop_user(self, key: PeerKey) -> None:
         self._users -= self._run("DELETE FROM user WHERE key = ?", (key,))
+        self.follow(key, ())
 
     def idle_users(self, before: Instant, limit: int) -> Sequence[PeerKey]:
         sql = "SELECT key FROM user WHERE name IS NULL AND seen_at < ? ORDER BY seen_at LIMIT ?"

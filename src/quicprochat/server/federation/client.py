@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 from quicprochat.adapters import quic, rpc
 from quicprochat.core.errors import QuicprochatError, UnavailableError
 from quicprochat.core.gate import Reason, Verdict
-from quicprochat.core.ids import KEY_BYTES, PeerKey
+from quicprochat.core.ids import ID_BYTES, KEY_BYTES, ChannelId, EnvelopeId, PeerKey
 from quicprochat.core.record import RECORD_MAX_BYTES
+from quicprochat.server.channels import Lacking
 from quicprochat.server.federation.rules import (
     CALL_S,
     CONNECT_S,
@@ -52,6 +53,8 @@ class FederationClient:
         self._dial = dial
         self._entered = entered
         self._links: dict[str, _Link] = {}
+        self._failed: dict[str, tuple[float, QuicprochatError]] = {}
+        """When connecting to a domain last came to nothing, and why."""
         self._dialling: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._asking: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(LOOK_UPS))
 
@@ -70,6 +73,33 @@ class FederationClient:
         return await self._ask(
             destination, CALL_S, read,
             lambda peer: peer.relay(origin=self._domain, destination=destination, envelopes=list(envelopes)),
+        )  # fmt: skip
+
+    async def tell_interest(
+        self, destination: str, added: Sequence[ChannelId], removed: Sequence[ChannelId], *, whole: bool
+    ) -> bytes:
+        """Tell a domain what our users follow; return the digest of what it knows of that now."""
+        return await self._ask(
+            destination, CALL_S, lambda answer: bytes(answer.digest),
+            lambda peer: peer.tellInterest(
+                origin=self._domain, destination=destination, added=list(added), removed=list(removed), whole=whole
+            ),
+        )  # fmt: skip
+
+    async def offer_posts(self, destination: str, ids: Sequence[EnvelopeId]) -> Lacking:
+        """Return which of these posts a domain has never seen, and which somebody else is about to bring it."""
+
+        def listed(told: Any) -> list[EnvelopeId]:
+            if len(told) > len(ids) or any(len(id) != ID_BYTES for id in told):
+                raise UnavailableError(f"{destination} wants what it was not offered", retryable=False)
+            return [EnvelopeId(bytes(id)) for id in told]
+
+        def read(answer: Any) -> Lacking:
+            return listed(answer.ids), listed(answer.later)
+
+        return await self._ask(
+            destination, CALL_S, read,
+            lambda peer: peer.offerPosts(origin=self._domain, destination=destination, ids=list(ids)),
         )  # fmt: skip
 
     async def find_record(self, destination: str, key: PeerKey) -> tuple[bytes, int]:
@@ -152,13 +182,23 @@ class FederationClient:
         return asking.result()
 
     async def _link(self, domain: str) -> _Link:
+        clock = asyncio.get_running_loop().time
+        asked = clock()
         async with self._dialling[domain]:
             link = self._links.get(domain)
             if link is not None:
                 if not link.over:
                     return link
                 await self.leave(domain, "it is over")
-            link = await _Link.open(await self._dial(domain), domain)
+            failed = self._failed.pop(domain, None)
+            if failed is not None and failed[0] >= asked:
+                self._failed[domain] = failed
+                raise failed[1]  # somebody else has just tried, while we waited for the outcome
+            try:
+                link = await _Link.open(await self._dial(domain), domain)
+            except QuicprochatError as error:
+                self._failed[domain] = clock(), error
+                raise
             self._links[domain] = link
             if self._entered is not None:
                 await self._entered(domain, link.epoch)

@@ -26,7 +26,7 @@ from quicprochat.server.meter import Meter
 
 log = logging.getLogger("quicprochat.server.federation")
 
-_OF_THE_BATCH = frozenset({"usage", "too_long", "protocol", "internal"})
+OF_THE_BATCH = frozenset({"usage", "too_long", "protocol", "internal"})
 """Problems that something in the batch may have made; another batch may get through."""
 
 
@@ -116,7 +116,7 @@ class Courier:
             log.info("%s cannot be served for now: %s", self.domain, error)
         self.failures += 1
         self.trouble = str(error)
-        pause = min(RETRY_LAST_S, RETRY_FIRST_S * 2 ** min(self.failures - 1, 16)) * _jitter()
+        pause = pause_s(self.failures)
         self.retry_at = self._driver.now().at + int(1_000 * pause)
         try:
             async with asyncio.timeout(pause):
@@ -191,7 +191,7 @@ class Courier:
 
     async def _failed(self, batch: list[Parcel], error: QuicprochatError) -> None:
         """Find out, by smaller and smaller batches, whether one envelope is to blame, and let the others pass it."""
-        poison = isinstance(error, Problem) and error.code in _OF_THE_BATCH
+        poison = isinstance(error, Problem) and error.code in OF_THE_BATCH
         if len(batch) == 1:
             told = await self._driver.call(lambda _: self._outbox.failed_alone(batch[0], poison=poison))
             self._told(told)
@@ -199,6 +199,11 @@ class Courier:
             # The domain answers: looking for the culprit need not take longer and longer.
             self.failures = 0
         self._size = max(1, len(batch) // 2)
+
+
+def pause_s(failures: int) -> float:
+    """Return how long to rest after so many failures."""
+    return float(min(RETRY_LAST_S, RETRY_FIRST_S * 2.0 ** min(failures - 1, 16)) * _jitter())
 
 
 def _jitter() -> float:

@@ -6,7 +6,8 @@ import asyncio
 import hashlib
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
@@ -19,21 +20,24 @@ from quicprochat.core.bucket import TokenBucket
 from quicprochat.core.crypto import Crypto
 from quicprochat.core.errors import LocalError, QuicprochatError, StoreError, UnavailableError
 from quicprochat.core.federation import FederationStore, Outgoing
-from quicprochat.core.ids import PeerKey
+from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey
 from quicprochat.core.time import Instant
 from quicprochat.p2p.driver import Driver
+from quicprochat.server.channels import Channels, Lacking
 from quicprochat.server.federation.client import FederationClient
 from quicprochat.server.federation.courier import Courier
 from quicprochat.server.federation.forgetting import Forgettings
 from quicprochat.server.federation.lookup import LookUps
 from quicprochat.server.federation.outbox import Outbox
 from quicprochat.server.federation.peer import Entrance
+from quicprochat.server.federation.posts import PostCourier, interest_digest
 from quicprochat.server.federation.rules import (
     CONNECT_S,
     CONNECTIONS_PER_DOMAIN,
     ENVELOPES_MAX,
     GREETINGS,
     IN_FLIGHT_MAX,
+    INTERESTS_MAX,
     STREAM_S,
     FederationOptions,
 )
@@ -60,6 +64,8 @@ FAULT_REST_S = 60.0
 
 class House(Protocol):
     """What the exchange asks of the server it belongs to."""
+
+    channels: Channels
 
     def is_user(self, key: PeerKey) -> bool:
         """Say whether a key is a user here; asked inside a transaction."""
@@ -120,6 +126,10 @@ class Exchange:
         self.traffic: defaultdict[str, Counter[str]] = defaultdict(Counter)
         """By domain, what became of envelopes since the start: ``in_stored``, ``out_deferred`` and so on."""
         self.couriers: dict[str, Courier] = {}
+        self.post_couriers: dict[str, PostCourier] = {}
+        """One for each domain with which channels are shared."""
+        self._posts_at_work: dict[str, asyncio.Task[None]] = {}
+        self._vias: dict[bytes, str] = {}
         self._at_work: dict[str, asyncio.Task[None]] = {}
         self._connections: defaultdict[str, dict[quic.Connection, None]] = defaultdict(dict)  # oldest first
         self._rates: dict[str, TokenBucket] = {}
@@ -141,12 +151,14 @@ class Exchange:
             limit=CONNECTIONS_PER_DOMAIN * PEERS_MAX, distrusted=self._refused,
         )  # fmt: skip
         self._employ()
+        await self._forget_interests()
         self._watching = [asyncio.create_task(work) for work in (self._sweep(), self._watch())]
         self._greeting = asyncio.create_task(self._greet())
 
     async def close(self) -> None:
         """Say goodbye, and let what is under way end; what waits stays in the store."""
-        tasks = [*self._watching, *self._at_work.values(), *([self._greeting] if self._greeting else [])]
+        at_work = (*self._at_work.values(), *self._posts_at_work.values())
+        tasks = [*self._watching, *at_work, *([self._greeting] if self._greeting else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -164,6 +176,7 @@ class Exchange:
         self._rates.clear()
         self._dismiss()
         self._employ()
+        await self._forget_interests()
         for domain, address in before.peers.items():
             listed = domain in options.peers
             if listed and options.peers[domain] != address:
@@ -195,10 +208,26 @@ class Exchange:
             if domain in self.couriers:
                 self.couriers[domain].news()
 
+    def shares(self, domain: str) -> bool:
+        """Say whether the operator shares channels with a domain."""
+        return self.is_peer(domain) and domain in self.options.channels
+
+    def posted(self, channels: Collection[ChannelId]) -> None:
+        """Posts have come into these channels."""
+        for courier in self.post_couriers.values():
+            courier.posted(channels)
+
+    def follows_changed(self) -> None:
+        """Our users follow other channels than before."""
+        for courier in self.post_couriers.values():
+            courier.follows_changed()
+
     def contact(self, domain: str) -> None:
         """A domain may be reachable now."""
         if domain in self.couriers:
             self.couriers[domain].contact()
+        if domain in self.post_couriers:
+            self.post_couriers[domain].contact()
 
     async def poke(self, domain: str) -> int:
         """Offer everything for a domain again now, also what was set aside; return how many envelopes that are.
@@ -251,13 +280,43 @@ class Exchange:
         await self._turn(origin, len(envelopes))
         outcomes = await self._queue.deposit(
             via_domain(origin), envelopes, self.options.rules.share,
-            lambda author, now: self.outbox.arrived(author, origin, now.at),
+            lambda author, now: self.outbox.arrived(author, origin, now.at), channels=self.shares(origin),
         )  # fmt: skip
         for what, count in Counter(outcome.verdict.name.lower() for outcome in outcomes).items():
             self.traffic[origin][f"in_{what}"] += count
             if what == "stored":
                 self._meter.count("taken_in", count)
         return outcomes
+
+    async def take_interest(
+        self, origin: str, added: frozenset[ChannelId], removed: frozenset[ChannelId], *, whole: bool
+    ) -> bytes:
+        self._check_shared(origin)
+        await self._turn(origin, 1 + len(added) + len(removed))
+
+        def work(_: object) -> tuple[bytes, AbstractSet[ChannelId]]:
+            known = self.store.interests(origin).keys()
+            gone = frozenset(known - added) if whole else removed - added
+            if len((known - gone) | added) > INTERESTS_MAX:
+                raise LocalError(f"a domain follows at most {INTERESTS_MAX} channels here", code="full")
+            self.store.lose_interest(origin, gone)
+            self.store.take_interest(origin, added)
+            return interest_digest(self.store.interests(origin)), gone
+
+        digest, gone = await self._driver.call(work)
+        if origin in self.post_couriers:
+            self.post_couriers[origin].interest_changed(gone)
+        return digest
+
+    async def lacking_posts(self, origin: str, ids: list[EnvelopeId]) -> Lacking:
+        self._check_shared(origin)
+        await self._turn(origin, 1)
+        asks = via_domain(origin)
+        return await self._driver.read(lambda _: self._house.channels.lacking(asks, ids, self._driver.now().at))
+
+    def _check_shared(self, origin: str) -> None:
+        if not self.shares(origin):
+            raise LocalError(f"{self.domain} shares no channels with {origin}", code="policy")
 
     async def own_record(self, key: PeerKey) -> tuple[bytes, int]:
         return await self._house.own_record(key)
@@ -342,7 +401,27 @@ class Exchange:
         end_distrusted(self.options.loaded.trust, new)
         if domain in self.couriers:
             self.couriers[domain].reached()
-        await self.forgettings.entered(domain, epoch)
+        forgot = await self.forgettings.entered(domain, epoch)
+        if (courier := self.post_couriers.get(domain)) is not None:
+            courier.entered()
+            if forgot:
+                await self._driver.call(lambda _: self._restart_interests(domain))
+                courier.start_anew()
+
+    def _restart_interests(self, domain: str) -> None:
+        for channel in tuple(self.store.interests(domain)):
+            self.store.come(domain, channel, 0)
+
+    async def _forget_interests(self) -> None:
+        """Whoever channels are shared with no more is owed none; what its users follow it tells anew some day."""
+        strange = [domain for domain in self.store.interested() if not self.shares(domain)]
+
+        def work(_: object) -> None:
+            for domain in strange:
+                self.store.lose_interest(domain, tuple(self.store.interests(domain)))
+
+        if strange:
+            await self._driver.call(work)
 
     async def _greet(self) -> None:
         """Tell every domain that we are here (again): what waits for us there is then sent at once."""
@@ -373,13 +452,25 @@ class Exchange:
                 )  # fmt: skip
                 self.couriers[domain] = courier
                 self._at_work[domain] = asyncio.create_task(self._work(courier))
+        self._vias = {via_domain(domain): domain for domain in self.options.peers}
+        for domain in filter(self.shares, self.options.peers):
+            if domain not in self.post_couriers:
+                posts = PostCourier(
+                    domain, via_domain(domain), lambda via: via in self._vias, self._driver, self.store, self.client,
+                    self.traffic[domain],
+                )  # fmt: skip
+                self.post_couriers[domain] = posts
+                self._posts_at_work[domain] = asyncio.create_task(self._work(posts))
 
     def _dismiss(self) -> None:
+        for domain in [domain for domain in self.post_couriers if not self.shares(domain)]:
+            del self.post_couriers[domain]
+            self._posts_at_work.pop(domain).cancel()
         for domain in self.couriers.keys() - self.options.peers.keys():
             del self.couriers[domain]
             self._at_work.pop(domain).cancel()
 
-    async def _work(self, courier: Courier) -> None:
+    async def _work(self, courier: Courier | PostCourier) -> None:
         while True:
             try:
                 await courier.run()

@@ -52,6 +52,20 @@ def peer_figures(exchange: Exchange, domain: str) -> Json:
         "retry_in_s": None if retry_at is None else max(0, retry_at - now) // 1_000,
         "sent": {verdict.name.lower(): traffic.get(f"out_{verdict.name.lower()}", 0) for verdict in Verdict},
         "received": {verdict.name.lower(): traffic.get(f"in_{verdict.name.lower()}", 0) for verdict in Verdict},
+        "channels": _channel_figures(exchange, domain, traffic),
+    }
+
+
+def _channel_figures(exchange: Exchange, domain: str, traffic: Mapping[str, int]) -> Json:
+    """Return how channels are shared with a domain: what each side's users follow, and posts by its answers."""
+    courier = exchange.post_couriers.get(domain)
+    return {
+        "shared": courier is not None,
+        "followed_there": len(exchange.store.interests(domain)),
+        "followed_here": len(courier.told) if courier is not None and courier.told is not None else None,
+        "trouble": courier.trouble if courier is not None else "",
+        "offered": traffic.get("posts_offered", 0),
+        "posts": {verdict.name.lower(): traffic.get(f"posts_{verdict.name.lower()}", 0) for verdict in Verdict},
     }
 
 

@@ -35,15 +35,15 @@ class Forgettings:
             return self._epoch
         return hashlib.sha256(self._epoch + self._count.to_bytes(8, "big")).digest()[:EPOCH_BYTES]
 
-    async def entered(self, domain: str, epoch: bytes) -> None:
-        """Compare a domain's epoch with the one it had before."""
+    async def entered(self, domain: str, epoch: bytes) -> bool:
+        """Compare a domain's epoch with the one it had before; say whether that domain has forgotten something."""
         key, now = EPOCH_KEY + domain, self._driver.now().at
         known = await self._driver.read(lambda tx: tx.value(key))
         if known == epoch:
-            return
+            return False
         if known is not None:
             if now - self._at.get(domain, Instant(-FORGOT_EVERY_MS)) < FORGOT_EVERY_MS:
-                return
+                return False
             self._at[domain] = now
             self._count += 1
             log.info("%s has forgotten messages (a restored backup?); our users will offer theirs again", domain)
@@ -54,3 +54,4 @@ class Forgettings:
             tx.set_value(FORGETTINGS_KEY, count)
 
         await self._driver.call(keep)
+        return known is not None

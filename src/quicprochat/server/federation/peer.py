@@ -9,8 +9,9 @@ from quicprochat.adapters import rpc
 from quicprochat.adapters.rpc import Capability, Problem, federation, method
 from quicprochat.core.domain import DOMAIN_MAX_CHARS
 from quicprochat.core.envelope import ENVELOPE_MAX_BYTES
-from quicprochat.core.ids import KEY_BYTES, PeerKey
-from quicprochat.server.federation.rules import ENVELOPES_MAX, VERSION
+from quicprochat.core.ids import ID_BYTES, KEY_BYTES, ChannelId, EnvelopeId, PeerKey
+from quicprochat.server.channels import Lacking
+from quicprochat.server.federation.rules import ENVELOPES_MAX, IDS_MAX, INTERESTS_MAX, VERSION
 from quicprochat.server.queue import Outcome
 from quicprochat.server.session import TEXT_MAX_CHARS
 
@@ -30,6 +31,19 @@ class Desk(Protocol):
 
     async def deposit(self, origin: str, envelopes: list[bytes]) -> list[Outcome]:
         """Take envelopes for our users, when it is this domain's turn."""
+        ...
+
+    async def take_interest(
+        self, origin: str, added: frozenset[ChannelId], removed: frozenset[ChannelId], *, whole: bool
+    ) -> bytes:
+        """Note what a domain's users follow; return a digest of it. Raises: LocalError when no channels are shared."""
+        ...
+
+    async def lacking_posts(self, origin: str, ids: list[EnvelopeId]) -> Lacking:
+        """Return which posts were never seen here, and which somebody else is about to bring.
+
+        Raises: LocalError when no channels are shared.
+        """
         ...
 
     async def own_record(self, key: PeerKey) -> tuple[bytes, int]:
@@ -79,9 +93,7 @@ class Peer(Capability, federation.Peer.Server):  # type: ignore[misc]
 
     async def handle_relay(self, params: Any, results: Any) -> None:
         """Take envelopes for our users in one commit, with an answer for each."""
-        origin = _domain(params, "origin")
-        if origin != self._origin:
-            raise Problem(f"{self._origin} speaks for itself alone, and not for {origin}", "policy")
+        self._from_them(params)
         self._for_us(params)
         count = len(params.envelopes)
         if not 0 < count <= ENVELOPES_MAX:
@@ -105,15 +117,49 @@ class Peer(Capability, federation.Peer.Server):  # type: ignore[misc]
         self._for_us(params)
         results.key = await self._desk.own_name(text(params, "name", TEXT_MAX_CHARS))
 
+    async def handle_tell_interest(self, params: Any, results: Any) -> None:
+        """Note what the origin's users follow."""
+        self._from_them(params)
+        self._for_us(params)
+        if len(params.added) + len(params.removed) > INTERESTS_MAX:
+            raise Problem(f"a domain follows at most {INTERESTS_MAX} channels here", "full")
+        added, removed = _ids(params.added), _ids(params.removed)
+        results.digest = await self._desk.take_interest(
+            self._origin, frozenset(map(ChannelId, added)), frozenset(map(ChannelId, removed)), whole=params.whole
+        )
+
+    async def handle_offer_posts(self, params: Any, results: Any) -> None:
+        """Say which posts were never seen here."""
+        self._from_them(params)
+        self._for_us(params)
+        if len(params.ids) > IDS_MAX:
+            raise Problem(f"a list has at most {IDS_MAX} ids", "usage")
+        ids = [EnvelopeId(id) for id in _ids(params.ids)]
+        results.ids, results.later = await self._desk.lacking_posts(self._origin, ids)
+
     relay_context = method(handle_relay)
     findRecord_context = method(handle_find_record)
     findName_context = method(handle_find_name)
+    tellInterest_context = method(handle_tell_interest)
+    offerPosts_context = method(handle_offer_posts)
+
+    def _from_them(self, params: Any) -> None:
+        """Refuse whoever speaks for somebody else. Raises: Problem."""
+        origin = _domain(params, "origin")
+        if origin != self._origin:
+            raise Problem(f"{self._origin} speaks for itself alone, and not for {origin}", "policy")
 
     def _for_us(self, params: Any) -> None:
         """Refuse what is meant for somebody else: nothing is passed on for third parties. Raises: Problem."""
         destination = _domain(params, "destination")
         if destination != self._desk.domain:
             raise Problem(f"this is the server of {self._desk.domain}, and not of {destination}", "policy")
+
+
+def _ids(told: Any) -> list[bytes]:
+    if any(len(id) != ID_BYTES for id in told):
+        raise Problem(f"an id has {ID_BYTES} bytes", "usage")
+    return [bytes(id) for id in told]
 
 
 def _domain(params: Any, name: str) -> str:

@@ -53,6 +53,14 @@ UNKNOWN_FIRST_MS, UNKNOWN_LAST_MS = MINUTE_MS, HOUR_MS
 POISON_TRIES = 3
 """An envelope that alone makes a call fail so often is set aside."""
 
+INTERESTS_MAX = 10_000
+"""Channels of which one domain may say that its users follow them: all of them go into one call."""
+POST_PATIENCE_MS = 1_000
+"""How long a post that another domain brought is kept before it is offered on: its own domain has mostly brought it
+everywhere by then."""
+IDS_MAX = 1_024
+"""Ids in one call."""
+
 CORRESPONDENTS_MAX = 100_000
 CORRESPONDENT_MS = 15 * DAY_MS
 """A message may travel for 14 days; whoever answers it then still finds back."""
@@ -94,3 +102,5 @@ class FederationOptions:
     peers: Mapping[str, str] = field(default_factory=dict)
     """Each domain, and the ``host:port`` of its server; empty where it is not known."""
     rules: FederationRules = field(default_factory=FederationRules)
+    channels: frozenset[str] = frozenset()
+    """The domains with which channels are shared, where they name us too."""

@@ -28,4 +28,12 @@ interface Peer {
   # The newest record of a user of the destination; empty where there is none.
   findName @2 (destination :Text, name :Text) -> (key :Data, problem :Home.Problem);
   # Whose name this is there, by that server's word; code "not_found" where it is nobody's.
+  # A relay may also bring posts of channels that users of the destination follow, whoever wrote them.
+  tellInterest @3 (origin :Text, destination :Text, added :List(Data), removed :List(Data), whole :Bool)
+      -> (digest :Data, problem :Home.Problem);
+  # Channels that users of the origin follow: what has changed, or the whole list, which is then what is added. The
+  # answer is a digest of what the destination knows now (docs/federation.md). Code "policy" where no channels are shared.
+  offerPosts @4 (origin :Text, destination :Text, ids :List(Data))
+      -> (ids :List(Data), later :List(Data), problem :Home.Problem);
+  # As lackingPosts in home.capnp.
 }

@@ -23,6 +23,13 @@ struct Delivery {
   # As it leaves: age of this moment, one hop more.
 }
 
+struct PostId {
+  # One post of a channel's window.
+  serial @0 :UInt64;
+  # As in Delivery: grows with every envelope that this server stores, whatever it is for.
+  id @1 :Data;
+}
+
 struct Report {
   # What another domain's server answered to an envelope of this key: an event for the trace, and no more than that
   # server's word.
@@ -70,6 +77,17 @@ interface Session {
   findName @8 (name :Text, domain :Text) -> (key :Data, problem :Problem);
   # The word of the domain's server (empty: this one) for whose name this is; code "not_found" where it is nobody's.
   info @9 () -> (info :Info, problem :Problem);
+  follow @10 (channels :List(Data)) -> (upTo :UInt64, problem :Problem);
+  # The ids of the channels that this user follows, all of them: it replaces what was said before, on any connection.
+  # Posts with a serial above upTo go to the receiver, of channels that this connection did not follow before.
+  listPosts @11 (channel :Data, after :UInt64, limit :UInt16) -> (posts :List(PostId), problem :Problem);
+  # What is kept of a channel behind a serial, oldest first; empty: no more. Nothing for a channel not followed here.
+  fetchPosts @12 (ids :List(Data)) -> (deliveries :List(Delivery), problem :Problem);
+  # As many of these, in this order, as go into one answer; what is not kept any more is left out. Of a list that is
+  # not empty an empty answer means that none is kept.
+  lackingPosts @13 (ids :List(Data)) -> (ids :List(Data), later :List(Data), problem :Problem);
+  # Which of these posts this server has never seen: only those are worth handing over. Those for later somebody else is
+  # about to bring; ask again after a while, for he may fail.
 }
 
 interface Receiver {
@@ -77,4 +95,7 @@ interface Receiver {
   # Answers with the ids of those that need not come again; the others stay in the queue.
   report @1 (reports :List(Report)) -> (problem :Problem);
   # What became of this key's own envelopes farther on; an answer without a problem means that it need not come again.
+  bring @2 (posts :List(Delivery)) -> (problem :Problem);
+  # Posts of channels that this user follows, in the order of their serials within a channel. Any answer takes them off
+  # the server's hands: what the client could not keep it lists and fetches later.
 }
