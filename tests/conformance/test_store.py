@@ -349,6 +349,24 @@ def test_forgetting_goes_oldest_first_and_keeps_to_its_limit(store: MeshStore) -
     assert store.fate(ids[0]) is Fate.GONE
 
 
+def test_ids_that_one_neighbour_brings_never_push_out_those_of_another(home: Home) -> None:
+    quiet = [EnvelopeId(bytes([1, number]) * 16) for number in range(10)]
+    flood = [EnvelopeId(bytes([2, number]) * 16) for number in range(100)]
+    with Step(home.store) as tx:
+        for number, (id, via) in enumerate([*((id, b"q" * 32) for id in quiet), *((id, b"f" * 32) for id in flood)]):
+            tx.remember(id, Fate.HELD, at(9_000), via)
+            # Whoever lets go of it later need not say who brought it.
+            tx.remember(id, Fate.GONE, at(100 + number))
+    with Step(home.store) as tx:
+        assert tx.forget_passed(110, 50) == 0
+        assert tx.forget_passed(40, 30) == 30
+    with Step(home.store) as tx:
+        assert tx.forget_passed(30, 1_000) == 50
+    for store in home.now_and_again():
+        assert all(store.fate(id) is Fate.GONE for id in quiet)
+        assert [n for n, id in enumerate(flood) if store.fate(id) is not None] == list(range(80, 100))
+
+
 def test_of_too_many_ids_that_were_passed_on_the_longest_gone_are_forgotten(home: Home) -> None:
     ids = [EnvelopeId(bytes([number]) * 32) for number in range(7)]
     with Step(home.store) as tx:

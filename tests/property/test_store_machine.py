@@ -160,10 +160,10 @@ class Stores(RuleBasedStateMachine):
             store.count(name, by)
 
     @writing
-    @rule(id=st.sampled_from(IDS), fate=st.sampled_from(Fate), forget_at=st.none() | moments)
-    def remember(self, id: EnvelopeId, fate: Fate, forget_at: Instant | None) -> None:
+    @rule(id=st.sampled_from(IDS), fate=st.sampled_from(Fate), forget_at=st.none() | moments, via=peers)
+    def remember(self, id: EnvelopeId, fate: Fate, forget_at: Instant | None, via: str) -> None:
         for store in self.both:
-            store.remember(id, fate, forget_at)
+            store.remember(id, fate, forget_at, key(via))
 
     @writing
     @rule(now=moments)

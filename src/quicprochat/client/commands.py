@@ -227,6 +227,16 @@ async def unblock(node: P2pNode, args: Args) -> Answer:
     yield peer_object(await node.block(args.text("peer"), blocked=False))
 
 
+async def trust(node: P2pNode, args: Args) -> Answer:
+    """Take a contact's emergencies for such."""
+    yield peer_object(await node.trust(args.text("peer")))
+
+
+async def untrust(node: P2pNode, args: Args) -> Answer:
+    """Take a peer's emergencies for ordinary posts again."""
+    yield peer_object(await node.trust(args.text("peer"), trusted=False))
+
+
 async def requests(node: P2pNode, args: Args) -> Answer:
     """List strangers whose messages are not accepted yet."""
     names = {peer.key: peer.name for peer in await node.peers()}
@@ -409,7 +419,9 @@ async def channels(node: P2pNode, args: Args) -> Answer:
 
 async def broadcast(node: P2pNode, args: Args) -> Answer:
     """Post into a channel."""
-    yield posted_object(await node.broadcast(args.text("topic"), args.text("text")))
+    yield posted_object(
+        await node.broadcast(args.text("topic"), args.text("text"), emergency=args.flag("emergency"))
+    )
 
 
 async def reached(node: P2pNode, args: Args) -> Answer:
@@ -420,7 +432,7 @@ async def reached(node: P2pNode, args: Args) -> Answer:
 HANDLERS: dict[str, Callable[[P2pNode, Args], Answer]] = {
     command.__name__: command
     for command in (
-        identity, export, store, route, peers, server, announced, add, verify, block, unblock, requests, accept, send,
+        identity, export, store, route, peers, server, announced, add, verify, block, unblock, trust, untrust, requests, accept, send,
         wait, outbox, cancel, trace, bundle, inbox, listen, subscribe, unsubscribe, channels, broadcast, reached, watch,
         register, doctor,
     )

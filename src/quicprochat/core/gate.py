@@ -130,7 +130,7 @@ def _record_in(envelope: MeshEnvelope, receipt: Receipt | None, me: PeerKey, cry
 
 def understood(envelope: MeshEnvelope) -> bool:
     """Say whether this version knows what the suite and the flags mean; a relay may pass on what it does not."""
-    return envelope.suite == SUITE_X25519 and envelope.flags == 0
+    return envelope.suite == SUITE_X25519 and (envelope.flags == 0 or envelope.emergency)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +272,7 @@ def _post(tx: MeshStore, checked: Checked, via: PeerKey, age: int, policy: Polic
         tx.count("duplicates")
         return Admission(Verdict.DUPLICATE)
     tx.count("delivered")
-    tx.remember(envelope.id, Fate.HELD, _forget_at(envelope, now.at))
+    tx.remember(envelope.id, Fate.HELD, _forget_at(envelope, now.at), via)
     tx.put_channel(replace(subscription, heads=heads_after(subscription.heads, envelope.id, post.parents)))
     held = _held(envelope, via, age, now)
     tx.hold(held)
@@ -325,7 +325,7 @@ def _carry(
 
 def _keep(tx: MeshStore, envelope: MeshEnvelope, held: Held, now: Now) -> Held:
     serial = tx.hold(held)
-    tx.remember(envelope.id, Fate.HELD, _forget_at(envelope, now.at))
+    tx.remember(envelope.id, Fate.HELD, _forget_at(envelope, now.at), held.via)
     # Not ``replace``, which takes three times as long: this is done for all that passes through.
     return Held(
         held.id, held.kind, held.src, held.dst, held.via, held.wire, held.stored_at, held.expires_at, serial

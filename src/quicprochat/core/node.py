@@ -81,7 +81,9 @@ from quicprochat.core.window import expire as expire_post
 SWEEP_MS = MINUTE_MS
 SWEEP_BATCH = 512
 SEEN_MAX = 500_000
-"""Ids of others' mail that are remembered after it was passed on or let go; the longest gone are forgotten (guess)."""
+"""Ids of others' mail that are remembered after it was passed on or let go (guess).
+
+Beyond it those are forgotten that came over the neighbour of whom there are most, the longest gone first."""
 PASSED_BATCH = 4_096
 """So many ids are forgotten at once, and looked after at the latest when so many more may have come."""
 
@@ -111,6 +113,7 @@ class Node:
         self._records = Records(crypto, self._homes)
         self._patience = Patience()
         self._sweep_at = Instant(0)
+        self._unswept = 0
         self._next_expiry: Instant | None = None
         # Gathered during one step, sent at its end.
         self._to_upgrade: set[PeerKey] = set()
@@ -378,7 +381,9 @@ class Node:
             out.append(CloseLink(event.link, Goodbye.ABUSE, "too many envelopes that do not verify", ban))
 
     def _policy_changed(self, event: PolicyChanged, tx: MeshStore, now: Now, out: list[Effect]) -> None:
-        self._policy = replace(self._policy, contacts=event.contacts, blocked=event.blocked, disk_low=event.disk_low)
+        self._policy = replace(
+            self._policy, contacts=event.contacts, blocked=event.blocked, disk_low=event.disk_low, trusted=event.trusted
+        )
         self._apply_policy()
         for peer in sorted(event.blocked & self._neighbours.peers):
             neighbour = self._neighbours.find(peer)
@@ -417,6 +422,7 @@ class Node:
     ) -> Admission:
         """Let an envelope in, whatever way it came, and do what follows from that."""
         envelope, receipt = checked.envelope, checked.receipt
+        self._unswept += 1
         if envelope.kind == Kind.CHANNEL:
             admission = self._posts.admit(tx, checked, via, self._policy, now)
         else:
@@ -656,7 +662,8 @@ class Node:
                 self._carrying.release((held.id,))
                 if not held.own:
                     tx.remember(held.id, Fate.GONE, after_release(now.at))
-        if now.at >= self._sweep_at:
+        if now.at >= self._sweep_at or self._unswept >= PASSED_BATCH:
+            self._unswept = 0
             more = tx.forget(now.at, SWEEP_BATCH) == SWEEP_BATCH
             more |= tx.forget_passed(SEEN_MAX, PASSED_BATCH) == PASSED_BATCH
             self._sweep_at = Instant(now.at + (1_000 if more else SWEEP_MS))

@@ -14,7 +14,7 @@ from quicprochat.core.bucket import TokenBucket
 from quicprochat.core.channel import SALT_BYTES, BroadcastChannel, Post, Subscription, heads_after, seal_post
 from quicprochat.core.courier import DEFERRED_MS, IN_FLIGHT_BYTES, RETRY_LAST_MS, Lane
 from quicprochat.core.crypto import Crypto, Entropy, Signer
-from quicprochat.core.envelope import TTL_DEFAULT_S, Header, Kind, make
+from quicprochat.core.envelope import FLAG_EMERGENCY, TTL_DEFAULT_S, Header, Kind, make
 from quicprochat.core.events import (
     ChannelsChanged,
     Effect,
@@ -162,7 +162,10 @@ class Posts:
         channel, parents = subscription.channel, subscription.heads
         seq = 1 + last_number(tx, channel.id)
         # No word of the time: each reader is a first hop, and any whose clock disagrees would refuse it.
-        header = Header(Kind.CHANNEL, self._signer.key, channel.id, self._entropy(NONCE_BYTES), ttl_s=POST_TTL_S)
+        header = Header(
+            Kind.CHANNEL, self._signer.key, channel.id, self._entropy(NONCE_BYTES), ttl_s=POST_TTL_S,
+            flags=FLAG_EMERGENCY if event.emergency else 0,
+        )  # fmt: skip
         post = Post(event.uid, seq, event.text, parents)
         salt = self._entropy(SALT_BYTES)
         payload = seal_post(header, channel.secret, channel.epoch, salt, post, self._crypto)

@@ -180,6 +180,8 @@ class Line:
     cursor: int = 0
     channel: bytes = b""
     sent_at: WallTime = _UNKNOWN
+    emergency: bool = False
+    """A post that its author called an emergency, and whom our owner trusts for it."""
 
     @property
     def size(self) -> int:
@@ -314,8 +316,11 @@ class MeshStore(Protocol):
         """Return what became of an id, None when it was never seen (or is forgotten)."""
         ...
 
-    def remember(self, id: EnvelopeId, fate: Fate, forget_at: Instant | None) -> None:
-        """Set an id's fate; ``forget_at`` None means never forgotten."""
+    def remember(self, id: EnvelopeId, fate: Fate, forget_at: Instant | None, via: bytes = b"") -> None:
+        """Set an id's fate; ``forget_at`` None means never forgotten.
+
+        ``via`` is the neighbour that brought it, of whose part of the memory it is: said with a new id, kept after that.
+        """
         ...
 
     def forget(self, now: Instant, limit: int) -> int:
@@ -323,9 +328,9 @@ class MeshStore(Protocol):
         ...
 
     def forget_passed(self, keep: int, limit: int) -> int:
-        """Forget ids of what is GONE or PASSED, the longest released first, up to ``limit`` of those beyond ``keep``.
+        """Forget ids of what is GONE or PASSED, up to ``limit`` of those beyond ``keep``; return how many.
 
-        Return how many.
+        They are those of the neighbours of which there are most (``parts.level``), of each the longest released first.
         """
         ...
 

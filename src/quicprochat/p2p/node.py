@@ -153,8 +153,9 @@ class P2pNode:
         self._clock = SystemClock(self._store.value(CLOCK_KEY))
         self._disk_low = self._make_room()
         self._policy = Policy(
-            identity.key, identity.known(), identity.blocked(), options.limits, self._disk_low, options.carry
-        )
+            identity.key, identity.known(), identity.blocked(), options.limits, self._disk_low, options.carry,
+            trusted=identity.trusted(),
+        )  # fmt: skip
         self._node = Node(signer, self._crypto, entropy, self._policy)
         self._edge = Edge(signer, signer.exchange_private(), self._crypto, entropy)
         self._driver = Driver(self._node, self._store, self._clock, self._release, self._probe)
@@ -512,9 +513,15 @@ class P2pNode:
         """Refuse a peer's links and messages from now on, or no longer. Raises: LocalError."""
         return await self._people.block(peer, blocked=blocked)
 
+    async def trust(self, peer: str, *, trusted: bool = True) -> PeerView:
+        """Take what a contact posts as an emergency for one from now on, or no longer. Raises: LocalError."""
+        return await self._people.trust(peer, trusted=trusted)
+
     def _policy_changed(self) -> None:
         identity = self._book.identity
-        self._driver.post(PolicyChanged(identity.known(), identity.blocked(), self._disk_low))
+        self._driver.post(
+            PolicyChanged(identity.known(), identity.blocked(), self._disk_low, identity.trusted())
+        )
 
     async def peer(self, key: PeerKey) -> PeerView:
         """Return what is known of one peer."""
@@ -614,12 +621,13 @@ class P2pNode:
         """Leave a channel. Raises: LocalError with code ``not_found``."""
         return await self._channels.unsubscribe(topic)
 
-    async def broadcast(self, topic: str, text: str) -> Posted:
+    async def broadcast(self, topic: str, text: str, *, emergency: bool = False) -> Posted:
         """Post into a channel that we are in; it goes to all linked subscribers, now and for a week.
 
+        ``emergency``: to those who trust us with emergencies it is shown as one, to others as an ordinary post.
         Raises: LocalError (no such channel, too long, disk full), StoreError.
         """
-        return await self._channels.broadcast(topic, text)
+        return await self._channels.broadcast(topic, text, emergency=emergency)
 
     async def reached(self, uid: Uid, timeout_s: float | None = None) -> int:
         """Wait, for so long at most, until a neighbour has a post; return how many have it. Raises: LocalError."""

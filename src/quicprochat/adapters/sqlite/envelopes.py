@@ -10,6 +10,7 @@ from functools import lru_cache
 from quicprochat.adapters.sqlite.database import Database, Row, checksum, sturdy
 from quicprochat.core.envelope import CORE_BYTES, HEADER_BYTES
 from quicprochat.core.ids import ID_BYTES, EnvelopeId, Label, PeerKey, labelled_hash
+from quicprochat.core.parts import level, part_of
 from quicprochat.core.quota import Quotas, scopes_of
 from quicprochat.core.store import Fate, Held, Scope, Usage
 from quicprochat.core.time import Instant
@@ -91,8 +92,12 @@ class Envelopes(Database):
     def fate(self, id: EnvelopeId) -> Fate | None:
         return _FATES.get(self._one("SELECT fate FROM seen WHERE id = ?", (id,)))
 
-    def remember(self, id: EnvelopeId, fate: Fate, forget_at: Instant | None) -> None:
-        self._run("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", (id, int(fate), forget_at))
+    def remember(self, id: EnvelopeId, fate: Fate, forget_at: Instant | None, via: bytes = b"") -> None:
+        self._run(
+            "INSERT INTO seen VALUES (?, ?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET fate = excluded.fate, forget_at = excluded.forget_at",
+            (id, int(fate), forget_at, part_of(via)),
+        )
 
     def forget(self, now: Instant, limit: int) -> int:
         return self._run(
@@ -102,12 +107,15 @@ class Envelopes(Database):
 
     def forget_passed(self, keep: int, limit: int) -> int:
         passed = f"fate IN ({int(Fate.GONE)}, {int(Fate.PASSED)})"  # as the index has it
-        excess = min(limit, self._one(f"SELECT count(*) FROM seen WHERE {passed}") - keep)
-        if excess <= 0:
-            return 0
-        return self._run(
-            f"DELETE FROM seen WHERE id IN (SELECT id FROM seen WHERE {passed} ORDER BY forget_at, id LIMIT ?)",
-            (excess,),
+        counts = dict(self._rows(f"SELECT part, count(*) FROM seen WHERE {passed} GROUP BY part"))
+        cuts = level(counts, min(limit, sum(counts.values()) - keep))
+        return sum(
+            self._run(
+                f"DELETE FROM seen WHERE id IN "
+                f"(SELECT id FROM seen WHERE {passed} AND part = ? ORDER BY forget_at, id LIMIT ?)",
+                (part, many),
+            )
+            for part, many in cuts.items()
         )
 
     # --- held envelopes
