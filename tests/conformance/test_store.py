@@ -35,8 +35,10 @@ from quicprochat.core.memory import MemoryStore
 from quicprochat.core.receipt import State
 from quicprochat.core.seal import Protection
 from quicprochat.core.store import (
+    AUTHORS_MAX,
     HOMES_MAX,
     SIGHTINGS_MAX,
+    Author,
     Fate,
     HomeSource,
     LineKind,
@@ -184,6 +186,7 @@ def write_everything(store: MeshStore) -> None:
     store.put_record(StoredRecord(key("ann"), 1, 2, b"record", 3, at(4)))
     store.see(Sighting(key("ann"), WALL, at(7), "192.0.2.1:7000"))
     store.put_home(lives("ann"))
+    store.put_author(Author(key("ann"), at(3), at(4), key("bob")))
     store.put_prekey(StoredPrekey(b"12345678", b"s" * 32, at(9)))
     store.put_channel(subscription("news"))
     store.put_channel(subscription("old", left=True))
@@ -215,6 +218,8 @@ def change_everything(store: MeshStore) -> None:
     store.see(Sighting(key("ann"), WALL, at(70), ""))
     store.put_home(lives("ann", "c.example"))
     store.put_home(lives("bob"))
+    store.put_author(Author(key("ann"), at(3), at(40), key("bob")))
+    store.put_author(Author(key("dan"), at(30), at(40), key("ann")))
     store.drop_prekeys(at(100))
     store.put_prekey(StoredPrekey(b"87654321", b"t" * 32, at(90)))
     store.put_channel(subscription("news", heads=0, left=True))
@@ -232,6 +237,7 @@ def everything(store: MeshStore) -> dict[str, object]:
     ]
     return {
         "values": [store.value(name) for name in "xyz"],
+        "authors": [store.author(key(name)) for name in ("ann", "bob", "dan")],
         "counters": store.counters(),
         "fates": [store.fate(envelope(name).id) for name in names],
         "held": [store.held(held(name).id) for name in names],
@@ -665,6 +671,7 @@ def test_lines_come_back_as_they_were(home: Home) -> None:
         replace(receipt("e"), at=WallTime(0)),
         replace(message("f"), sent_at=WallTime(WALL - 90_000)),
         replace(post("g"), sent_at=WallTime(-1)),
+        replace(post("h"), emergency=True),
     ]
     with Step(home.store) as tx:
         cursors = [tx.note(x) if x.kind is LineKind.RECEIPT else tx.deliver(x) for x in lines]
@@ -935,6 +942,26 @@ def test_of_too_many_homes_the_one_said_longest_ago_goes_and_what_our_person_sai
         assert len(kept) == HOMES_MAX
         assert key(f"peer {friends}") not in kept
         assert contacts | {typed.key, key("one more")} < kept
+
+
+def test_authors_of_the_neighbour_that_brought_most_are_forgotten_first_and_the_longest_silent_of_them(
+    home: Home,
+) -> None:
+    few = [Author(key(f"few {n}"), at(n), at(0), key("ann")) for n in range(10)]
+    with Step(home.store) as store:
+        for author in few:
+            store.put_author(author)
+        for n in range(AUTHORS_MAX - 10):
+            store.put_author(Author(key(f"made up {n}"), at(n), at(1_000 + n), key("mallory")))
+        store.put_author(Author(key("made up 0"), at(0), at(999_999), key("mallory")))
+        store.put_author(Author(key("new"), at(0), at(0), key("mallory")))
+        store.put_author(Author(key("newer"), at(0), at(0), key("ann")))
+    for store in home.now_and_again():
+        assert [store.author(author.key) for author in few] == few
+        assert store.author(key("made up 0")) == Author(key("made up 0"), at(0), at(999_999), key("mallory"))
+        assert [store.author(key(f"made up {n}")) is None for n in (1, 2, 3)] == [True, False, False]
+        assert store.author(key("newer")) is not None
+        assert store.author(key("new")) is None, "it was of the same neighbour, and heard longest ago"
 
 
 def test_old_prekeys_are_dropped(home: Home) -> None:

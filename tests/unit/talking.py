@@ -42,8 +42,8 @@ def message(text: str, *, sender: str = ADA, name: str = "ada", **more: Any) -> 
     }  # fmt: skip
 
 
-def post(text: str, channel: str, *, name: str = "ada") -> Json:
-    return message(text, name=name, event="post", channel=channel)
+def post(text: str, channel: str, *, name: str = "ada", **more: Any) -> Json:
+    return message(text, name=name, event="post", channel=channel, **more)
 
 
 def receipt(id: str, state: str, reason: str = "") -> Json:

@@ -25,7 +25,9 @@ def test_then_both_give_up_alike() -> None:
 
 
 @given(st.dictionaries(st.integers(0, 9), st.integers(1, 50), max_size=6), st.integers(0, 300))
-def test_exactly_so_many_go_and_who_gives_up_is_left_with_as_much_as_anybody(counts: dict[int, int], excess: int) -> None:
+def test_exactly_so_many_go_and_who_gives_up_is_left_with_as_much_as_anybody(
+    counts: dict[int, int], excess: int
+) -> None:
     cuts = level(counts, excess)
     assert sum(cuts.values()) == min(excess, sum(counts.values()))
     left = {part: count - cuts.get(part, 0) for part, count in counts.items()}

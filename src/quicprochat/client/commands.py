@@ -419,9 +419,7 @@ async def channels(node: P2pNode, args: Args) -> Answer:
 
 async def broadcast(node: P2pNode, args: Args) -> Answer:
     """Post into a channel."""
-    yield posted_object(
-        await node.broadcast(args.text("topic"), args.text("text"), emergency=args.flag("emergency"))
-    )
+    yield posted_object(await node.broadcast(args.text("topic"), args.text("text"), emergency=args.flag("emergency")))
 
 
 async def reached(node: P2pNode, args: Args) -> Answer:
@@ -432,8 +430,8 @@ async def reached(node: P2pNode, args: Args) -> Answer:
 HANDLERS: dict[str, Callable[[P2pNode, Args], Answer]] = {
     command.__name__: command
     for command in (
-        identity, export, store, route, peers, server, announced, add, verify, block, unblock, trust, untrust, requests, accept, send,
-        wait, outbox, cancel, trace, bundle, inbox, listen, subscribe, unsubscribe, channels, broadcast, reached, watch,
-        register, doctor,
+        identity, export, store, route, peers, server, announced, add, verify, block, unblock, trust, untrust, requests,
+        accept, send, wait, outbox, cancel, trace, bundle, inbox, listen, subscribe, unsubscribe, channels, broadcast,
+        reached, watch, register, doctor,
     )
 }  # fmt: skip

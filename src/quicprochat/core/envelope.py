@@ -26,7 +26,7 @@ SUITE_X25519 = 1
 """HPKE X25519/HKDF-SHA256/ChaCha20-Poly1305. Suite 2 (MLKEM768-X25519) is reserved."""
 
 FLAG_EMERGENCY = 0x01
-"""Of a post: its author calls it an emergency. Whether that counts, whoever reads or carries it decides (docs/protocol.md §8.4)."""
+"""Of a post: its author calls it an emergency; whoever reads or carries it decides whether that counts."""
 
 CORE = struct.Struct(">BBBB32s32sQIBB16sI32s")
 CORE_BYTES = 134

@@ -23,8 +23,10 @@ from quicprochat.core.quota import Quotas
 from quicprochat.core.receipt import OPEN_STATES, State
 from quicprochat.core.seal import Protection
 from quicprochat.core.store import (
+    AUTHORS_MAX,
     HOMES_MAX,
     SIGHTINGS_MAX,
+    Author,
     Fate,
     Held,
     Home,
@@ -40,7 +42,6 @@ from quicprochat.core.store import (
     Usage,
 )
 from quicprochat.core.time import Instant
-
 
 _PASSED = (Fate.GONE, Fate.PASSED)
 STALE_MAX = 4_096
@@ -88,6 +89,7 @@ class MemoryStore:
         self._records: dict[PeerKey, StoredRecord] = {}
         self._sightings: dict[PeerKey, Sighting] = {}
         self._homes: dict[PeerKey, Home] = {}
+        self._authors: dict[PeerKey, Author] = {}
         self._prekeys: dict[bytes, StoredPrekey] = {}
         self._channels: dict[ChannelId, Subscription] = {}
 
@@ -455,6 +457,20 @@ class MemoryStore:
 
     def channels(self) -> Sequence[Subscription]:
         return [self._channels[id] for id in sorted(self._channels)]
+
+    def put_author(self, author: Author) -> None:
+        self._set(self._authors, author.key, author)
+        if len(self._authors) <= AUTHORS_MAX:
+            return
+        most = Counter(one.via for one in self._authors.values())
+        via = min(most, key=lambda via: (-most[via], via))
+        others = (one for one in self._authors.values() if one.via == via and one.key != author.key)
+        oldest = min(others, key=lambda one: (one.heard_at, one.key), default=None)
+        if oldest is not None:
+            self._del(self._authors, oldest.key)
+
+    def author(self, key: PeerKey) -> Author | None:
+        return self._authors.get(key)
 
     # --- prekeys
 

@@ -84,6 +84,8 @@ SEEN_MAX = 500_000
 """Ids of others' mail that are remembered after it was passed on or let go (guess).
 
 Beyond it those are forgotten that came over the neighbour of whom there are most, the longest gone first."""
+SEEN_VOLATILE_MAX = 100_000
+"""The same for a store that keeps all in memory, where an id takes some 600 bytes."""
 PASSED_BATCH = 4_096
 """So many ids are forgotten at once, and looked after at the latest when so many more may have come."""
 
@@ -665,7 +667,8 @@ class Node:
         if now.at >= self._sweep_at or self._unswept >= PASSED_BATCH:
             self._unswept = 0
             more = tx.forget(now.at, SWEEP_BATCH) == SWEEP_BATCH
-            more |= tx.forget_passed(SEEN_MAX, PASSED_BATCH) == PASSED_BATCH
+            keep = SEEN_VOLATILE_MAX if tx.volatile else SEEN_MAX
+            more |= tx.forget_passed(keep, PASSED_BATCH) == PASSED_BATCH
             self._sweep_at = Instant(now.at + (1_000 if more else SWEEP_MS))
         for neighbour in self._neighbours:
             at = neighbour.lane.deadline()

@@ -26,6 +26,8 @@ SIGHTINGS_MAX = 4_096
 """Peers of which it is noted when they were linked: as many as records, since anybody in reach may link by himself."""
 HOMES_MAX = 4_096
 """Peers whose home domain is known: every stranger's message names one."""
+AUTHORS_MAX = 8_192
+"""Authors of whom it is known since when they post: any number of keys can be made up."""
 
 
 class Fate(IntEnum):
@@ -216,6 +218,19 @@ class Sighting:
     address: str
 
 
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who posts: ``since`` when posts of this author have been coming (life clock), ``heard_at`` about the last one.
+
+    ``via`` is the neighbour that brought the first.
+    """
+
+    key: PeerKey
+    since: Instant
+    heard_at: Instant
+    via: bytes
+
+
 class HomeSource(IntEnum):
     """Who said where a peer lives."""
 
@@ -319,7 +334,7 @@ class MeshStore(Protocol):
     def remember(self, id: EnvelopeId, fate: Fate, forget_at: Instant | None, via: bytes = b"") -> None:
         """Set an id's fate; ``forget_at`` None means never forgotten.
 
-        ``via`` is the neighbour that brought it, of whose part of the memory it is: said with a new id, kept after that.
+        ``via`` is the neighbour that brought it, and of whose part of the memory it is; said with a new id, then kept.
         """
         ...
 
@@ -522,6 +537,17 @@ class MeshStore(Protocol):
 
     def homes(self, limit: int) -> Sequence[Home]:
         """Return where peers live, what was said last first."""
+        ...
+
+    def put_author(self, author: Author) -> None:
+        """Keep since when an author posts, in place of what was known.
+
+        Beyond AUTHORS_MAX one other goes: of the neighbour that brought most of them, who was heard longest ago.
+        """
+        ...
+
+    def author(self, key: PeerKey) -> Author | None:
+        """Return since when an author posts."""
         ...
 
     # --- channels

@@ -519,9 +519,7 @@ class P2pNode:
 
     def _policy_changed(self) -> None:
         identity = self._book.identity
-        self._driver.post(
-            PolicyChanged(identity.known(), identity.blocked(), self._disk_low, identity.trusted())
-        )
+        self._driver.post(PolicyChanged(identity.known(), identity.blocked(), self._disk_low, identity.trusted()))
 
     async def peer(self, key: PeerKey) -> PeerView:
         """Return what is known of one peer."""

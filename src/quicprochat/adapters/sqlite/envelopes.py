@@ -107,7 +107,7 @@ class Envelopes(Database):
 
     def forget_passed(self, keep: int, limit: int) -> int:
         passed = f"fate IN ({int(Fate.GONE)}, {int(Fate.PASSED)})"  # as the index has it
-        counts = dict(self._rows(f"SELECT part, count(*) FROM seen WHERE {passed} GROUP BY part"))
+        counts: dict[int, int] = dict(self._rows(f"SELECT part, count(*) FROM seen WHERE {passed} GROUP BY part"))
         cuts = level(counts, min(limit, sum(counts.values()) - keep))
         return sum(
             self._run(

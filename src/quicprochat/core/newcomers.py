@@ -1,0 +1,95 @@
+"""Authors that are new travel less far: their posts are handed on over a few hops, and further once they are known.
+
+A key costs nothing, so a thousand can be made up for one flood each. What a relay has known for an hour was there an
+hour ago; that costs time. It is the relay's own life clock that counts: ages and hops in an envelope are hints of
+whoever handed it over. Nobody loses a post by this, it comes later.
+"""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush
+
+from quicprochat.core.envelope import TRANSIT, TRANSIT_OFFSET
+from quicprochat.core.ids import EnvelopeId, PeerKey
+from quicprochat.core.policy import Policy
+from quicprochat.core.store import Author, Held, MeshStore
+from quicprochat.core.time import HOUR_MS, Instant
+
+KNOWN_AFTER_MS = HOUR_MS
+"""How long an author is new (guess)."""
+NEWCOMER_HOPS = 8
+"""How many hops a newcomer's post makes at once (guess): a village, not a city."""
+
+
+def heard(tx: MeshStore, author: PeerKey, via: PeerKey, now: Instant) -> None:
+    """An author's post was taken: note since when there is this author. Written at most once an hour for each."""
+    known = tx.author(author)
+    if known is None:
+        tx.put_author(Author(author, now, now, via))
+    elif now >= known.heard_at + KNOWN_AFTER_MS:
+        tx.put_author(Author(author, known.since, now, known.via))
+
+
+def known_from(tx: MeshStore, author: PeerKey, policy: Policy, now: Instant) -> Instant:
+    """Return from when an author counts as known: now or earlier for one that is."""
+    if author == policy.me or author in policy.contacts:
+        return now
+    found = tx.author(author)
+    return Instant((now if found is None else min(now, found.since)) + KNOWN_AFTER_MS)
+
+
+def goes_on_at(tx: MeshStore, held: Held, policy: Policy, now: Instant) -> Instant:
+    """Return from when a post may be handed on."""
+    hop = TRANSIT.unpack_from(held.wire, TRANSIT_OFFSET)[0]
+    if held.own or hop + 1 <= NEWCOMER_HOPS:
+        return now
+    return known_from(tx, held.src, policy, now)
+
+
+class Later:
+    """Posts that are handed on later, and when. They are in the store, so there are no more than it holds."""
+
+    def __init__(self) -> None:
+        self._at: dict[EnvelopeId, Instant] = {}
+        self._order: list[tuple[Instant, EnvelopeId]] = []
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    def __contains__(self, id: EnvelopeId) -> bool:
+        return id in self._at
+
+    def add(self, id: EnvelopeId, at: Instant) -> None:
+        """Hold a post back until a moment."""
+        self._at[id] = at
+        heappush(self._order, (at, id))
+        if len(self._order) > 2 * len(self._at) + 64:
+            self._order = [(at, id) for id, at in self._at.items()]
+            heapify(self._order)
+
+    def drop(self, id: EnvelopeId) -> None:
+        """A post is not there any more."""
+        self._at.pop(id, None)
+
+    def everything(self) -> list[EnvelopeId]:
+        """Take all, in the order of their moments: who is known may have changed."""
+        found = [id for _, id in sorted((at, id) for id, at in self._at.items())]
+        self._at.clear()
+        self._order.clear()
+        return found
+
+    def due(self, now: Instant) -> list[EnvelopeId]:
+        """Take those whose moment has come, in its order."""
+        found = []
+        while self._order and self._order[0][0] <= now:
+            at, id = heappop(self._order)
+            if self._at.get(id) == at:
+                del self._at[id]
+                found.append(id)
+        return found
+
+    def deadline(self) -> Instant | None:
+        """Return when :meth:`due` has something."""
+        while self._order and self._at.get(self._order[0][1]) != self._order[0][0]:
+            heappop(self._order)
+        return self._order[0][0] if self._order else None
