@@ -175,9 +175,9 @@ _ALL = (
     Command("unblock", "take a peer's links and messages again", (PEER,), plain=True, details=_PEER_HELP),
     Command("trust", "take what a contact posts as an emergency for one", (PEER,),
             details=f"{_PEER_HELP} Anybody can call a post an emergency (qpc mesh broadcast --emergency). Only from"
-            " those you trust is it shown as one, in any conversation and with a bell, and has room kept for it on this node."
-            " From all others it is an ordinary post. Trust few: the fire brigade, who looks after the mesh. Exit code"
-            " 7: that peer is blocked."),
+            " those you trust is it shown as one, in any conversation and with a bell, and has room kept for it on"
+            " this node. From all others it is an ordinary post. Trust few: the fire brigade, who looks after the"
+            " mesh. Exit code 7: that peer is blocked."),
     Command("untrust", "take a peer's emergencies for ordinary posts again", (PEER,), details=_PEER_HELP),
     Command("send", "send a message", (PEER, Word("text", "<text>|-", required=False, rest=True)), plain=True,
             network=True,
