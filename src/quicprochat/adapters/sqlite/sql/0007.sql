@@ -6,7 +6,7 @@ ALTER TABLE line ADD COLUMN emergency INTEGER NOT NULL DEFAULT 0;
 -- that came over the neighbour of whom there are most.
 ALTER TABLE seen ADD COLUMN part INTEGER NOT NULL DEFAULT 0;
 DROP INDEX seen_passed;
-CREATE INDEX seen_passed ON seen (part, forget_at, id) WHERE fate IN (3, 4);
+CREATE INDEX seen_passed ON seen (part, forget_at, id, fate) WHERE fate IN (3, 4);
 
 -- Since when an author's posts have been coming; "via" is the neighbour that brought the first.
 CREATE TABLE author (
