@@ -156,10 +156,14 @@ class Database:
         except UnicodeDecodeError as error:
             raise self._fail(apsw.CorruptError("text that is none")) from error
 
-    def _run(self, sql: str, bindings: Bindings = ()) -> int:
-        """Write; return how many rows changed."""
+    def _write(self) -> None:
+        """Something is to be written, now or with the commit."""
         if not self._writing:
             self._start()
+
+    def _run(self, sql: str, bindings: Bindings = ()) -> int:
+        """Write; return how many rows changed."""
+        self._write()
         try:
             self._sql.execute(sql, bindings)
         except apsw.Error as error:
@@ -168,13 +172,11 @@ class Database:
 
     def _take(self, sql: str, bindings: Bindings = ()) -> list[Row]:
         """Write with a RETURNING clause; return its rows."""
-        if not self._writing:
-            self._start()
+        self._write()
         return self._rows(sql, bindings)
 
     def _run_many(self, sql: str, bindings: Iterable[tuple[Any, ...]]) -> None:
-        if not self._writing:
-            self._start()
+        self._write()
         try:
             self._sql.executemany(sql, bindings)
         except apsw.Error as error:

@@ -1,10 +1,16 @@
-"""Envelopes seen and envelopes held, with the quotas they count against."""
+"""Envelopes seen and envelopes held, with the quotas they count against.
+
+What a transaction does to them is gathered and written with its commit, in the store's thread, or before the first
+question that only SQL can answer. So what comes and goes within one transaction leaves nothing but its id, and what
+passes through a relay costs its loop no more than one question.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 from quicprochat.adapters.sqlite.database import Database, Row, checksum, sturdy
@@ -20,6 +26,8 @@ _TOGETHER = 100_000
 """Sums that are gathered before they are charged, when the store opens."""
 _FRESH_MAX = 4_096
 """Envelopes of which it is kept in memory what they count against: what passes through is let go of moments later."""
+_NEW_BYTES = 1 << 20
+"""What is held is gathered up to so much; more, and it is written at once, so that a huge step needs no huge memory."""
 _CORE_LENGTH = CORE_BYTES.to_bytes(4, "big")
 # Where the core of an envelope has what is asked of it here (core/envelope.py).
 _KIND = 2
@@ -30,11 +38,17 @@ _PAYLOAD_HASH = slice(102, 134)
 _COLUMNS = "serial, " + sturdy("via", "#stored_at", "#expires_at", "checksum", "wire")
 _CHARGED = sturdy("via", "dst", "substr(wire, 1, 68)", "#length(wire)")
 _FATES = {int(fate): fate for fate in Fate}
+_FATE = f"SELECT {int(Fate.HELD)} FROM held WHERE id = ?1 UNION ALL SELECT fate FROM seen WHERE id = ?1 LIMIT 1"
 
 
 def _checksum(wire: bytes, via: bytes, stored_at: int, expires_at: int) -> bytes:
     """Cover the header, whose core has the payload's hash, and the store's own columns."""
     return checksum(wire[:HEADER_BYTES], via, _TIMES.pack(stored_at, expires_at))
+
+
+def _row(serial: int, held: Held) -> Row:
+    check = _checksum(held.wire, held.via, held.stored_at, held.expires_at)
+    return (serial, held.id, held.dst, held.via, held.stored_at, held.expires_at, check, held.wire)
 
 
 def _intact(row: Row) -> Held | None:
@@ -65,6 +79,17 @@ class Envelopes(Database):
         super()._load()
         self._quotas = Quotas()
         self._fresh: dict[EnvelopeId, tuple[int, bytes, bytes, bytes, int]] = {}
+        self._new: dict[EnvelopeId, tuple[int, Held]] = {}
+        """Held since the transaction began, by serial, and not written yet."""
+        self._new_bytes = 0
+        self._gone: dict[EnvelopeId, int] = {}
+        """Serials of rows that were let go of and are still there."""
+        self._fates: dict[EnvelopeId, tuple[int, Instant | None, int]] = {}
+        """Remembered and not written yet."""
+        self._soonest: Instant | None = None
+        """No row that is written expires before this."""
+        self._asked = False
+        """True while ``_soonest`` holds."""
         self._serial: int = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'held'") or 0
         # A server may hold a million: rows of one author for one recipient are charged together, and none is kept.
         totals: dict[tuple[bytes, bytes, bytes], list[int]] = {}
@@ -87,25 +112,53 @@ class Envelopes(Database):
         for scope, key in _scopes(via, core[_KIND], core[_SRC], dst):
             self._quotas.add(scope, key, size, sign, count)
 
+    def _write_out(self) -> None:
+        """Let the tables have what was gathered."""
+        if not (self._new or self._gone or self._fates):
+            return
+        # First what goes: an id that was let go of may be held again.
+        self._run_many("DELETE FROM held WHERE serial = ?", [(serial,) for serial in self._gone.values()])
+        self._run_many("INSERT INTO held VALUES (?, ?, ?, ?, ?, ?, ?, ?)", [_row(*new) for new in self._new.values()])
+        self._run_many(
+            "INSERT INTO seen VALUES (?, ?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET fate = excluded.fate, forget_at = excluded.forget_at",
+            [(id, *known) for id, known in self._fates.items()],
+        )
+        self._new.clear()
+        self._new_bytes = 0
+        self._gone.clear()
+        self._fates.clear()
+        self._asked = False
+
+    def _flush(self) -> None:
+        super()._flush()
+        self._write_out()
+
     # --- dedup
 
     def fate(self, id: EnvelopeId) -> Fate | None:
-        return _FATES.get(self._one("SELECT fate FROM seen WHERE id = ?", (id,)))
+        if id in self._new:
+            return Fate.HELD
+        if id in self._fates:
+            return _FATES[self._fates[id][0]]
+        if id in self._gone:
+            return _FATES.get(self._one("SELECT fate FROM seen WHERE id = ?", (id,)))
+        return _FATES.get(self._one(_FATE, (id,)))
 
     def remember(self, id: EnvelopeId, fate: Fate, forget_at: Instant | None, via: bytes = b"") -> None:
-        self._run(
-            "INSERT INTO seen VALUES (?, ?, ?, ?) "
-            "ON CONFLICT DO UPDATE SET fate = excluded.fate, forget_at = excluded.forget_at",
-            (id, int(fate), forget_at, part_of(via)),
-        )
+        self._write()
+        known = self._fates.get(id)
+        self._fates[id] = (int(fate), forget_at, part_of(via) if known is None else known[2])
 
     def forget(self, now: Instant, limit: int) -> int:
+        self._write_out()
         return self._run(
             "DELETE FROM seen WHERE id IN (SELECT id FROM seen WHERE forget_at <= ? ORDER BY forget_at LIMIT ?)",
             (now, limit),
         )
 
     def forget_passed(self, keep: int, limit: int) -> int:
+        self._write_out()
         passed = f"fate IN ({int(Fate.GONE)}, {int(Fate.PASSED)})"  # as the index has it
         counts: dict[int, int] = dict(self._rows(f"SELECT part, count(*) FROM seen WHERE {passed} GROUP BY part"))
         cuts = level(counts, min(limit, sum(counts.values()) - keep))
@@ -121,32 +174,47 @@ class Envelopes(Database):
     # --- held envelopes
 
     def hold(self, held: Held) -> int:
+        self._write()
+        assert held.id not in self._new
         self._serial += 1
-        check = _checksum(held.wire, held.via, held.stored_at, held.expires_at)
-        self._run(
-            "INSERT INTO held VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (self._serial, held.id, held.dst, held.via, held.stored_at, held.expires_at, check, held.wire),
-        )
         core, size = held.wire[: _DST.stop], len(held.wire)
         self._charge(held.via, held.dst, core, size, 1)
+        self._new[held.id] = (self._serial, held)
         self._fresh[held.id] = (self._serial, held.via, held.dst, core, size)
         if len(self._fresh) > _FRESH_MAX:
             del self._fresh[next(iter(self._fresh))]
+        if self._asked and (self._soonest is None or held.expires_at < self._soonest):
+            self._soonest = held.expires_at
+        self._new_bytes += size
+        if self._new_bytes > _NEW_BYTES:
+            self._write_out()
         return self._serial
 
     def held(self, id: EnvelopeId) -> Held | None:
+        if (new := self._new.get(id)) is not None:
+            return replace(new[1], serial=new[0])
+        if id in self._gone:
+            return None
         found = self._whole("held", self._rows(f"SELECT {_COLUMNS} FROM held WHERE id = ?", (id,)), _intact)
         return found[0] if found and found[0].id == id else None
 
     def release(self, id: EnvelopeId) -> None:
-        # Two statements: DELETE with RETURNING puts its row into a temporary table and takes longer.
-        row = self._fresh.pop(id, None) or self._one(f"SELECT serial, {_CHARGED} FROM held WHERE id = ?", (id,))
+        row = self._fresh.pop(id, None)
+        if (new := self._new.pop(id, None)) is not None:
+            held = new[1]
+            self._charge(held.via, held.dst, held.wire[: _DST.stop], len(held.wire), -1)
+            return
+        if id in self._gone:
+            return
+        row = row or self._one(f"SELECT serial, {_CHARGED} FROM held WHERE id = ?", (id,))
         if row is not None:
             serial, via, dst, core, size = row
-            self._run("DELETE FROM held WHERE serial = ?", (serial,))
+            self._write()
+            self._gone[id] = serial
             self._charge(via, dst, core, size, -1)
 
     def waiting(self, dst: bytes, after: int, limit: int) -> Sequence[Held]:
+        self._write_out()
         sql = f"SELECT {_COLUMNS} FROM held WHERE dst = ? AND serial > ? ORDER BY serial LIMIT ?"
         found: list[Held] = []
         while len(found) < limit:
@@ -158,6 +226,7 @@ class Envelopes(Database):
         return found
 
     def own(self, after: int, limit: int) -> Sequence[Held]:
+        self._write_out()
         sql = f"SELECT {_COLUMNS} FROM held WHERE via = x'' AND serial > ? ORDER BY serial LIMIT ?"
         found: list[Held] = []
         while len(found) < limit:
@@ -169,6 +238,7 @@ class Envelopes(Database):
         return found
 
     def expired(self, now: Instant, limit: int) -> Sequence[Held]:
+        self._write_out()
         # Found by the index, read from the table: a damaged index must not make an intact row look damaged.
         rows = self._rows(
             f"SELECT {_COLUMNS} FROM held WHERE serial IN "
@@ -179,16 +249,23 @@ class Envelopes(Database):
         return sorted(found, key=lambda held: (held.expires_at, held.serial))[:limit]
 
     def next_expiry(self) -> Instant | None:
-        at: Instant | None = self._one("SELECT min(expires_at) FROM held")
-        return at
+        if not self._asked:
+            self._soonest = self._one("SELECT min(expires_at) FROM held")
+            self._asked = True
+            for _, held in self._new.values():
+                if self._soonest is None or held.expires_at < self._soonest:
+                    self._soonest = held.expires_at
+        return self._soonest
 
     def usage(self, scope: Scope, key: bytes = b"") -> Usage:
         return self._quotas.usage(scope, key)
 
     def destinations(self) -> Sequence[bytes]:
+        self._write_out()
         return [dst for (dst,) in self._rows("SELECT DISTINCT CAST(dst AS BLOB) FROM held ORDER BY 1")]
 
     def crowding(self, via: bytes, src: PeerKey, limit: int) -> Sequence[Held]:
+        self._write_out()
         rows = self._rows(
             f"SELECT {_COLUMNS} FROM held WHERE via = ? AND substr(wire, 5, 32) = ? AND via != x''"
             " AND substr(wire, 3, 1) NOT IN (x'02', x'03') ORDER BY serial LIMIT ?",
@@ -200,6 +277,7 @@ class Envelopes(Database):
         return self._quotas.heaviest(scope, prefix)
 
     def recipients(self) -> int:
+        self._write_out()
         count: int = self._one("SELECT count(DISTINCT dst) FROM held")
         return count - self._channels_held()
 
@@ -208,6 +286,7 @@ class Envelopes(Database):
         return len({key for scope in (Scope.POSTS, Scope.OWN_POSTS) for key in self._quotas.keys(scope, ID_BYTES)})
 
     def oldest(self, dst: bytes, src: PeerKey | None, limit: int) -> Sequence[EnvelopeId]:
+        self._write_out()
         whose = "via != x''" if src is None else "substr(wire, 5, 32) = :src"
         sql = f"SELECT id FROM held WHERE dst = :dst AND {whose} ORDER BY serial LIMIT :limit"
         return [id for (id,) in self._rows(sql, {"dst": dst, "src": src, "limit": limit})]
