@@ -154,6 +154,7 @@ class P2pNode:
         self._disk_low = self._make_room()
         self._policy = Policy(
             identity.key, identity.known(), identity.blocked(), options.limits, self._disk_low, options.carry,
+            stays=options.stays,
             trusted=identity.trusted(),
         )  # fmt: skip
         self._node = Node(signer, self._crypto, entropy, self._policy)
