@@ -174,6 +174,7 @@ def admit(
     *,
     passing: bool = False,
     foreign_bytes: float = 0,
+    emergency: bool = False,
 ) -> Admission:
     """Decide on a checked envelope and write what follows from it, in the caller's transaction.
 
@@ -201,7 +202,7 @@ def admit(
     if policy.disk_low:
         return Admission(Verdict.DEFERRED, Reason.DISK)
     if envelope.kind == Kind.CHANNEL and envelope.dst != policy.me:
-        return _post(tx, checked, via, age, policy, now, foreign_bytes)
+        return _post(tx, checked, via, age, policy, now, foreign_bytes, emergency=emergency)
     if envelope.dst != policy.me:
         if not policy.carries(envelope.src, envelope.dst):
             return Admission(Verdict.REFUSED, Reason.POLICY)
@@ -253,7 +254,15 @@ def _sent_at(age: int, now: Now) -> WallTime:
 
 
 def _post(
-    tx: MeshStore, checked: Checked, via: PeerKey, age: int, policy: Policy, now: Now, foreign_bytes: float
+    tx: MeshStore,
+    checked: Checked,
+    via: PeerKey,
+    age: int,
+    policy: Policy,
+    now: Now,
+    foreign_bytes: float,
+    *,
+    emergency: bool,
 ) -> Admission:
     """Put a post into its channel's window, and into the inbox if it opened.
 
@@ -277,25 +286,30 @@ def _post(
         tx.count("unopenable")
         return Admission(Verdict.REFUSED, Reason.UNOPENABLE)
     if ours and post is not None:
-        line = read_post(tx, envelope, post, age, now)
+        line = read_post(tx, envelope, post, age, now, emergency=emergency)
         if line is None:
             # The same post in another envelope; see _deliver.
             tx.count("duplicates")
             return Admission(Verdict.DUPLICATE)
-    tx.remember(envelope.id, Fate.HELD, _forget_at(envelope, now.at))
+    tx.remember(envelope.id, Fate.HELD, _forget_at(envelope, now.at), via)
     held = _held(envelope, via, age, now)
     held = replace(held, serial=tx.hold(held))
-    gone = slide(tx, held, policy.limits.posts, now.at, foreign_bytes=foreign_bytes)
+    gone = slide(tx, held, policy.limits.posts, now.at, foreign_bytes=foreign_bytes, trusted=policy.trusted)
     return Admission(Verdict.STORED, line=line, held=held, gone=gone)
 
 
-def read_post(tx: MeshStore, envelope: MeshEnvelope, post: Post, age: int, now: Now) -> Line | None:
-    """Put an opened post of a channel we are in into the inbox, once by (author, uid); None when it was there."""
+def read_post(
+    tx: MeshStore, envelope: MeshEnvelope, post: Post, age: int, now: Now, *, emergency: bool = False
+) -> Line | None:
+    """Put an opened post of a channel we are in into the inbox, once by (author, uid); None when it was there.
+
+    ``emergency`` says that it is shown as one.
+    """
     subscription = tx.channel(ChannelId(envelope.dst))
     assert subscription is not None
     line = Line(
         LineKind.POST, envelope.src, post.uid, now.wall, post.text, envelope.hop, subscription.channel.kind.value,
-        domain=post.domain, channel=envelope.dst, sent_at=_sent_at(age, now),
+        domain=post.domain, channel=envelope.dst, sent_at=_sent_at(age, now), emergency=emergency,
     )  # fmt: skip
     cursor = tx.deliver(line)
     if cursor is None:

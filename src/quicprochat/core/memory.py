@@ -284,10 +284,11 @@ class MemoryStore:
     def recipients(self) -> int:
         return sum(1 for held in self._by_dst.values() if any(h.kind != Kind.CHANNEL for h in held.values()))
 
-    def oldest(self, dst: bytes, src: PeerKey | None, limit: int) -> Sequence[EnvelopeId]:
+    def oldest(self, dst: bytes, src: PeerKey | None, limit: int, via: bytes | None = None) -> Sequence[EnvelopeId]:
         waiting = self._by_dst.get(dst, {})
         wanted = (waiting[serial] for serial in sorted(waiting))
-        return [h.id for h in wanted if (not h.own if src is None else h.src == src)][:limit]
+        found = (h.id for h in wanted if (not h.own if src is None else h.src == src) and via in (None, h.via))
+        return list(islice(found, limit))
 
     # --- sent messages
 

@@ -224,6 +224,7 @@ class Node:
             self._carrying.flush(tx, now, out)
 
     def _fill(self, neighbour: Neighbour, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        self._posts.rush(tx, neighbour.lane, now.at, out)
         if neighbour.lane.backlog and not self._outbox.upgrading(neighbour.peer):
             neighbour.lane.fill(tx, self._outbox, now.at, out)
         self._posts.fill(tx, neighbour.lane, now.at, out)
@@ -395,6 +396,7 @@ class Node:
         self._policy = replace(
             self._policy, contacts=event.contacts, blocked=event.blocked, disk_low=event.disk_low, trusted=event.trusted
         )
+        self._posts.decide(tx, self._policy, now.at)
         self._apply_policy()
         for peer in sorted(event.blocked & self._neighbours.peers):
             neighbour = self._neighbours.find(peer)

@@ -103,6 +103,8 @@ class Scope(Enum):
     """Our own posts that are kept; key = channel."""
     POSTS = "posts"
     """Others' posts that are kept; key empty for all, or the channel, or author | channel."""
+    LINK_POSTS = "posts by link"
+    """Others' posts that are kept and came over one link; key = channel | peer of the link."""
 
     # Members are single, so who they are will do: Enum's own is Python, and a quota is asked five times an envelope.
     __hash__ = object.__hash__
@@ -385,8 +387,11 @@ class MeshStore(Protocol):
         """
         ...
 
-    def oldest(self, dst: bytes, src: PeerKey | None, limit: int) -> Sequence[EnvelopeId]:
-        """Return what is held longest for a destination: from one author, or (None) from anybody but ourselves."""
+    def oldest(self, dst: bytes, src: PeerKey | None, limit: int, via: bytes | None = None) -> Sequence[EnvelopeId]:
+        """Return what is held longest for a destination: from one author, or (None) from anybody but ourselves.
+
+        With ``via`` only what came over that link.
+        """
         ...
 
     def usage(self, scope: Scope, key: bytes = b"") -> Usage:

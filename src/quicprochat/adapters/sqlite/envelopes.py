@@ -285,8 +285,10 @@ class Envelopes(Database):
         # From the totals, since kinds stand in no index; a channel's id is a hash, and so nobody's key.
         return len({key for scope in (Scope.POSTS, Scope.OWN_POSTS) for key in self._quotas.keys(scope, ID_BYTES)})
 
-    def oldest(self, dst: bytes, src: PeerKey | None, limit: int) -> Sequence[EnvelopeId]:
+    def oldest(self, dst: bytes, src: PeerKey | None, limit: int, via: bytes | None = None) -> Sequence[EnvelopeId]:
         self._write_out()
         whose = "via != x''" if src is None else "substr(wire, 5, 32) = :src"
+        if via is not None:
+            whose += " AND via = :via"
         sql = f"SELECT id FROM held WHERE dst = :dst AND {whose} ORDER BY serial LIMIT :limit"
-        return [id for (id,) in self._rows(sql, {"dst": dst, "src": src, "limit": limit})]
+        return [id for (id,) in self._rows(sql, {"dst": dst, "src": src, "via": via, "limit": limit})]
