@@ -113,6 +113,23 @@ def test_a_flooding_member_is_deferred_and_loses_nothing_and_others_do_not_notic
         assert sum(text.startswith("m") for text in mesh.texts(name)) == 200, "the rest came later"
 
 
+def test_who_floods_through_a_relay_holds_up_nobody_behind_the_same_relay() -> None:
+    mesh = Mesh()
+    mesh.add("m", "a", "r", "t")
+    limited(mesh, "t", author_burst=20, author_per_s=0.2)
+    mesh.lay("mr", "ar", "rt")
+    mesh.join("mat")
+    mesh.settle(20_000)
+    for number in range(150):
+        mesh.post("m", f"m{number}")
+    mesh.settle(3_000)
+    assert sum(text.startswith("m") for text in mesh.texts("t")) < 30
+    for number in range(10):
+        mesh.post("a", f"a{number}")
+        mesh.settle(500)
+        assert f"a{number}" in mesh.texts("t"), "in the same channel, over the same link"
+
+
 def made_up(mesh: Mesh, via: str, count: int) -> list[Peer]:
     """Identities that somebody makes up: peers of their own that are linked to it alone."""
     names = [f"{via}{number}" for number in range(count)]
@@ -247,7 +264,7 @@ def test_an_emergency_stays_where_everything_else_is_pushed_out(trusts: bool) ->
     mesh = Mesh()
     mesh.add("a", "x", "y", "m")
     for name in "xy":
-        limited(mesh, name, others=20, share=1, foreign=20)
+        limited(mesh, name, others=20 if name == "x" else 1_000, share=1, foreign=20)
         mesh.peers[name].policy = replace(mesh.peers[name].policy, trusted=frozenset(keys(mesh, "a") if trusts else ()))
         mesh.peers[name].crash()
         mesh.peers[name].start()

@@ -50,8 +50,8 @@ class Order:
     # --- what goes on
 
     def is_urgent(self, held: Held) -> bool:
-        """Say whether a post that is kept goes first, and has room that is reserved."""
-        return is_urgent(held, self.policy.trusted)
+        """Say whether a post that is kept goes first, and has room that is reserved; our own emergencies do."""
+        return is_urgent(held, self.policy.trusted | {self.policy.me})
 
     def goes_on(self, tx: MeshStore, held: Held, now: Instant) -> bool:
         """Say whether a post may be handed on already; what may not is held back, and :meth:`due` once it may."""
