@@ -328,7 +328,8 @@ async def inbox(node: P2pNode, args: Args) -> Answer:
     peer = args.optional("peer")
     key = await node.resolve(peer) if peer is not None else None
     async for line in _pages(node, args.number("since", 0), key):
-        yield _line(node, line)
+        if not node.hides(line):
+            yield _line(node, line)
 
 
 def _line(node: P2pNode, line: Line) -> Json:
@@ -365,7 +366,7 @@ async def listen(node: P2pNode, args: Args) -> Answer:
     counting = left > 0
     async with aclosing(node.listen(timeout)) as lines:
         async for line in lines:
-            if line.cursor <= written:
+            if line.cursor <= written or node.hides(line):
                 await node.read((line.cursor,))
                 continue
             left -= line.kind is not LineKind.RECEIPT

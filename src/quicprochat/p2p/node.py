@@ -572,6 +572,11 @@ class P2pNode:
         """Return received messages and posts with a cursor above ``after``, oldest first."""
         return list(await self._call(lambda store: store.journal(after=after, limit=limit, messages=True, peer=peer)))
 
+    def hides(self, line: Line) -> bool:
+        """Say whether a line is not to be shown: a post of an author that was blocked since it came."""
+        contact = self.contact(line.peer) if line.kind is LineKind.POST else None
+        return contact is not None and contact.blocked
+
     def listen(self, timeout_s: float | None = None) -> AsyncGenerator[Line, None]:
         """Yield journal lines: first those not read yet, then each as it comes, until the time is over.
 
@@ -636,7 +641,8 @@ class P2pNode:
         """Yield posts of all channels, unread ones first; each counts as read when the next is asked for."""
         async for line in self.listen():
             if line.kind is LineKind.POST:
-                yield line
+                if not self.hides(line):
+                    yield line
                 await self.read((line.cursor,))
 
     def channels(self) -> tuple[BroadcastChannel, ...]:
