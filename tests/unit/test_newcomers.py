@@ -10,10 +10,11 @@ from tests.conformance.rows import Step, held_post, key
 from quicprochat.core.envelope import HEADER_BYTES, TRANSIT, TRANSIT_OFFSET
 from quicprochat.core.ids import EnvelopeId
 from quicprochat.core.memory import MemoryStore
-from quicprochat.core.newcomers import KNOWN_AFTER_MS, NEWCOMER_HOPS, Later, goes_on_at, heard, known_from
+from quicprochat.core.newcomers import KNOWN_AFTER_MS, Later, goes_on_at, heard, known_from
 from quicprochat.core.policy import Policy
 from quicprochat.core.store import Author, Held, MeshStore
 from quicprochat.core.time import HOUR_MS, Instant
+from quicprochat.core.window import NEWCOMER_HOPS
 
 ANN, BOB, ME = key("ann"), key("bob"), key("me")
 NOW = Instant(50 * HOUR_MS)

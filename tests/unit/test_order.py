@@ -8,13 +8,13 @@ from tests.unit.people import T0, Person, at, envelopes, people
 
 from quicprochat.core.channel import BroadcastChannel
 from quicprochat.core.envelope import FLAG_EMERGENCY, Header, make
-from quicprochat.core.events import Effect, LinkId, PolicyChanged, PostWritten, SendResults
+from quicprochat.core.events import Effect, PolicyChanged, PostWritten, SendResults
 from quicprochat.core.gate import Verdict
 from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey
 from quicprochat.core.interest import NOBODY, PAUSES_MAX, Reader
-from quicprochat.core.newcomers import NEWCOMER_HOPS
 from quicprochat.core.posts import IN_FLIGHT
 from quicprochat.core.time import DAY_MS, HOUR_MS, Instant
+from quicprochat.core.window import NEWCOMER_HOPS
 
 FAMILY = BroadcastChannel.private(b"\x07" * 32, "family")
 BOB, CAROL = 1, 2

@@ -1,8 +1,8 @@
 """Authors that are new travel less far: their posts are handed on over a few hops, and further once they are known.
 
-A key costs nothing, so a thousand can be made up for one flood each. What a relay has known for an hour was there an
-hour ago; that costs time. It is the relay's own life clock that counts: ages and hops in an envelope are hints of
-whoever handed it over. Nobody loses a post by this, it comes later.
+A key costs nothing, so a thousand can be made up for one flood each. Whom a relay has known for an hour, by a post or a
+record, was there an hour ago; that costs time. It is the relay's own life clock that counts: ages and hops in an
+envelope are hints of whoever handed it over. Nobody loses a post by this, it comes later.
 """
 
 from __future__ import annotations
@@ -17,12 +17,10 @@ from quicprochat.core.time import HOUR_MS, Instant
 
 KNOWN_AFTER_MS = HOUR_MS
 """How long an author is new (guess)."""
-NEWCOMER_HOPS = 8
-"""How many hops a newcomer's post makes at once (guess): a village, not a city."""
 
 
 def heard(tx: MeshStore, author: PeerKey, via: PeerKey, now: Instant) -> None:
-    """An author's post was taken: note since when there is this author. Written at most once an hour for each."""
+    """A post or record of an author was taken: note since when there is one. Written at most once an hour for each."""
     known = tx.author(author)
     if known is None:
         tx.put_author(Author(author, now, now, via))
@@ -41,7 +39,7 @@ def known_from(tx: MeshStore, author: PeerKey, policy: Policy, now: Instant) -> 
 def goes_on_at(tx: MeshStore, held: Held, policy: Policy, now: Instant) -> Instant:
     """Return from when a post may be handed on."""
     hop = TRANSIT.unpack_from(held.wire, TRANSIT_OFFSET)[0]
-    if held.own or hop + 1 <= NEWCOMER_HOPS:
+    if held.own or hop + 1 <= policy.limits.posts.newcomer_hops:
         return now
     return known_from(tx, held.src, policy, now)
 

@@ -570,8 +570,11 @@ class Node:
         if record.key == self._policy.me:
             if self._card.heard(record, out):
                 self._publish(tx, now, out)
-        elif self._records.heard(event, self._neighbours, tx, self._policy, now, out) and record.prekeys:
-            self._outbox.upgrade(tx, record.key, record.prekeys[0], now, out)
+        elif self._records.heard(event, self._neighbours, tx, self._policy, now, out):
+            neighbour = self._neighbours.at(event.link) if event.link is not None else None
+            self._posts.met(tx, record.key, neighbour.peer if neighbour is not None else BY_HAND, now.at)
+            if record.prekeys:
+                self._outbox.upgrade(tx, record.key, record.prekeys[0], now, out)
 
     # --- what goes out
 

@@ -44,7 +44,7 @@ class Order:
         self._rates.charge(arrival, standing, self.policy.limits.posts, now, new=new)
 
     def took(self, tx: MeshStore, author: PeerKey, via: PeerKey, now: Instant) -> None:
-        """A post was taken: its author is known an hour after the first."""
+        """A post or a record was taken: who signed it is known an hour after the first."""
         heard(tx, author, via, now)
 
     # --- what goes on

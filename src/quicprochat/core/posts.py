@@ -151,6 +151,10 @@ class Posts:
         self._silence(tx, newly, now)
         self._go_on(tx, self._order.all_held_back(), now)
 
+    def met(self, tx: MeshStore, peer: PeerKey, via: PeerKey, now: Instant) -> None:
+        """A peer's record was heard: whoever is there for an hour is no newcomer when it posts for the first time."""
+        self._order.took(tx, peer, via, now)
+
     def _silence(self, tx: MeshStore, blocked: AbstractSet[PeerKey], now: Instant) -> None:
         """Let go of what blocked authors wrote: it is not kept, and not handed on."""
         for author in sorted(blocked):

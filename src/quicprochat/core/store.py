@@ -222,9 +222,9 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who posts: ``since`` when posts of this author have been coming (life clock), ``heard_at`` about the last one.
+    """Who posts, or may: ``since`` when there is this author (life clock), ``heard_at`` about when it was heard last.
 
-    ``via`` is the neighbour that brought the first.
+    ``via`` is the neighbour that brought the first post or record.
     """
 
     key: PeerKey

@@ -18,6 +18,8 @@ from quicprochat.core.store import Fate, Held, MeshStore, Scope
 from quicprochat.core.time import HOUR_MS, Instant
 
 BATCH = 256
+NEWCOMER_HOPS = 8
+"""How many hops a newcomer's post makes at once (guess): a village, not a city."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class PostLimits(RateLimits):
     """The same in posts."""
     foreign_channels: int = 1_024
     """Channels that we are not in and know something of: made-up ids."""
+    newcomer_hops: int = NEWCOMER_HOPS
+    """Hops that a post of an author makes who is not known yet (``newcomers.py``)."""
     urgent: int = 64
     """Emergencies of trusted authors in a channel that make room for nothing else, the newest of them."""
     urgent_bytes: int = 4 << 20
