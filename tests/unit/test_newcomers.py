@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 from tests.conformance.rows import Step, held_post, key
 
+from quicprochat.core import newcomers
 from quicprochat.core.envelope import HEADER_BYTES, TRANSIT, TRANSIT_OFFSET
-from quicprochat.core.ids import EnvelopeId
+from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.memory import MemoryStore
-from quicprochat.core.newcomers import KNOWN_AFTER_MS, Later, goes_on_at, heard, known_from
+from quicprochat.core.newcomers import KNOWN_AFTER_MS, Later, Recent, goes_on_at, heard, known_from
 from quicprochat.core.policy import Policy
 from quicprochat.core.store import Author, Held, MeshStore
 from quicprochat.core.time import HOUR_MS, Instant
@@ -64,6 +65,28 @@ def test_that_an_author_is_heard_is_written_once_an_hour_and_since_stays(store: 
             assert tx.author(ANN) == first
         heard(tx, ANN, key("cat"), Instant(NOW + HOUR_MS))
         assert tx.author(ANN) == Author(ANN, NOW, Instant(NOW + HOUR_MS), BOB)
+
+
+def test_authors_of_late_are_asked_for_once_and_few_are_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counted(MemoryStore):
+        asked = 0
+
+        def author(self, key: PeerKey) -> Author | None:
+            self.asked += 1
+            return super().author(key)
+
+    monkeypatch.setattr(newcomers, "RECENT_MAX", 10)
+    store, recent = Counted(durable=True), Recent()
+    with Step(store) as tx:
+        heard(recent.of(tx), ANN, BOB, NOW)
+        for _ in range(5):
+            heard(recent.of(tx), ANN, BOB, NOW)
+            assert known_from(recent.of(tx), ANN, POLICY, NOW) == NOW + KNOWN_AFTER_MS
+        assert store.asked == 1
+        for n in range(100):
+            heard(recent.of(tx), key(f"author {n}"), BOB, NOW)
+        assert len(recent._recent) == 10
+        assert recent.author(ANN) == store.author(ANN) == Author(ANN, NOW, NOW, BOB)
 
 
 def test_what_waits_comes_in_the_order_of_its_moments_once() -> None:

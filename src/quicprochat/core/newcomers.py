@@ -8,18 +8,62 @@ envelope are hints of whoever handed it over. Nobody loses a post by this, it co
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
+from typing import Protocol
 
 from quicprochat.core.envelope import TRANSIT, TRANSIT_OFFSET
 from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.policy import Policy
-from quicprochat.core.store import Author, Held, MeshStore
+from quicprochat.core.store import Author, Held
 from quicprochat.core.time import HOUR_MS, Instant
 
 KNOWN_AFTER_MS = HOUR_MS
 """How long an author is new (guess)."""
+RECENT_MAX = 4_096
 
 
-def heard(tx: MeshStore, author: PeerKey, via: PeerKey, now: Instant) -> None:
+class AuthorTable(Protocol):
+    """Since when there are authors; ``MeshStore`` is one."""
+
+    def put_author(self, author: Author) -> None:
+        """Keep since when an author posts."""
+        ...
+
+    def author(self, key: PeerKey) -> Author | None:
+        """Return since when an author posts."""
+        ...
+
+
+class Recent:
+    """A table of authors with those of late in memory: each post asks for its author more than once."""
+
+    def __init__(self) -> None:
+        self._recent: dict[PeerKey, Author] = {}
+        self._table: AuthorTable | None = None
+
+    def of(self, table: AuthorTable) -> Recent:
+        """Return this, above a table."""
+        self._table = table
+        return self
+
+    def put_author(self, author: Author) -> None:
+        assert self._table is not None
+        self._table.put_author(author)
+        self._keep(author)
+
+    def author(self, key: PeerKey) -> Author | None:
+        assert self._table is not None
+        found = self._recent.get(key)
+        if found is None and (found := self._table.author(key)) is not None:
+            self._keep(found)
+        return found
+
+    def _keep(self, author: Author) -> None:
+        self._recent[author.key] = author
+        if len(self._recent) > RECENT_MAX:
+            del self._recent[next(iter(self._recent))]
+
+
+def heard(tx: AuthorTable, author: PeerKey, via: PeerKey, now: Instant) -> None:
     """A post or record of an author was taken: note since when there is one. Written at most once an hour for each."""
     known = tx.author(author)
     if known is None:
@@ -28,7 +72,7 @@ def heard(tx: MeshStore, author: PeerKey, via: PeerKey, now: Instant) -> None:
         tx.put_author(Author(author, known.since, now, known.via))
 
 
-def known_from(tx: MeshStore, author: PeerKey, policy: Policy, now: Instant) -> Instant:
+def known_from(tx: AuthorTable, author: PeerKey, policy: Policy, now: Instant) -> Instant:
     """Return from when an author counts as known: now or earlier for one that is."""
     if author == policy.me or author in policy.contacts:
         return now
@@ -36,7 +80,7 @@ def known_from(tx: MeshStore, author: PeerKey, policy: Policy, now: Instant) -> 
     return Instant((now if found is None else min(now, found.since)) + KNOWN_AFTER_MS)
 
 
-def goes_on_at(tx: MeshStore, held: Held, policy: Policy, now: Instant) -> Instant:
+def goes_on_at(tx: AuthorTable, held: Held, policy: Policy, now: Instant) -> Instant:
     """Return from when a post may be handed on."""
     hop = TRANSIT.unpack_from(held.wire, TRANSIT_OFFSET)[0]
     if held.own or hop + 1 <= policy.limits.posts.newcomer_hops:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from quicprochat.core.envelope import MeshEnvelope
 from quicprochat.core.ids import EnvelopeId, PeerKey
-from quicprochat.core.newcomers import Later, goes_on_at, heard, known_from
+from quicprochat.core.newcomers import Later, Recent, goes_on_at, heard, known_from
 from quicprochat.core.policy import Policy
 from quicprochat.core.rates import Arrival, Rates, Standing
 from quicprochat.core.store import Held, MeshStore
@@ -24,6 +24,7 @@ class Order:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self._rates = Rates()
+        self._authors = Recent()
         self._held_back = Later()
 
     # --- what comes
@@ -32,7 +33,7 @@ class Order:
         """Say what the buckets must know of a post that comes."""
         src = envelope.src
         emergency = envelope.emergency and src in self.policy.trusted
-        known = known_from(tx, src, self.policy, now) <= now
+        known = known_from(self._authors.of(tx), src, self.policy, now) <= now
         return Arrival(src, envelope.dst, via, len(envelope.payload), known, emergency)
 
     def judge(self, arrival: Arrival, now: Instant) -> Standing:
@@ -45,7 +46,7 @@ class Order:
 
     def took(self, tx: MeshStore, author: PeerKey, via: PeerKey, now: Instant) -> None:
         """A post or a record was taken: who signed it is known an hour after the first."""
-        heard(tx, author, via, now)
+        heard(self._authors.of(tx), author, via, now)
 
     # --- what goes on
 
@@ -55,7 +56,7 @@ class Order:
 
     def goes_on(self, tx: MeshStore, held: Held, now: Instant) -> bool:
         """Say whether a post may be handed on already; what may not is held back, and :meth:`due` once it may."""
-        at = goes_on_at(tx, held, self.policy, now)
+        at = goes_on_at(self._authors.of(tx), held, self.policy, now)
         if at > now:
             self._held_back.add(held.id, at)
         return at <= now
