@@ -964,6 +964,29 @@ def test_authors_of_the_neighbour_that_brought_most_are_forgotten_first_and_the_
         assert store.author(key("new")) is None, "it was of the same neighbour, and heard longest ago"
 
 
+def test_what_is_held_longest_of_one_link_is_found_and_links_are_counted_by_channel(home: Home) -> None:
+    posts = [held_post(f"p{n}", src=f"author {n}", via="ann" if n % 3 else "bob") for n in range(9)]
+    with Step(home.store) as store:
+        for post in posts:
+            store.hold(post)
+        store.hold(held_post("elsewhere", channel="garden", src="x", via="ann", size=9_000))
+        store.hold(held_post("ours", src="me", via=""))
+    for store in home.now_and_again():
+        assert list(store.oldest(key("news"), None, 9, key("bob"))) == [posts[n].id for n in (0, 3, 6)]
+        assert list(store.oldest(key("news"), None, 2, key("ann"))) == [posts[n].id for n in (1, 2)]
+        assert list(store.oldest(key("news"), key("author 1"), 2, key("bob"))) == []
+        assert store.usage(Scope.LINK_POSTS, key("news") + key("bob")).count == 3
+        found = store.heaviest(Scope.LINK_POSTS, key("news"))
+        assert found is not None
+        assert (found[0], found[1].count) == (key("news") + key("ann"), 6)
+    with Step(home.store) as store:
+        for n in (1, 2, 4, 5):
+            store.release(posts[n].id)
+    found = home.store.heaviest(Scope.LINK_POSTS, key("news"))
+    assert found is not None
+    assert found[0] == key("news") + key("bob")
+
+
 def test_old_prekeys_are_dropped(home: Home) -> None:
     keys = [StoredPrekey(bytes([number]) * 8, bytes([number]) * 32, at(number)) for number in range(5)]
     with Step(home.store) as tx:
