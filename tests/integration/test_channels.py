@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.integration.qpc import Person, befriend, finish, read_line
 
-CHANNEL = {"channel", "topic", "kind", "posts", "unread"}
+from quicprochat.adapters.sqlite import SqliteStore
+from quicprochat.core.posts import set_last_number
+
+CHANNEL = {"channel", "topic", "kind", "posts", "unread", "members", "gaps"}
 POST = {
     "event", "cursor", "id", "from", "name", "to", "channel", "topic", "kind", "text", "hops", "received_at",
-    "sent_at", "protection", "request", "emergency",
+    "sent_at", "protection", "request", "seq", "own", "emergency",
 }  # fmt: skip
 
 
@@ -176,6 +181,97 @@ def test_what_cannot_be_done_with_channels_is_said(three: tuple[Person, Person, 
     done = a.run(data=b"/mesh subscribe a\0b\n")
     assert done.code == 2
     assert "a topic is one word of visible characters" in done.talk
+
+
+def write_as_number(person: Person, topic: str, number: int) -> None:
+    """Let somebody's next post have this number, as if it had read nothing; its node must be down."""
+    store = SqliteStore.open(person.home / "mesh.db")
+    found = next(s for s in store.channels() if s.channel.topic == topic)
+    store.begin()
+    set_last_number(store, found.channel.id, number - 1)
+    store.put_channel(replace(found, heads=()))
+    store.commit()
+    store.close()
+
+
+def until_posts(person: Person, count: int) -> None:
+    """Wait until a node has so many posts of its only channel."""
+    while person.ask("mesh", "channels")[0]["posts"] < count:
+        time.sleep(0.02)
+
+
+def test_history_by_cause_with_gaps_that_close(three: tuple[Person, Person, Person]) -> None:
+    a, b, _ = three
+    link(a, b)
+    a.ask("mesh", "subscribe", "village")
+    b.ask("mesh", "subscribe", "village")
+    a.ask("mesh", "broadcast", "village", "one")
+    until_posts(b, 1)
+    answer = b.ask("mesh", "broadcast", "village", "of mine")
+    until_posts(a, 2)
+    a.down()
+    write_as_number(a, "village", 4)
+    a.up()
+    a.ask("mesh", "broadcast", "village", "four")
+    until_posts(b, 3)
+
+    item = b.ask("mesh", "channels")[0]
+    assert (item["gaps"], item["members"], item["unread"]) == (1, 2, 2)
+    lines = b.lines("mesh", "history", "village")
+    assert [line.get("text") for line in lines] == ["one", "of mine", None, "four"]
+    one, own, gap, four = lines
+    assert set(one) == POST
+    assert (one["from"], one["name"], one["seq"], one["own"]) == (a.key, "alice", 1, False)
+    assert (own["id"], own["from"], own["own"], own["kind"]) == (answer["id"], b.key, True, "open")
+    assert gap == {
+        "event": "gap", "from": a.key, "name": "alice", "channel": one["channel"], "topic": "village", "first": 2,
+        "last": 3, "open": True,
+    }  # fmt: skip
+    # What was written out is read, and is what inbox has.
+    assert b.ask("mesh", "channels")[0]["unread"] == 0
+    assert b.lines("inbox") == [one, four]
+    assert [line.get("text") for line in b.lines("mesh", "history", "village", "--count", "1")] == [None, "four"]
+    told = b.run("mesh", "history", "village").out
+    assert "#village (open) you: of mine" in told
+    assert "    (posts 2 to 3 of alice are missing and may still come)" in told
+    assert "2 members, 1 gap" in b.run("mesh", "channels").out
+
+    a.down()
+    write_as_number(a, "village", 2)
+    a.up()
+    for text in ("two", "three"):
+        a.ask("mesh", "broadcast", "village", text)
+    until_posts(b, 5)
+    texts = [line["text"] for line in b.lines("mesh", "history", "village")]
+    assert texts == ["one", "of mine", "two", "three", "four"]
+    assert b.ask("mesh", "channels")[0]["gaps"] == 0
+    # By arrival, what came late is new.
+    since = b.lines("mesh", "history", "village", "--since", str(four["cursor"]))
+    assert [line["text"] for line in since] == ["two", "three"]
+    assert len(b.lines("mesh", "history", "village", "--since", "1h", "--count", "100")) == 5
+    assert b.lines("mesh", "history", "village", "--since", "2040-01-01") == []
+    # The author sees the same, though its numbers went to and fro.
+    assert [line["text"] for line in a.lines("mesh", "history", "village")] == texts
+
+
+def test_history_says_what_is_wrong_with_what_was_asked(three: tuple[Person, Person, Person]) -> None:
+    a, _, _ = three
+    a.ask("mesh", "subscribe", "village")
+    done = a.run("mesh", "history", "village")
+    assert (done.code, done.out, "no posts there" in done.talk) == (0, "", True)
+    assert a.run("mesh", "history", "village", "--json").out == ""
+    for words, code, sentence in (
+        (("nowhere",), 5, "you are in no channel nowhere"),
+        ((), 2, "<topic> is missing"),
+        (("village", "--since", "yesterday"), 2, "'yesterday' is neither a cursor nor a time, as in: 2d"),
+        (("village", "--count", "0"), 2, "'0' is not a whole number of 1 or more"),
+        (("village", "well"), 2, "'well' is too much"),
+        (("a>b",), 2, "a topic has none of * > in it"),
+    ):
+        done = a.run("mesh", "history", *words, "--json")
+        assert (done.code, done.out) == (code, ""), words
+        assert sentence in done.error["message"], words
+    assert a.run("history", "village").code == 2  # it is a command of the mesh
 
 
 def test_leaving_and_coming_back(three: tuple[Person, Person, Person]) -> None:

@@ -13,6 +13,8 @@ class Value(Enum):
     TEXT = auto()
     COUNT = auto()
     CURSOR = auto()
+    SINCE = auto()
+    """A cursor, or a moment: how long ago, or a date."""
     NUMBER = auto()
     SECONDS = auto()
 
@@ -221,7 +223,20 @@ _ALL = (
             " private channel takes its key again."),
     Command("channels", "list the channels you are in, and who can read them", shape=Shape.LIST,
             details=f"Open means that {OPEN_MEANS}; private, that whoever has the key can. posts are those kept for"
-            " subscribers who come later, your own among them."),
+            " subscribers who come later, your own among them; members, those of whom posts came, and you; gaps,"
+            " where posts of somebody are missing between others and may still come: qpc mesh history <topic> shows"
+            " which."),
+    Command("history", "show a channel's posts, each after what it answers", (TOPIC,), shape=Shape.STREAM,
+            options=(Option(("--since",), "only what came after this cursor, or since a time: 2d, 3h, 1h30m,"
+                            " 2026-11-23, 2026-11-23T18:30 (local, or with its zone)", Value.SINCE, "CURSOR|TIME"),
+                     Option(("--count",), "the newest so many of them (default: 100, or with --since all)",
+                            Value.COUNT, "N")),
+            details="Your own posts are shown too. No clock decides the order: a post stands after those that its"
+            " author had read, and after the author's earlier ones; what nothing ties stands as it came. Where posts of"
+            " an author are missing between others, a line says so; it goes when they have come, which they may for"
+            " 14 days. What was written out counts as read. --since goes by when posts came here. A history reaches"
+            " back 100,000 posts. At the prompt, in a channel, the topic may be left out. Exit code 5: you"
+            " are in no such channel."),
     Command("broadcast", "post into a channel you are in", (TOPIC, Word("text", "<text>|-", required=False, rest=True)),
             network=True,
             options=(Option(("--emergency",), "say that this is an emergency: so it is shown to whoever trusts you"

@@ -16,6 +16,7 @@ from quicprochat.client.shapes import (
     Json,
     channel_object,
     exported_object,
+    gap_object,
     identity_object,
     imported_object,
     line_object,
@@ -32,6 +33,8 @@ from quicprochat.client.shapes import (
     store_object,
     trace_object,
 )
+from quicprochat.client.socket import READ_MAX
+from quicprochat.console.when import moment
 from quicprochat.core.channel import Access
 from quicprochat.core.envelope import TTL_DEFAULT_S
 from quicprochat.core.errors import LocalError, QuicprochatError, UnavailableError
@@ -39,9 +42,11 @@ from quicprochat.core.identity import KEY_PREFIX_MIN, fingerprint, parse_key
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.receipt import State
 from quicprochat.core.store import Line, LineKind
+from quicprochat.core.time import WallTime
 from quicprochat.p2p import P2pNode
 from quicprochat.p2p.announced import spoken
 from quicprochat.p2p.channels import NEW_KEY
+from quicprochat.p2p.history import Missing
 
 PAGE = 256
 """Lines of the inbox read in one transaction: bounds how long a long inbox holds up everybody else."""
@@ -50,6 +55,8 @@ OUTBOX_MAX = 1_000
 """Messages that ``outbox`` lists; the newest."""
 EXPORT_PART_BYTES = 1 << 20
 """Of an exported identity in one line of the socket."""
+HISTORY_SHOWN = 100
+"""Posts that ``history`` shows where nobody says how many."""
 WATCH_EVERY_S = 0.25
 """At most so often the state is told to one watcher."""
 
@@ -93,6 +100,23 @@ class Args:
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e9:
             raise LocalError(f"{key!r} is a number of seconds")
         return float(value)
+
+    def numbers(self, key: str, most: int) -> list[int]:
+        """Return a list of at most so many whole numbers; an empty one where there is none."""
+        found = self._values.get(key, [])
+        if not isinstance(found, list) or len(found) > most:
+            raise LocalError(f"{key!r} is a list of at most {most}")
+        return [Args({key: value}).number(key, 0) for value in found]
+
+    def beginning(self, key: str, now: WallTime) -> tuple[int, WallTime | None]:
+        """Return after which cursor, or from which moment on; a cursor is a number, a moment a text."""
+        value = self._values.get(key)
+        if not isinstance(value, str):
+            return self.number(key, 0), None
+        since = moment(value, now)
+        if since is None:
+            raise LocalError(f"{value[:40]!r} is neither a cursor nor a time")
+        return 0, since
 
     def flag(self, key: str) -> bool:
         """Return a switch."""
@@ -360,13 +384,15 @@ async def watch(node: P2pNode, args: Args) -> Answer:
 async def listen(node: P2pNode, args: Args) -> Answer:
     """Show what is unread, then what comes; whoever asked says which lines were written out.
 
-    ``after`` is the last line that was written out already, for an owner that ended before it could note that.
+    ``after`` is the last line that was written out already, for an owner that ended before it could note that;
+    ``kept`` are those before it that were not.
     """
     left, timeout, written = args.number("count", 0), args.seconds("timeout"), args.number("after", 0)
+    kept = frozenset(args.numbers("kept", READ_MAX))
     counting = left > 0
     async with aclosing(node.listen(timeout)) as lines:
         async for line in lines:
-            if line.cursor <= written or node.hides(line):
+            if (line.cursor <= written and line.cursor not in kept) or node.hides(line):
                 await node.read((line.cursor,))
                 continue
             left -= line.kind is not LineKind.RECEIPT
@@ -418,6 +444,27 @@ async def channels(node: P2pNode, args: Args) -> Answer:
         yield channel_object(view.channel, view)
 
 
+async def history(node: P2pNode, args: Args) -> Answer:
+    """Show a channel's posts in the order of cause, and what is missing; ``read`` is told what was written out."""
+    topic, count = args.text("topic"), args.number("count", 0) or None
+    after, since = args.beginning("since", node.wall())
+    if count is None and after == 0 and since is None:
+        count = HISTORY_SHOWN
+    lines = node.history(topic, after=after, since=since, unread=args.flag("unread"), count=count)
+    async with aclosing(lines):
+        async for line in lines:
+            if isinstance(line, Missing):
+                yield gap_object(line, node.contact(line.author), node.channel(line.channel))
+            elif not node.hides(line):
+                yield _line(node, line)
+
+
+async def read(node: P2pNode, args: Args) -> Answer:
+    """Note lines as written out; no command of its own, but a part of history."""
+    await node.read(args.numbers("cursors", READ_MAX))
+    yield {}
+
+
 async def broadcast(node: P2pNode, args: Args) -> Answer:
     """Post into a channel."""
     yield posted_object(await node.broadcast(args.text("topic"), args.text("text"), emergency=args.flag("emergency")))
@@ -433,6 +480,6 @@ HANDLERS: dict[str, Callable[[P2pNode, Args], Answer]] = {
     for command in (
         identity, export, store, route, peers, server, announced, add, verify, block, unblock, trust, untrust, requests,
         accept, send, wait, outbox, cancel, trace, bundle, inbox, listen, subscribe, unsubscribe, channels, broadcast,
-        reached, watch, register, doctor,
+        reached, watch, register, doctor, history, read,
     )
 }  # fmt: skip

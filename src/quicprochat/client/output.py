@@ -22,8 +22,8 @@ from quicprochat.console.text import fields as _fields
 from quicprochat.console.text import shown_time as _time
 
 __all__ = [
-    "LOG_MAX_CHARS", "SHOWN_MAX_CHARS", "Json", "SafeFormatter", "display", "display_line", "earlier", "empty",
-    "headline", "human", "plural", "table",
+    "LOG_MAX_CHARS", "SHOWN_MAX_CHARS", "Json", "SafeFormatter", "display", "display_line", "earlier", "empty", "gap",
+    "headline", "human", "place", "plural", "table",
 ]  # fmt: skip
 
 Json = dict[str, Any]
@@ -176,7 +176,9 @@ def line(item: Json) -> str:
     if item["event"] == "receipt":
         reason = f" ({display_line(item['reason'], 80)})" if item["reason"] else ""
         return f"{_time(item['received_at'])}  {item['id']} to {_peer_name(item, 'to')}: {item['state']}{reason}"
-    who = _peer_name(item, "from")
+    if item["event"] == "gap":
+        return f"    {gap(item)}"
+    who = "you" if item.get("own") else _peer_name(item, "from")
     author = f"request from {item['from'][:16]}" if item["request"] else who
     if item["event"] == "post":
         text = display(item["text"]).replace("\n", "\n    | ")
@@ -196,6 +198,16 @@ def headline(item: Json) -> str:
     return f"EMERGENCY from {_peer_name(item, 'from')} in {_place(item)}"
 
 
+def gap(item: Json) -> str:
+    """Say what is missing of an author."""
+    who = _peer_name(item, "from")
+    one = item["first"] == item["last"]
+    which = f"post {item['first']}" if one else f"posts {item['first']} to {item['last']}"
+    if item["open"]:
+        return f"({which} of {who} {'is' if one else 'are'} missing and may still come)"
+    return f"({which} of {who} never came)"
+
+
 def earlier(item: Json) -> str:
     """Return the time at which a line was written, where it came more than :data:`EARLIER_S` later; else nothing."""
     sent, received = item.get("sent_at"), item.get("received_at")
@@ -213,6 +225,12 @@ def _place(item: Json) -> str:
     return f"#{name} (open)" if item["kind"] == "open" else f"#{name}"
 
 
+def place(item: Json) -> str:
+    """Return a channel with its kind, as it stands where one talks."""
+    name = display_line(item.get("topic") or item["channel"], 64).lstrip("#")
+    return f"#{name} ({display_line(item['kind'], 20)})"
+
+
 def _access(item: Json) -> str:
     return f"open: {OPEN_MEANS}" if item["kind"] == "open" else "private: whoever has the key can read it"
 
@@ -220,6 +238,8 @@ def _access(item: Json) -> str:
 def _channel(item: Json, *, id: bool = True, meaning: bool = True) -> str:
     """Return a channel; ``meaning`` says what the word for its kind means."""
     counts = f"{plural(item['posts'], 'post')}, {item['unread']} unread" if "posts" in item else ""
+    counts += f", {plural(item['members'], 'member')}" if meaning and "members" in item else ""
+    counts += f", {plural(item['gaps'], 'gap')}" if item.get("gaps") else ""
     digits = f"{item['channel'][:16]}  " if id else ""
     access = f"{_access(item):<46}" if meaning else f"{item['kind']:<7}"
     return f"{display_line(item['topic'], 64):<16}  {digits}{access}  {counts}".rstrip()
@@ -300,6 +320,7 @@ _HUMAN = {
     "cancel": _sent,
     "inbox": line,
     "listen": line,
+    "history": line,
     "store": _store,
     "route": _route,
     "trace": _trace,
@@ -323,5 +344,6 @@ _EMPTY = {
     "route": "there is no way to anybody at this moment",
     "requests": "no stranger is waiting",
     "inbox": "nothing has come",
+    "history": "no posts there",
     "channels": "you are in no channel; join one with: qpc mesh subscribe <topic>",
 }

@@ -35,6 +35,8 @@ RELAYED = "relayed"
 OPEN = ("queued", RELAYED)
 OPEN_MAX = 1_000
 """Messages of one prompt whose delivery is waited for when it is left; the last ones."""
+READ_AT_ONCE = 256
+"""Lines of a history that are noted as read in one call."""
 LOST = "with --ephemeral nothing outlives the node"
 INSTALL = "install the extra: pip install '.[mesh]' in the source directory, or quicprochat[mesh] from where you got it"
 
@@ -71,6 +73,9 @@ class Performer:
             return await self._cancel(request)
         if command == "broadcast":
             return await self._broadcast(request)
+        if command == "history":
+            await self._history(request)
+            return OK
         if command == "server":
             request = await self._confirmed(request)
         if command == "bundle":
@@ -149,6 +154,29 @@ class Performer:
                 none = False
         if none and not self._json and empty(command):
             say(empty(command))
+
+    async def _history(self, request: Request) -> None:
+        """Write a channel's history out; what of it was written counts as read, also when that was not all."""
+        shown: set[tuple[Any, ...]] = set()
+        written: list[int] = []
+        try:
+            async with self._session.stream("history", request.args) as lines:
+                async for line in lines:
+                    same = (line["event"], line["from"], line.get("cursor"), line.get("first"))
+                    if same in shown:
+                        continue  # the home's next owner begins anew
+                    await self.show("history", line)
+                    shown.add(same)
+                    if "cursor" in line and not line["own"]:
+                        written.append(line["cursor"])
+                    if len(written) >= READ_AT_ONCE:
+                        await self._session.ask("read", {"cursors": written})
+                        written.clear()
+        finally:
+            if written:
+                await self._session.ask("read", {"cursors": written})
+        if not shown and not self._json:
+            say(empty("history"))
 
     async def _list(self, command: str, items: list[Json]) -> None:
         if self._json:

@@ -14,6 +14,7 @@ from quicprochat.core.ids import PeerKey
 from quicprochat.core.outbox import HERE
 from quicprochat.core.receipt import State
 from quicprochat.core.store import Line, LineKind, Sent
+from quicprochat.p2p.history import Missing
 from quicprochat.p2p.views import (
     BundleRead,
     BundleWritten,
@@ -134,9 +135,10 @@ def outbox_object(sent: Sent, contact: Contact | None) -> Json:
 
 
 def line_object(line: Line, me: PeerKey, contact: Contact | None, channel: BroadcastChannel | None = None) -> Json:
-    """Return one line of ``inbox`` or ``listen``; in a receipt ``to`` is whom the message was sent to.
+    """Return one line of ``inbox``, ``listen`` or ``history``; in a receipt ``to`` is whom the message was sent to.
 
-    A post has ``channel`` (an id) where a message has ``to``, and beside it the channel's ``topic`` and ``kind``.
+    A post has ``channel`` (an id) where a message has ``to``, and beside it the channel's ``topic`` and ``kind``,
+    its author's number ``seq`` for it (None where an older version noted none), and whether it is our ``own``.
     """
     name = contact.name if contact is not None else ""
     if line.kind is LineKind.RECEIPT:
@@ -150,7 +152,7 @@ def line_object(line: Line, me: PeerKey, contact: Contact | None, channel: Broad
             "reason": line.reason,
             "received_at": rfc3339(line.at),
         }
-    if line.kind is LineKind.POST:
+    if line.kind in (LineKind.POST, LineKind.OWN_POST):
         # Its kind is the one the line was written with: a damaged store may have lost the channel.
         kind = Access(line.protection)
         protection = "open" if kind is Access.OPEN else "channel-key"
@@ -159,12 +161,16 @@ def line_object(line: Line, me: PeerKey, contact: Contact | None, channel: Broad
             "channel": line.channel.hex(),
             "topic": channel.topic if channel else "",
             "kind": kind.value,
+            "seq": line.seq or None,
+            "own": line.kind is LineKind.OWN_POST,
         }
+        event = "post"
     else:
         protection = line.protection
         place = {"to": me.hex(), "channel": None}
+        event = "message"
     return {
-        "event": line.kind.value,
+        "event": event,
         "cursor": line.cursor,
         "id": line.uid.hex(),
         "from": line.peer.hex(),
@@ -180,9 +186,28 @@ def line_object(line: Line, me: PeerKey, contact: Contact | None, channel: Broad
     }
 
 
+def gap_object(missing: Missing, contact: Contact | None, channel: BroadcastChannel | None) -> Json:
+    """Return the line of ``history`` for what is missing: an author's posts ``first`` to ``last``.
+
+    ``open``: they may still come. It has no cursor, for it is no line of the journal, and goes once all have come.
+    """
+    return {
+        "event": "gap",
+        "from": missing.author.hex(),
+        "name": contact.name if contact is not None else "",
+        "channel": missing.channel.hex(),
+        "topic": channel.topic if channel else "",
+        "first": missing.first,
+        "last": missing.last,
+        "open": missing.open,
+    }
+
+
 def channel_object(channel: BroadcastChannel, view: ChannelView | None = None) -> Json:
     """Return one entry of ``channels``; without counts the answer of ``unsubscribe``. Never has the key in it."""
-    counts = {} if view is None else {"posts": view.posts, "unread": view.unread}
+    counts = {}
+    if view is not None:
+        counts = {"posts": view.posts, "unread": view.unread, "members": view.members, "gaps": view.gaps}
     return {"channel": channel.id.hex(), "topic": channel.topic, "kind": channel.kind.value, **counts}
 
 
@@ -245,6 +270,7 @@ def status_object(status: Status) -> Json:
         "unread": status.unread,
         "disk_low": status.disk_low,
         "server": status.server,
+        "unread_posts": [{**channel_object(channel), "unread": count} for channel, count in status.unread_posts],
         "alarms": [
             {"code": alarm.code, "text": alarm.text, "peer": alarm.peer.hex() if alarm.peer is not None else None}
             for alarm in status.alarms

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
 
-from quicprochat.core.channel import Post, Secrets, heads_after, lacks_key, open_with
+from quicprochat.core.channel import Post, Secrets, Subscription, heads_after, lacks_key, open_with
 from quicprochat.core.crypto import Crypto, PrivateKey
 from quicprochat.core.envelope import HEADER_BYTES, SUITE_X25519, TRANSIT, TRANSIT_OFFSET, Kind, MeshEnvelope
 from quicprochat.core.errors import WireError
+from quicprochat.core.gaps import hear
 from quicprochat.core.ids import ChannelId, EnvelopeId, Label, PeerKey
 from quicprochat.core.policy import Carry as Carry
 from quicprochat.core.policy import Limits as Limits
@@ -309,14 +310,27 @@ def read_post(
     assert subscription is not None
     line = Line(
         LineKind.POST, envelope.src, post.uid, now.wall, post.text, envelope.hop, subscription.channel.kind.value,
-        domain=post.domain, channel=envelope.dst, sent_at=_sent_at(age, now), emergency=emergency,
+        domain=post.domain, channel=envelope.dst, sent_at=_sent_at(age, now),
+        id=envelope.id, seq=post.seq, parents=post.parents, emergency=emergency,
     )  # fmt: skip
     cursor = tx.deliver(line)
     if cursor is None:
         return None
     tx.count("delivered")
-    tx.put_channel(replace(subscription, heads=heads_after(subscription.heads, envelope.id, post.parents)))
+    take_place(tx, subscription, envelope, post, now)
     return replace(line, cursor=cursor)
+
+
+def take_place(tx: MeshStore, subscription: Subscription, envelope: MeshEnvelope, post: Post, now: Now) -> None:
+    """Note the number of an opened post, and that it is a head of its channel unless its author has gone on from it.
+
+    Whatever uses up a number of its author's passes here, whether people are shown it or not: else it would be missed.
+    """
+    channel, author = subscription.channel.id, envelope.src
+    known = tx.heard(channel, author)
+    tx.put_heard(channel, hear(known, author, post.seq, now.at))
+    if known is None or post.seq >= known.highest:
+        tx.put_channel(replace(subscription, heads=heads_after(subscription.heads, envelope.id, post.parents)))
 
 
 def _held(envelope: MeshEnvelope, via: bytes, age: int, now: Now) -> Held:

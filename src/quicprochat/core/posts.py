@@ -67,7 +67,7 @@ from quicprochat.core.neighbours import Neighbours
 from quicprochat.core.order import Order
 from quicprochat.core.rates import Standing
 from quicprochat.core.sharing import Sharing, travels
-from quicprochat.core.store import Fate, Held, MeshStore
+from quicprochat.core.store import Fate, Held, Line, LineKind, MeshStore
 from quicprochat.core.time import SECOND_MS, Instant, Now
 from quicprochat.core.tree import Tree, Ways
 from quicprochat.core.window import BATCH, clear, release
@@ -194,12 +194,13 @@ class Posts:
         return count
 
     def leave(self, tx: MeshStore, id: ChannelId, now: Now, out: list[Effect]) -> None:
-        """The owner left a channel: its secret and its posts go, its topic and our sequence number stay."""
+        """The owner left a channel: its secret, its posts and its authors go; its topic and our number stay."""
         known = tx.channel(id)
         if known is None or known.left:
             return
         tx.put_channel(Subscription(replace(known.channel, secret=b""), known.heads, left=True))
         self._gone(id, clear(tx, id, now.at))
+        tx.forget_heard(id)
         self._reload(tx, out)
         for reader in self._readers.values():
             reader.forget(id)
@@ -234,6 +235,12 @@ class Posts:
             return
         held, gone = published
         set_last_number(tx, channel.id, seq)
+        tx.note(
+            Line(
+                LineKind.OWN_POST, self._signer.key, event.uid, now.wall, event.text, protection=channel.kind.value,
+                read=True, channel=channel.id, id=held.id, seq=seq, parents=parents,
+            )
+        )  # fmt: skip
         tx.put_channel(replace(subscription, heads=heads_after(parents, held.id, parents)))
         self._gone(channel.id, gone)
         self._hold(tx, held, now.at, foreign=False)

@@ -17,6 +17,8 @@ from typing import Protocol
 
 from quicprochat.core.channel import Subscription
 from quicprochat.core.envelope import HEADER_BYTES, TRANSIT, TRANSIT_OFFSET
+from quicprochat.core.gaps import Heard
+from quicprochat.core.history import Place
 from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey, Uid
 from quicprochat.core.receipt import State
 from quicprochat.core.seal import Protection
@@ -26,7 +28,7 @@ SIGHTINGS_MAX = 4_096
 """Peers of which it is noted when they were linked: as many as records, since anybody in reach may link by himself."""
 HOMES_MAX = 4_096
 """Peers whose home domain is known: every stranger's message names one."""
-AUTHORS_MAX = 8_192
+KNOWN_AUTHORS_MAX = 8_192
 """Authors of whom it is known since when they post: any number of keys can be made up."""
 
 
@@ -155,16 +157,20 @@ class LineKind(Enum):
     MESSAGE = "message"
     RECEIPT = "receipt"
     POST = "post"
+    OWN_POST = "own post"
+    """One that this node wrote: it stands in its channel's history, and no reader of the inbox is told of it."""
 
 
 _UNKNOWN = WallTime(0)
+_NO_ID = EnvelopeId(b"")
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the journal: a message or post that arrived, or a change of state of one that was sent.
+    """One line of the journal: a message or post that arrived, a post of ours, or a change of state of what was sent.
 
-    ``peer`` is the author of a message or post, or whom the sent message was to. ``channel`` is a post's, else empty.
+    ``peer`` is the author of a message or post, or whom the sent message was to. Only a post has a ``channel``, and
+    ``id``, ``seq`` and ``parents`` as in ``history.Place`` (an older version's line has none of the three).
     ``at`` is when it came; ``sent_at`` when it was written, by the age of its envelope, 0 where that is not known.
     ``cursor`` orders lines and is never reused (0 before storing). ``read`` once a reader has written it out.
     """
@@ -184,8 +190,16 @@ class Line:
     cursor: int = 0
     channel: bytes = b""
     sent_at: WallTime = _UNKNOWN
+    id: EnvelopeId = _NO_ID
+    seq: int = 0
+    parents: tuple[EnvelopeId, ...] = ()
     emergency: bool = False
     """A post that its author called an emergency, and whom our owner trusts for it."""
+
+    @property
+    def place(self) -> Place:
+        """What gives a post its place in its channel."""
+        return Place(self.cursor, self.peer, self.id, self.seq, self.parents)
 
     @property
     def size(self) -> int:
@@ -467,7 +481,7 @@ class MeshStore(Protocol):
         ...
 
     def note(self, line: Line) -> int:
-        """Append a RECEIPT line; return its cursor."""
+        """Append a RECEIPT or an OWN_POST; return its cursor."""
         ...
 
     def journal(
@@ -479,7 +493,14 @@ class MeshStore(Protocol):
         messages: bool = False,
         peer: PeerKey | None = None,
     ) -> Sequence[Line]:
-        """Return lines with a cursor above ``after`` in order; only unread, only what was received, only one peer's."""
+        """Return lines with a cursor above ``after`` in order; only unread, only what was received, only one peer's.
+
+        Posts of our own are never among them.
+        """
+        ...
+
+    def lines(self, cursors: Sequence[int]) -> Sequence[Line]:
+        """Return the lines with these cursors, in the order in which they are named; one that is gone is left out."""
         ...
 
     def newest_line(self) -> int:
@@ -496,6 +517,10 @@ class MeshStore(Protocol):
 
     def unread_posts(self, channel: ChannelId) -> int:
         """Return how many posts of one channel are unread."""
+        ...
+
+    def unread_channels(self) -> dict[ChannelId, int]:
+        """Return how many posts are unread of each channel that has some."""
         ...
 
     def accept(self, author: PeerKey) -> int:
@@ -550,7 +575,7 @@ class MeshStore(Protocol):
     def put_author(self, author: Author) -> None:
         """Keep since when an author posts, in place of what was known.
 
-        Beyond AUTHORS_MAX one other goes: of the neighbour that brought most of them, who was heard longest ago.
+        Beyond KNOWN_AUTHORS_MAX one other goes: of the neighbour that brought most of them, who was heard longest ago.
         """
         ...
 
@@ -570,6 +595,31 @@ class MeshStore(Protocol):
 
     def channels(self) -> Sequence[Subscription]:
         """Return all subscriptions, left ones among them, in the order of their ids."""
+        ...
+
+    def places(
+        self, channel: ChannelId, *, after: int = 0, since: WallTime | None = None, unread: bool = False, limit: int
+    ) -> Sequence[Place]:
+        """Return the places of a channel's newest posts, our own among them, as they arrived.
+
+        Only those with a cursor above ``after``, those that came at ``since`` or later, those that are unread.
+        """
+        ...
+
+    def put_heard(self, channel: ChannelId, heard: Heard) -> None:
+        """Keep which numbers of an author were seen; beyond AUTHORS_MAX in a channel who was heard longest ago goes."""
+        ...
+
+    def heard(self, channel: ChannelId, author: PeerKey) -> Heard | None:
+        """Return which numbers of an author were seen in a channel."""
+        ...
+
+    def heard_in(self, channel: ChannelId) -> Sequence[Heard]:
+        """Return what is known of a channel's authors, in the order of their keys."""
+        ...
+
+    def forget_heard(self, channel: ChannelId) -> None:
+        """Forget a channel's authors and their numbers."""
         ...
 
     # --- prekeys

@@ -26,6 +26,7 @@ from quicprochat.core.gate import Reason
 from quicprochat.core.ids import UID_BYTES, ChannelId, EnvelopeId, PeerKey, Uid
 from quicprochat.core.link import INTEREST_MAX
 from quicprochat.core.store import MeshStore, Scope
+from quicprochat.core.time import Instant
 from quicprochat.p2p.driver import Driver
 from quicprochat.p2p.views import ChannelView, Posted
 
@@ -179,18 +180,24 @@ class Channels:
         return len(self._taken.get(id, ()))
 
     async def views(self) -> list[ChannelView]:
-        """Return the channels we are in, with how many posts are kept of each and how many are unread."""
+        """Return the channels we are in, with how many posts are kept of each, how many unread, and what is missing."""
+        now = self._driver.now().at
 
         def read(store: MeshStore) -> list[ChannelView]:
-            return [
-                ChannelView(
-                    channel, sum(store.usage(scope, channel.id).count for scope in (Scope.OWN_POSTS, Scope.POSTS)),
-                    store.unread_posts(channel.id),
-                )
-                for channel in self.joined()
-            ]  # fmt: skip
+            return [_view(store, channel, now) for channel in self.joined()]
 
         return await self._driver.call(read)
+
+
+def _view(store: MeshStore, channel: BroadcastChannel, now: Instant) -> ChannelView:
+    heard = store.heard_in(channel.id)
+    return ChannelView(
+        channel,
+        posts=sum(store.usage(scope, channel.id).count for scope in (Scope.OWN_POSTS, Scope.POSTS)),
+        unread=store.unread_posts(channel.id),
+        members=1 + len(heard),
+        gaps=sum(gap.may_close(now) for known in heard for gap in known.gaps),
+    )
 
 
 def _an(kind: Access) -> str:

@@ -45,7 +45,7 @@ from quicprochat.core.events import (
     StateChanged,
 )
 from quicprochat.core.identity import Contact, Ticket, fingerprint
-from quicprochat.core.ids import PeerKey, Uid
+from quicprochat.core.ids import ChannelId, PeerKey, Uid
 from quicprochat.core.link import Hello, frame
 from quicprochat.core.memory import MemoryStore
 from quicprochat.core.node import Node
@@ -53,6 +53,7 @@ from quicprochat.core.policy import Policy
 from quicprochat.core.receipt import State
 from quicprochat.core.route_cost import link_cost
 from quicprochat.core.store import Line, LineKind, MeshStore, Scope, Sent
+from quicprochat.core.time import WallTime
 from quicprochat.p2p import announced
 from quicprochat.p2p.account import Account
 from quicprochat.p2p.book import AddressBook
@@ -63,6 +64,7 @@ from quicprochat.p2p.claims import Claims
 from quicprochat.p2p.driver import CLOCK_KEY, Driver, Point
 from quicprochat.p2p.edge import Edge
 from quicprochat.p2p.feed import Feed
+from quicprochat.p2p.history import Missing, history
 from quicprochat.p2p.link import PeerLink
 from quicprochat.p2p.links import Links, Transport
 from quicprochat.p2p.moving import gather, pack
@@ -645,6 +647,24 @@ class P2pNode:
                     yield line
                 await self.read((line.cursor,))
 
+    def history(
+        self,
+        topic: str,
+        *,
+        after: int = 0,
+        since: WallTime | None = None,
+        unread: bool = False,
+        count: int | None = None,
+    ) -> AsyncGenerator[Line | Missing, None]:
+        """Yield the posts of a channel that we are in, ours among them, each after what its author had read before it.
+
+        What is missing of an author stands before the post that shows it. Only those with a cursor above ``after``,
+        those that came at ``since`` or later, those that are unread; of these the newest ``count``. A line counts as
+        read only when :meth:`read` was told so. Raises: LocalError with code ``not_found``.
+        """
+        channel = self._channels.find(topic)
+        return history(self._driver, channel.id, after=after, since=since, unread=unread, count=count)
+
     def channels(self) -> tuple[BroadcastChannel, ...]:
         """Return the channels we are in."""
         return self._channels.joined()
@@ -736,13 +756,15 @@ class P2pNode:
         """Return the node at a glance."""
         told = self._feed.told
 
-        def read(store: MeshStore) -> tuple[int, int]:
-            return store.usage(Scope.OWN).count - store.usage(Scope.OWN_RECEIPTS).count, store.unread()
+        def read(store: MeshStore) -> tuple[int, int, dict[ChannelId, int]]:
+            waiting = store.usage(Scope.OWN).count - store.usage(Scope.OWN_RECEIPTS).count
+            return waiting, store.unread(), store.unread_channels()
 
-        waiting, unread = await self._driver.read(read)
+        waiting, unread, posts = await self._driver.read(read)
+        channels = tuple((channel, posts[channel.id]) for channel in self.channels() if channel.id in posts)
         return Status(
             self.name, self.key, self.networked, len(self._links.linked()), waiting, unread, self._disk_low,
-            tuple(self.alarms[-ALARMS_SHOWN:]), told, self._account.standing().standing,
+            tuple(self.alarms[-ALARMS_SHOWN:]), told, self._account.standing().standing, channels,
         )  # fmt: skip
 
     async def news(self, since: Status) -> None:
@@ -767,6 +789,10 @@ class P2pNode:
             )  # fmt: skip
 
         return await self._call(read)
+
+    def wall(self) -> WallTime:
+        """Return what the wall clock says, whether it may be believed or not."""
+        return self._driver.now().wall
 
     async def settled(self) -> None:
         """Wait until everything posted before is durable and its effects are out."""

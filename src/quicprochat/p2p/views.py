@@ -96,6 +96,8 @@ class Status:
     alarms: tuple[Alarm, ...]
     told: int
     server: str = "none"
+    unread_posts: tuple[tuple[BroadcastChannel, int], ...] = ()
+    """Channels we are in that have unread posts, and how many, by topic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +161,17 @@ class TraceView:
 
 @dataclass(frozen=True, slots=True)
 class ChannelView:
-    """A channel we are in; ``posts`` are those kept for subscribers who come later, our own among them."""
+    """A channel we are in; ``posts`` are those kept for subscribers who come later, our own among them.
+
+    ``members`` counts those of whom the channel told us, ourselves among them; ``gaps`` are posts missing between
+    others of their author, one after another as one, that may still come.
+    """
 
     channel: BroadcastChannel
     posts: int
     unread: int
+    members: int
+    gaps: int
 
 
 @dataclass(frozen=True, slots=True)

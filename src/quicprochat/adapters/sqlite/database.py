@@ -392,6 +392,7 @@ _DROP = {
     "author": ("DELETE FROM author WHERE key = ?",),
     "prekey": ("DELETE FROM prekey WHERE id = ?",),
     "channel": ("DELETE FROM channel WHERE id = ?",),
+    "heard": ("DELETE FROM heard WHERE n = ?",),
     "user": ("DELETE FROM user WHERE key = ?",),
     "outbox": ("DELETE FROM outbox WHERE n = ?",),
     "report": ("DELETE FROM report WHERE n = ?",),

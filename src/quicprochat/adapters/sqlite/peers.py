@@ -11,8 +11,8 @@ from quicprochat.adapters.sqlite.database import Database, Row, checksum, sturdy
 from quicprochat.core.errors import StoreError
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.store import (
-    AUTHORS_MAX,
     HOMES_MAX,
+    KNOWN_AUTHORS_MAX,
     SIGHTINGS_MAX,
     Author,
     Home,
@@ -223,7 +223,7 @@ class Peers(Database):
             (author.key, author.since, author.heard_at, author.via, check),
         )
         self._replaced("author", author.key)
-        if self._one("SELECT count(*) FROM author") <= AUTHORS_MAX:
+        if self._one("SELECT count(*) FROM author") <= KNOWN_AUTHORS_MAX:
             return
         self._run(
             "DELETE FROM author WHERE key = (SELECT key FROM author WHERE key <> ? AND via ="

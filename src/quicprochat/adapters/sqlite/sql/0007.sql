@@ -1,19 +1,16 @@
--- Order in the house. A post that its author called an emergency, of an author whom our owner trusts for it; the checksum of
--- the line covers it where it is not 0.
-ALTER TABLE line ADD COLUMN emergency INTEGER NOT NULL DEFAULT 0;
+-- Schema 7: the history of channels. An older program would take a line of kind 4, a post of our own, for damage.
 
--- Which neighbour an id came over first, as the first 8 bytes of its key (0: none): when too many are remembered, those go
--- that came over the neighbour of whom there are most.
-ALTER TABLE seen ADD COLUMN part INTEGER NOT NULL DEFAULT 0;
-DROP INDEX seen_passed;
-CREATE INDEX seen_passed ON seen (part, forget_at, id, fate) WHERE fate IN (3, 4);
+-- Of a post: its envelope's id, its author's number for it (8 bytes), its parents' ids; the checksum covers it where it is not empty.
+ALTER TABLE line ADD COLUMN place BLOB NOT NULL DEFAULT x'';
+CREATE INDEX line_post ON line (channel, cursor) WHERE kind IN (3, 4);
 
--- Since when an author's posts have been coming; "via" is the neighbour that brought the first.
-CREATE TABLE author (
-    key      BLOB PRIMARY KEY,
-    since    INTEGER NOT NULL,
-    heard_at INTEGER NOT NULL,
-    via      BLOB NOT NULL,
-    checksum BLOB NOT NULL
+-- Which numbers of an author's posts were seen in a channel.
+CREATE TABLE heard (
+    n        INTEGER PRIMARY KEY,
+    channel  BLOB NOT NULL,
+    author   BLOB NOT NULL,
+    at       INTEGER NOT NULL,
+    checksum BLOB NOT NULL,
+    numbers  BLOB NOT NULL,          -- lowest and highest, then of each gap first, last and when it was noticed; 8 bytes each
+    UNIQUE (channel, author)
 ) STRICT;
-CREATE INDEX author_via ON author (via, heard_at);
