@@ -51,7 +51,8 @@ def vectors() -> base.Json:
         "records_refused": plain.records_refused(),
         "channels": plain.channels(),
         "topics_refused": [
-            "", " ", "two words", "#tag", "/cmd", "-x", "@home", "a\u200bb", "a\0b", "a\u202eb", "news.*", "a>b", "x" * 65,
+            "", " ", "two words", "#tag", "/cmd", "-x", "@home", "a\u200bb", "a\0b", "a\u202eb", "news.*", "a>b",
+            "x" * 65,
         ],  # fmt: skip
         "invites": plain.invites(),
         "invites_refused": plain.invites_refused(),

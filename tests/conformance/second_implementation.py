@@ -232,7 +232,8 @@ def read_envelope(data: bytes) -> dict[str, Any]:
     need(1 <= e["max_hops"] <= 64, "hop limit")
     need(size == len(e["payload"]), "payload length")
     need(digest == sha256(e["payload"]), "payload hash")
-    e["understood"] = e["suite"] == 1 and e["flags"] == 0
+    e["emergency"] = e["kind"] == 3 and e["flags"] == 1
+    e["understood"] = e["suite"] == 1 and (e["flags"] == 0 or e["emergency"])
     e["receipt"] = read_receipt(e["payload"]) if e["kind"] == 2 and e["understood"] else None
     need(verify(e["src"], "envelope", e["core"], e["signature"]), "signature")
     if e["receipt"] and e["receipt"]["record"]:

@@ -42,7 +42,9 @@ from quicprochat.core.receipt import State
 from quicprochat.core.seal import TYPE_KEY, Protection
 from quicprochat.core.store import (
     HOMES_MAX,
+    KNOWN_AUTHORS_MAX,
     SIGHTINGS_MAX,
+    Author,
     Fate,
     HomeSource,
     LineKind,
@@ -195,6 +197,7 @@ def write_everything(store: MeshStore) -> None:
     store.put_record(StoredRecord(key("ann"), 1, 2, b"record", 3, at(4)))
     store.see(Sighting(key("ann"), WALL, at(7), "192.0.2.1:7000"))
     store.put_home(lives("ann"))
+    store.put_author(Author(key("ann"), at(3), at(4), key("bob")))
     store.put_prekey(StoredPrekey(b"12345678", b"s" * 32, at(9)))
     store.put_channel(subscription("news"))
     store.put_channel(subscription("old", left=True))
@@ -231,6 +234,8 @@ def change_everything(store: MeshStore) -> None:
     store.see(Sighting(key("ann"), WALL, at(70), ""))
     store.put_home(lives("ann", "c.example"))
     store.put_home(lives("bob"))
+    store.put_author(Author(key("ann"), at(3), at(40), key("bob")))
+    store.put_author(Author(key("dan"), at(30), at(40), key("ann")))
     store.drop_prekeys(at(100))
     store.put_prekey(StoredPrekey(b"87654321", b"t" * 32, at(90)))
     store.put_channel(subscription("news", heads=0, left=True))
@@ -255,6 +260,7 @@ def everything(store: MeshStore) -> dict[str, object]:
     ]
     return {
         "values": [store.value(name) for name in "xyz"],
+        "authors": [store.author(key(name)) for name in ("ann", "bob", "dan")],
         "counters": store.counters(),
         "fates": [store.fate(envelope(name).id) for name in names],
         "held": [store.held(held(name).id) for name in names],
@@ -374,6 +380,24 @@ def test_forgetting_goes_oldest_first_and_keeps_to_its_limit(store: MeshStore) -
     with Step(store) as tx:
         assert tx.forget(at(49), 10) == 2
     assert store.fate(ids[0]) is Fate.GONE
+
+
+def test_ids_that_one_neighbour_brings_never_push_out_those_of_another(home: Home) -> None:
+    quiet = [EnvelopeId(bytes([1, number]) * 16) for number in range(10)]
+    flood = [EnvelopeId(bytes([2, number]) * 16) for number in range(100)]
+    with Step(home.store) as tx:
+        for number, (id, via) in enumerate([*((id, b"q" * 32) for id in quiet), *((id, b"f" * 32) for id in flood)]):
+            tx.remember(id, Fate.HELD, at(9_000), via)
+            # Whoever lets go of it later need not say who brought it.
+            tx.remember(id, Fate.GONE, at(100 + number))
+    with Step(home.store) as tx:
+        assert tx.forget_passed(110, 50) == 0
+        assert tx.forget_passed(40, 30) == 30
+    with Step(home.store) as tx:
+        assert tx.forget_passed(30, 1_000) == 50
+    for store in home.now_and_again():
+        assert all(store.fate(id) is Fate.GONE for id in quiet)
+        assert [n for n, id in enumerate(flood) if store.fate(id) is not None] == list(range(80, 100))
 
 
 def test_of_too_many_ids_that_were_passed_on_the_longest_gone_are_forgotten(home: Home) -> None:
@@ -674,6 +698,7 @@ def test_lines_come_back_as_they_were(home: Home) -> None:
         replace(receipt("e"), at=WallTime(0)),
         replace(message("f"), sent_at=WallTime(WALL - 90_000)),
         replace(post("g"), sent_at=WallTime(-1)),
+        replace(post("h"), emergency=True),
     ]
     with Step(home.store) as tx:
         cursors = [tx.note(x) if x.kind is LineKind.RECEIPT else tx.deliver(x) for x in lines]
@@ -1065,6 +1090,49 @@ def test_of_too_many_homes_the_one_said_longest_ago_goes_and_what_our_person_sai
         assert len(kept) == HOMES_MAX
         assert key(f"peer {friends}") not in kept
         assert contacts | {typed.key, key("one more")} < kept
+
+
+def test_authors_of_the_neighbour_that_brought_most_are_forgotten_first_and_the_longest_silent_of_them(
+    home: Home,
+) -> None:
+    few = [Author(key(f"few {n}"), at(n), at(0), key("ann")) for n in range(10)]
+    with Step(home.store) as store:
+        for author in few:
+            store.put_author(author)
+        for n in range(KNOWN_AUTHORS_MAX - 10):
+            store.put_author(Author(key(f"made up {n}"), at(n), at(1_000 + n), key("mallory")))
+        store.put_author(Author(key("made up 0"), at(0), at(999_999), key("mallory")))
+        store.put_author(Author(key("new"), at(0), at(0), key("mallory")))
+        store.put_author(Author(key("newer"), at(0), at(0), key("ann")))
+    for store in home.now_and_again():
+        assert [store.author(author.key) for author in few] == few
+        assert store.author(key("made up 0")) == Author(key("made up 0"), at(0), at(999_999), key("mallory"))
+        assert [store.author(key(f"made up {n}")) is None for n in (1, 2, 3)] == [True, False, False]
+        assert store.author(key("newer")) is not None
+        assert store.author(key("new")) is None, "it was of the same neighbour, and heard longest ago"
+
+
+def test_what_is_held_longest_of_one_link_is_found_and_links_are_counted_by_channel(home: Home) -> None:
+    posts = [held_post(f"p{n}", src=f"author {n}", via="ann" if n % 3 else "bob") for n in range(9)]
+    with Step(home.store) as store:
+        for post in posts:
+            store.hold(post)
+        store.hold(held_post("elsewhere", channel="garden", src="x", via="ann", size=9_000))
+        store.hold(held_post("ours", src="me", via=""))
+    for store in home.now_and_again():
+        assert list(store.oldest(key("news"), None, 9, key("bob"))) == [posts[n].id for n in (0, 3, 6)]
+        assert list(store.oldest(key("news"), None, 2, key("ann"))) == [posts[n].id for n in (1, 2)]
+        assert list(store.oldest(key("news"), key("author 1"), 2, key("bob"))) == []
+        assert store.usage(Scope.LINK_POSTS, key("news") + key("bob")).count == 3
+        found = store.heaviest(Scope.LINK_POSTS, key("news"))
+        assert found is not None
+        assert (found[0], found[1].count) == (key("news") + key("ann"), 6)
+    with Step(home.store) as store:
+        for n in (1, 2, 4, 5):
+            store.release(posts[n].id)
+    found = home.store.heaviest(Scope.LINK_POSTS, key("news"))
+    assert found is not None
+    assert found[0] == key("news") + key("bob")
 
 
 def test_old_prekeys_are_dropped(home: Home) -> None:

@@ -22,7 +22,7 @@ CHANNEL = {
 }  # fmt: skip
 POST = {
     "event", "cursor", "id", "from", "name", "to", "channel", "topic", "kind", "text", "hops", "received_at",
-    "sent_at", "protection", "request", "seq", "own",
+    "sent_at", "protection", "request", "seq", "own", "emergency",
 }  # fmt: skip
 
 
@@ -387,3 +387,55 @@ def test_a_passphrase_opens_a_channel_together_with_its_invite(three: tuple[Pers
     assert joined["channel"] == made["channel"]
     done = b.run(data=b"/subscribe x --passphrase\n")
     assert (done.code, "asked for in the shell" in done.talk) == (2, True)
+
+
+def test_an_emergency_is_marked_for_who_trusts_its_author_and_for_nobody_else(
+    three: tuple[Person, Person, Person],
+) -> None:
+    a, b, c = three
+    link(a, b, c)
+    assert b.ask("mesh", "trust", "alice")["trusted"] is True
+    for person in three:
+        person.ask("mesh", "subscribe", "square")
+    before = len(until_subscribers(a, "square", 2))
+    sent = a.ask("mesh", "broadcast", "square", "the dyke breaks", "--emergency")
+    assert sent["emergency"] is True
+    listeners = {person: person.start("listen", "--json") for person in (b, c)}
+    for person, marked in ((b, True), (c, False)):
+        posts = next_posts(listeners[person], before + 1)
+        assert [post["emergency"] for post in posts] == [False] * before + [marked]
+        assert (posts[-1]["id"], posts[-1]["text"]) == (sent["id"], "the dyke breaks")
+        shown = person.run("inbox").out.splitlines()
+        above = [row for row in shown if row.startswith("EMERGENCY")]
+        assert above == (["EMERGENCY from alice in #square (open)"] if marked else [])
+    cry = c.ask("mesh", "broadcast", "square", "EMERGENCY from alice in #square (open)", "--emergency")
+    (post,) = next_posts(listeners[b], 1)
+    assert (post["id"], post["emergency"]) == (cry["id"], False)
+    assert sum(row.startswith("EMERGENCY") for row in b.run("inbox").out.splitlines()) == 1
+
+
+def test_posts_of_somebody_blocked_are_not_shown_and_those_after_unblocking_are(
+    three: tuple[Person, Person, Person],
+) -> None:
+    a, b, c = three
+    link(a, b, c)
+    for person in three:
+        person.ask("mesh", "subscribe", "square")
+    noise = until_subscribers(c, "square", 2)
+    next_posts(a.start("listen", "--json"), len(noise))
+    while len(b.lines("inbox")) < len(noise):
+        pass
+    b.ask("block", "carol")
+    assert b.lines("inbox") == []
+    c.ask("mesh", "broadcast", "square", "while blocked")
+    until_subscribers(a, "square", 2)
+    listener = b.start("listen", "--json")
+    (post, *_) = next_posts(listener, 1)
+    assert post["name"] == "alice"
+    assert "while blocked" not in {line["text"] for line in b.lines("inbox")}
+    b.ask("unblock", "carol")
+    b.ask("add", c.key, "--name", "carol")
+    texts = until_subscribers(c, "square", 2)
+    while (post := next_posts(listener, 1)[0])["name"] != "carol":
+        pass
+    assert post["text"] in texts

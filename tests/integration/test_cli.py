@@ -172,6 +172,26 @@ def test_digits_are_the_same_on_both_sides(people: tuple[Person, Person]) -> Non
     assert (peer["name"], peer["verified"]) == ("bob", True)
 
 
+def test_a_contact_is_trusted_with_emergencies_until_it_is_not(people: tuple[Person, Person]) -> None:
+    a, b = people
+    a.book.add(b.key, "bob")
+    assert a.ask("mesh", "trust", "bob")["trusted"] is True
+    assert [peer["trusted"] for peer in a.ask("identity")["peers"]] == [True]
+    assert [peer["trusted"] for peer in a.ask("mesh", "peers")] == [True]
+    assert "trusted" in a.run("mesh", "peers").out
+    assert "posts as an emergency is shown to you as one" in a.run("mesh", "trust", "bob").out
+    assert a.ask("mesh", "untrust", "bob")["trusted"] is False
+    assert "an ordinary post" in a.run("mesh", "untrust", "bob").out
+    a.ask("mesh", "trust", "bob")
+    a.ask("block", "bob")
+    refused = a.run("mesh", "trust", "bob", "--json")
+    assert (refused.code, refused.error["code"]) == (7, "policy")
+    assert a.ask("unblock", "bob")["trusted"] is False
+    stranger = a.run("mesh", "trust", "ab" * 32, "--json")
+    assert (stranger.code, stranger.error["code"]) == (2, "usage")
+    assert a.run("mesh", "trust", "nobody", "--json").code == 5
+
+
 def test_a_blocked_peer_cannot_be_written_to(people: tuple[Person, Person]) -> None:
     a, b = people
     befriend(a, b)

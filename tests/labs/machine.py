@@ -29,7 +29,7 @@ class Said:
     def __init__(self) -> None:
         self.text = ""
 
-    async def write(self, text: str) -> None:
+    async def write(self, text: str, *, headline: str = "", ring: bool = False) -> None:
         self.text += text
 
 

@@ -38,6 +38,7 @@ from quicprochat.core.memory import MemoryStore
 from quicprochat.core.receipt import State
 from quicprochat.core.seal import Protection
 from quicprochat.core.store import (
+    Author,
     Fate,
     Held,
     HomeSource,
@@ -168,10 +169,10 @@ class Stores(RuleBasedStateMachine):
             store.count(name, by)
 
     @writing
-    @rule(id=st.sampled_from(IDS), fate=st.sampled_from(Fate), forget_at=st.none() | moments)
-    def remember(self, id: EnvelopeId, fate: Fate, forget_at: Instant | None) -> None:
+    @rule(id=st.sampled_from(IDS), fate=st.sampled_from(Fate), forget_at=st.none() | moments, via=peers)
+    def remember(self, id: EnvelopeId, fate: Fate, forget_at: Instant | None, via: str) -> None:
         for store in self.both:
-            store.remember(id, fate, forget_at)
+            store.remember(id, fate, forget_at, key(via))
 
     @writing
     @rule(now=moments)
@@ -316,6 +317,16 @@ class Stores(RuleBasedStateMachine):
             store.put_home(lives(peer, domain, source=source, version=(epoch, seq), at=at))
 
     @writing
+    @rule(author=peers, since=moments, heard_at=moments, via=peers)
+    def put_author(self, author: str, since: Instant, heard_at: Instant, via: str) -> None:
+        for store in self.both:
+            store.put_author(Author(key(author), since, heard_at, key(via)))
+
+    @rule(author=peers)
+    def author(self, author: str) -> None:
+        assert self.memory.author(key(author)) == self.sqlite.author(key(author))
+
+    @writing
     @rule(id=st.integers(0, 5), at=moments)
     def put_prekey(self, id: int, at: Instant) -> None:
         for store in self.both:
@@ -396,9 +407,10 @@ class Stores(RuleBasedStateMachine):
         found = [list(store.open_sent(limit)) for store in self.both]
         assert found[0] == found[1]
 
-    @rule(dst=st.sampled_from(("news", "club")), src=st.none() | peers, limit=limits)
-    def oldest(self, dst: str, src: str | None, limit: int) -> None:
-        found = [list(store.oldest(key(dst), key(src) if src else None, limit)) for store in self.both]
+    @rule(dst=st.sampled_from(("news", "club")), src=st.none() | peers, limit=limits, via=st.none() | peers)
+    def oldest(self, dst: str, src: str | None, limit: int, via: str | None) -> None:
+        author, link = key(src) if src else None, key(via) if via else None
+        found = [list(store.oldest(key(dst), author, limit, link)) for store in self.both]
         assert found[0] == found[1]
 
     @rule(via=peers, src=peers, limit=limits)

@@ -52,3 +52,11 @@ def test_a_moment_that_repeats_gives_nothing() -> None:
     bucket = TokenBucket(1, 1_000, Instant(50))
     assert taken(bucket, 50, 10) == 1
     assert taken(bucket, 50, 10) == 0
+
+
+def test_what_was_spent_comes_back_with_time() -> None:
+    bucket = TokenBucket(5, 2, Instant(0))
+    taken(bucket, 0, 4)
+    assert (bucket.spent(Instant(0)), bucket.spent(Instant(1_000)), bucket.spent(Instant(10_000))) == (4, 2, 0)
+    assert bucket.has(Instant(10_000), 5)
+    assert not bucket.has(Instant(10_000), 6)

@@ -231,11 +231,12 @@ def test_leaving_and_joining_by_the_thousand_leaves_nothing_behind() -> None:
 def test_nothing_is_remembered_of_a_channel_whose_posts_are_taken_again() -> None:
     alice, bob = people("alice", "bob")
     reader = Reader(bob.key, alice.now.at, fresh=False)
-    reader.pause(FAMILY.id).begin(alice.now.at)
-    reader.resumed(FAMILY.id)
-    assert reader.paused(FAMILY.id), "not before its time"
+    source = (FAMILY.id, alice.key)
+    reader.pause(source).begin(alice.now.at)
+    reader.resumed(source)
+    assert reader.paused(source), "not before its time"
     reader.resume(at(T0 + DAY_MS).at)
-    reader.resumed(FAMILY.id)
+    reader.resumed(source)
     assert not reader.pauses
 
 

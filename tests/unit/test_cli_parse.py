@@ -237,3 +237,17 @@ def test_every_error_has_a_word_and_a_code() -> None:
     ):
         assert (code_of(error), exit_code(error)) == (word, code)
     assert set(EXIT_CODES.values()) == {2, 3, 4, 5, 6, 7, 70, 130}
+
+
+def test_an_emergency_is_an_option_wherever_it_stands_beside_the_text() -> None:
+    wanted = Request("broadcast", {"topic": "square", "text": "fire", "emergency": True}, mesh=True)
+    for words in (
+        ["--emergency", "square", "fire"],
+        ["square", "fire", "--emergency"],
+        ["square", "--emergency", "fire"],
+    ):
+        assert parse(["mesh", "broadcast", *words], {})[0] == wanted
+        assert parse_line(f"/mesh broadcast {' '.join(words)}") == wanted
+    told = parse_line("/mesh broadcast square write --emergency behind it")
+    assert told == Request("broadcast", {"topic": "square", "text": "write --emergency behind it"}, mesh=True)
+    assert parse(["mesh", "broadcast", "square", "--", "fire --emergency"], {})[0].args["text"] == "fire --emergency"

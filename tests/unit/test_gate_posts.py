@@ -272,8 +272,9 @@ def test_age_hops_blocks_and_the_disk_count_for_posts_too(circle: tuple[Person, 
 
 def test_a_post_of_an_unknown_form_is_unsupported(circle: tuple[Person, Person, Person]) -> None:
     alice, bob, _ = circle
-    header = Header(Kind.CHANNEL, alice.key, CHANNEL.id, alice.entropy(16), flags=1)
-    assert enter(bob, make(header, b"later", alice.signer), alice) == refused(Reason.UNSUPPORTED)
+    for flags in (2, 3, 128):
+        header = Header(Kind.CHANNEL, alice.key, CHANNEL.id, alice.entropy(16), flags=flags)
+        assert enter(bob, make(header, b"later", alice.signer), alice) == refused(Reason.UNSUPPORTED)
 
 
 @pytest.mark.parametrize("size", [0, 4, 67, 68, 83])

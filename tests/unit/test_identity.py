@@ -219,7 +219,9 @@ def test_the_secret_does_not_show() -> None:
 # --- the file
 
 
-FULL = book(Contact(OTHER, "Änne", verified=True, addresses=ADDRESSES, relay="r"), Contact(THIRD, blocked=True))
+FULL = book(
+    Contact(OTHER, "Änne", verified=True, addresses=ADDRESSES, relay="r", trusted=True), Contact(THIRD, blocked=True)
+)
 
 
 def test_the_file_reads_back() -> None:
@@ -232,7 +234,22 @@ def test_the_file_has_the_published_fields() -> None:
     document = json.loads(FULL.to_json())
     assert list(document) == ["version", "secret_key", "public_key", "name", "contacts"]
     assert document["secret_key"] == SEED.hex()
-    assert list(document["contacts"][0]) == ["public_key", "name", "verified", "blocked", "addresses", "relay"]
+    assert list(document["contacts"][0]) == [
+        "public_key", "name", "verified", "blocked", "trusted", "addresses", "relay",
+    ]  # fmt: skip
+
+
+def test_a_file_from_before_there_was_trust_trusts_nobody() -> None:
+    document = json.loads(FULL.to_json())
+    for entry in document["contacts"]:
+        del entry["trusted"]
+    contacts = parse_identity(json.dumps(document).encode())[3]
+    assert not any(contact.trusted for contact in contacts.values())
+
+
+def test_who_is_blocked_is_not_trusted() -> None:
+    identity = book(Contact(OTHER, "Änne", trusted=True), Contact(THIRD, "Bo", blocked=True, trusted=True))
+    assert identity.trusted() == {OTHER}
 
 
 def test_a_file_cut_short_anywhere_is_refused_with_a_sentence() -> None:
@@ -259,7 +276,7 @@ def contact(**fields: Any) -> bytes:
         changed(secret_key=None), changed(secret_key="x" * 64), changed(public_key="00"), changed(public_key=7),
         changed(contacts=None), changed(contacts=7), changed(contacts=[7]), changed(contacts=[None]),
         changed(contacts=[{}]), contact(public_key="00"), contact(name=7), contact(name=None), contact(addresses=None),
-        contact(addresses=[7]), contact(addresses=["nowhere"]),
+        contact(addresses=[7]), contact(addresses=["nowhere"]), contact(trusted=1),
     ],
 )  # fmt: skip
 def test_a_damaged_file_is_refused_with_a_sentence(data: bytes) -> None:

@@ -7,6 +7,7 @@ from random import Random
 import pytest
 from tests.unit.people import people
 
+from quicprochat.core import memory
 from quicprochat.core.ids import EnvelopeId
 from quicprochat.core.memory import MemoryStore
 from quicprochat.core.quota import Quotas
@@ -124,3 +125,19 @@ def test_the_heaviest_is_kept_in_bounded_room_although_nobody_asks_again() -> No
         quotas.add(Scope.LINK, b"a", 10)
     assert sum(len(heap) for heap in quotas._heaps.values()) < 100
     assert quotas.heaviest(Scope.LINK, b"") == (b"a", Usage(1_001, 10_010))
+
+
+def test_what_is_remembered_again_and_again_takes_no_more_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "STALE_MAX", 100)
+    store = MemoryStore()
+    ids = [EnvelopeId(b"%032d" % number) for number in range(10)]
+    for turn in range(500):
+        store.begin()
+        for id in ids:
+            store.remember(id, Fate.HELD if turn % 2 else Fate.GONE, Instant(turn), b"v" * 32)
+        store.commit()
+    assert len(store._forget) + sum(len(passed.order) for passed in store._passed.values()) <= 2 * (100 + 4 * 10)
+    store.begin()
+    store.remember(ids[0], Fate.GONE, Instant(1))
+    assert store.forget_passed(0, 5) == 1
+    assert store.forget(Instant(500), 100) == 9

@@ -24,7 +24,7 @@ from quicprochat.client.prompt.history import ENTRIES_MAX, FILE_MAX_BYTES, HomeH
 from quicprochat.client.prompt.near import TOLD_MAX, Near
 from quicprochat.client.prompt.status import status_line
 from quicprochat.client.prompt.terminal import Terminal, encoding_of
-from quicprochat.client.prompt.words import Conversation, Help, Kind, Leave, Quit, Run, Say, names, understand
+from quicprochat.client.prompt.words import Conversation, Help, Kind, Leave, Post, Quit, Run, Say, names, understand
 from quicprochat.core.errors import LocalError
 
 ADA_TALK = Conversation(Kind.PEER, ADA, "ada")
@@ -60,6 +60,19 @@ ADA_TALK = Conversation(Kind.PEER, ADA, "ada")
             None,
             Run(Request("broadcast", {"topic": "x", "text": "bread is ready"}, mesh=True)),
         ),
+        (
+            "/broadcast x fire --emergency",
+            None,
+            Run(Request("broadcast", {"topic": "x", "text": "fire", "emergency": True}, mesh=True)),
+        ),
+        (
+            "to alarm all: /broadcast x fire --emergency",
+            Conversation(Kind.CHANNEL, "garden", "#garden"),
+            Post(
+                Request("broadcast", {"topic": "garden", "text": "to alarm all: /broadcast x fire --emergency"}, True)
+            ),
+        ),
+        ("/trust bob", None, Run(Request("trust", {"peer": "bob"}, mesh=True))),
         ("/peers --scan 2", None, Run(Request("peers", {"scan": 2.0}, mesh=True))),
         ("/who", None, Run(Request("peers", {}, mesh=True))),
         ("/accept abcdef01 --name eve", None, Run(Request("accept", {"peer": "abcdef01", "name": "eve"}, mesh=True))),

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import struct
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -33,9 +34,10 @@ from tests.conformance.rows import (
 )  # fmt: skip
 
 from quicprochat.adapters.sqlite import SqliteStore
+from quicprochat.adapters.sqlite.database import checksum
 from quicprochat.core.errors import StoreError, StoreFullError
 from quicprochat.core.seal import Protection
-from quicprochat.core.store import Fate, Held, Scope, StoredPrekey, StoredRecord, TraceEvent
+from quicprochat.core.store import Author, Fate, Held, Scope, StoredPrekey, StoredRecord, TraceEvent
 from quicprochat.core.time import Instant
 from quicprochat.core.window import PostLimits, slide
 
@@ -448,6 +450,23 @@ def test_a_damaged_home_is_not_believed_and_the_next_word_takes_its_place(path: 
     store = reopened(store, path)
     assert store.home(key("ann")) == lives("ann", "new.example")
     assert store.counters() == {"damaged": 1}
+    store.close()
+
+
+def test_a_damaged_author_is_a_new_one_and_no_row_beside_it_is_touched(path: Path) -> None:
+    store = SqliteStore.open(path)
+    with Step(store):
+        store.put_author(Author(key("ann"), Instant(1), Instant(2), key("cat")))
+        store.put_author(Author(key("bob"), Instant(3), Instant(4), b"the other"))
+    store.close()
+    assert flip(path, checksum(key("ann"), key("cat"), struct.pack(">qq", 1, 2)), at=5) == 1
+    store = SqliteStore.open(path)
+    assert store.author(key("ann")) is None
+    assert store.author(key("bob")) == Author(key("bob"), Instant(3), Instant(4), b"the other")
+    with Step(store):
+        store.put_author(Author(key("ann"), Instant(9), Instant(9), b""))
+    store = reopened(store, path)
+    assert store.author(key("ann")) == Author(key("ann"), Instant(9), Instant(9), b"")
     store.close()
 
 

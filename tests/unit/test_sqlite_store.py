@@ -36,9 +36,10 @@ from tests.conformance.rows import (
 from quicprochat.adapters.sqlite import SqliteStore, database, schema
 from quicprochat.adapters.sqlite.ballast import Ballast
 from quicprochat.core.errors import StoreError, StoreFullError
+from quicprochat.core.ids import EnvelopeId
 from quicprochat.core.receipt import State
 from quicprochat.core.seal import Protection
-from quicprochat.core.store import Fate, Held, Scope, StoredPrekey, StoredRecord, TraceEvent
+from quicprochat.core.store import Author, Fate, Held, Scope, StoredPrekey, StoredRecord, TraceEvent
 from quicprochat.core.time import Instant
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -387,6 +388,36 @@ def test_a_store_of_version_6_keeps_its_posts_and_learns_where_new_ones_stand(
     assert list(store.lines([1, 2, 3])) == [old, new, own]
     store._db.execute("UPDATE line SET place = zeroblob(40) WHERE cursor = 2")
     assert list(store.lines([1, 2, 3])) == [old, own], "a place that nobody wrote was believed"
+    store.close()
+
+
+def test_a_store_of_version_7_keeps_what_it_has_seen_and_learns_of_emergencies(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [EnvelopeId(bytes([number]) * 32) for number in range(5)]
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "CURRENT", schema.Schema(schema.CURRENT.steps[:7], 7))
+        store = SqliteStore.open(path)
+        with Step(store):
+            for number, id in enumerate(ids):
+                store._run("INSERT INTO seen VALUES (?, ?, ?)", (id, int(Fate.GONE), 100 + number))
+        store.close()
+    store = SqliteStore.open(path)
+    assert schema.backup_of(path, 7).exists()
+    assert all(store.fate(id) is Fate.GONE for id in ids)
+    new = EnvelopeId(b"n" * 32)
+    with Step(store):
+        store.remember(new, Fate.GONE, Instant(1), key("bob"))
+        store.put_author(Author(key("ann"), Instant(1), Instant(2), key("bob")))
+        store.deliver(replace(post("alarm"), emergency=True))
+        store.deliver(post("ordinary"))
+    with Step(store):
+        assert store.forget_passed(3, 10) == 3
+    assert [id for id in (*ids, new) if store.fate(id)] == [ids[3], ids[4], new], "those of nobody are one part"
+    store = reopened(store, path)
+    assert [line.emergency for line in store.journal(after=0, limit=10)] == [True, False]
+    store._db.execute("UPDATE line SET emergency = 1 - emergency")
+    assert store.journal(after=0, limit=10) == [], "a mark that nobody wrote was believed"
     store.close()
 
 

@@ -11,7 +11,7 @@ from tools.vectors.sealed import PLAIN
 
 from quicprochat.adapters.crypto import Ed25519Signer
 from quicprochat.core import channel, charter, ids, link, seal
-from quicprochat.core.envelope import Header, Kind, make
+from quicprochat.core.envelope import FLAG_EMERGENCY, Header, Kind, make
 from quicprochat.core.gate import Reason, Verdict
 from quicprochat.core.identity import Ticket
 from quicprochat.core.ids import Label, Uid, domain
@@ -188,8 +188,8 @@ def channel_keys() -> list[Json]:
     return [{"id": key.channel, "epoch": key.epoch, "secret": key.secret, "body": key.encode()}]
 
 
-def post_case(name: str, secret: bytes, epoch: int, post: channel.Post, chan: bytes) -> Json:
-    header = Header(Kind.CHANNEL, ALICE.key, chan, fixed(f"post {name}", 16), CREATED_MS)
+def post_case(name: str, secret: bytes, epoch: int, post: channel.Post, chan: bytes, flags: int = 0) -> Json:
+    header = Header(Kind.CHANNEL, ALICE.key, chan, fixed(f"post {name}", 16), CREATED_MS, flags=flags)
     salt = fixed(f"salt {name}")
     envelope = make(header, channel.seal_post(header, secret, epoch, salt, post, CRYPTO), ALICE)
     shown = {"uid": post.uid, "seq": post.seq, "parents": post.parents, "domain": post.domain, "text": post.text}
@@ -215,6 +215,7 @@ def posts() -> list[Json]:
         post_case("open channel", known, 0, hello, channel.channel_id(known)),
         post_case("private channel", secret, 0, answer, chan),
         post_case("private channel after a change of secret", newer, 1, hello, chan),
+        post_case("emergency", secret, 0, hello, chan, FLAG_EMERGENCY),
     ]
 
 
@@ -241,9 +242,11 @@ def posts_refused() -> list[Json]:
         case("commitment", secret=fixed("wrong secret")), case("commitment", signer=BOB),
         case("commitment", dst=fixed("another channel")), case("commitment", b"\0\0\0\1" + payload[4:]),
         case("commitment", payload[:36] + bytes(32) + payload[68:]),
-        case("tag", nonce=fixed("other nonce", 16)), case("tag", ttl_s=1), case("tag", payload[:-1] + b"\0"),
+        case("tag", nonce=fixed("other nonce", 16)), case("tag", ttl_s=1),
+        case("tag", flags=FLAG_EMERGENCY), case("tag", payload[:-1] + b"\0"),
         case("shorter than a tag", payload[:68]), case("cut short", payload[:67]),
-        case("not a post of suite 1", flags=2), case("not a post of suite 1", kind=Kind.MESSAGE),
+        case("not a post of suite 1", flags=2), case("not a post of suite 1", flags=3),
+        case("not a post of suite 1", kind=Kind.MESSAGE),
         case("padding", sealed_as(b"", inner + bytes(256 - len(inner)))),
         case("post version", sealed_as(b"\2" + inner[1:])), case("parents", sealed_as(inner[:25] + b"\5" + bytes(200))),
         case("type", sealed_as(inner[:27] + b"\0" + inner[28:])), case("trailing bytes", sealed_as(inner + b"!")),

@@ -175,6 +175,12 @@ _ALL = (
             " belong to the two of you."),
     Command("block", "refuse a peer's links and messages", (PEER,), plain=True, details=_PEER_HELP),
     Command("unblock", "take a peer's links and messages again", (PEER,), plain=True, details=_PEER_HELP),
+    Command("trust", "take what a contact posts as an emergency for one", (PEER,),
+            details=f"{_PEER_HELP} Anybody can call a post an emergency (qpc mesh broadcast --emergency). Only from"
+            " those you trust is it shown as one, in any conversation and with a bell, and has room kept for it on"
+            " this node. From all others it is an ordinary post. Trust few: the fire brigade, who looks after the"
+            " mesh. Exit code 7: that peer is blocked."),
+    Command("untrust", "take a peer's emergencies for ordinary posts again", (PEER,), details=_PEER_HELP),
     Command("send", "send a message", (PEER, Word("text", "<text>|-", required=False, rest=True)), plain=True,
             network=True,
             options=(
@@ -270,6 +276,8 @@ _ALL = (
             " are in no such channel."),
     Command("broadcast", "post into a channel you are in", (TOPIC, Word("text", "<text>|-", required=False, rest=True)),
             network=True,
+            options=(Option(("--emergency",), "say that this is an emergency: so it is shown to whoever trusts you"
+                            " with that (qpc mesh trust), to others as an ordinary post", Value.FLAG),),
             details="Who can read it: qpc mesh channels. The post goes to every linked peer that subscribes, and for 7"
             " days to those that link later (of your last 1,000 posts in a channel). There are no receipts. A topic you"
             " have not joined is an error, so that a typo does not make a private word public. At the prompt, one pair"

@@ -255,6 +255,16 @@ async def unblock(node: P2pNode, args: Args) -> Answer:
     yield peer_object(await node.block(args.text("peer"), blocked=False))
 
 
+async def trust(node: P2pNode, args: Args) -> Answer:
+    """Take a contact's emergencies for such."""
+    yield peer_object(await node.trust(args.text("peer")))
+
+
+async def untrust(node: P2pNode, args: Args) -> Answer:
+    """Take a peer's emergencies for ordinary posts again."""
+    yield peer_object(await node.trust(args.text("peer"), trusted=False))
+
+
 async def requests(node: P2pNode, args: Args) -> Answer:
     """List strangers whose messages are not accepted yet."""
     names = {peer.key: peer.name for peer in await node.peers()}
@@ -346,7 +356,8 @@ async def inbox(node: P2pNode, args: Args) -> Answer:
     peer = args.optional("peer")
     key = await node.resolve(peer) if peer is not None else None
     async for line in _pages(node, args.number("since", 0), key):
-        yield _line(node, line)
+        if not node.hides(line):
+            yield _line(node, line)
 
 
 def _line(node: P2pNode, line: Line) -> Json:
@@ -385,7 +396,7 @@ async def listen(node: P2pNode, args: Args) -> Answer:
     counting = left > 0
     async with aclosing(node.listen(timeout)) as lines:
         async for line in lines:
-            if line.cursor <= written and line.cursor not in kept:
+            if (line.cursor <= written and line.cursor not in kept) or node.hides(line):
                 await node.read((line.cursor,))
                 continue
             left -= line.kind is not LineKind.RECEIPT
@@ -514,7 +525,7 @@ async def history(node: P2pNode, args: Args) -> Answer:
         async for line in lines:
             if isinstance(line, Missing):
                 yield gap_object(line, node.contact(line.author), node.channel(line.channel))
-            else:
+            elif not node.hides(line):
                 yield _line(node, line)
 
 
@@ -526,7 +537,7 @@ async def read(node: P2pNode, args: Args) -> Answer:
 
 async def broadcast(node: P2pNode, args: Args) -> Answer:
     """Post into a channel."""
-    yield posted_object(await node.broadcast(args.text("topic"), args.text("text")))
+    yield posted_object(await node.broadcast(args.text("topic"), args.text("text"), emergency=args.flag("emergency")))
 
 
 async def reached(node: P2pNode, args: Args) -> Answer:
@@ -537,8 +548,8 @@ async def reached(node: P2pNode, args: Args) -> Answer:
 HANDLERS: dict[str, Callable[[P2pNode, Args], Answer]] = {
     command.__name__: command
     for command in (
-        identity, export, store, route, peers, server, announced, add, verify, block, unblock, requests, accept, send,
-        wait, outbox, cancel, trace, bundle, inbox, listen, subscribe, invite, members, posters, rotate, mute,
-        unmute, unsubscribe, channels, broadcast, reached, watch, register, doctor, history, read,
+        identity, export, store, route, peers, server, announced, add, verify, block, unblock, trust, untrust, requests,
+        accept, send, wait, outbox, cancel, trace, bundle, inbox, listen, subscribe, invite, members, posters, rotate,
+        mute, unmute, unsubscribe, channels, broadcast, reached, watch, register, doctor, history, read,
     )
 }  # fmt: skip

@@ -94,7 +94,18 @@ def parse_line(line: str) -> Request | None:
     found = _options(_parser_of(command, mesh=mesh, slash=True), command.options, _line_words(command, rest), given=())
     if found.pop("help"):
         return Request("help", {"about": (name,)})
-    return Request(name, _arguments(command, found, mesh=mesh, slash=True), mesh)
+    args = _arguments(command, found, mesh=mesh, slash=True)
+    return Request(name, _late_emergency(args) if name == "broadcast" else args, mesh)
+
+
+def _late_emergency(args: dict[str, Any]) -> dict[str, Any]:
+    """Take ``--emergency`` before or behind the text of a post for the option, as the shell does.
+
+    The text of a line stands as it was typed; but here a word that was meant to alarm would be one among others.
+    """
+    text = str(args.get("text", ""))
+    bare = text.removeprefix("--emergency ").removesuffix(" --emergency").strip()
+    return {**args, "text": bare, "emergency": True} if bare != text else args
 
 
 def find_command(name: str, *, mesh: bool, slash: bool = False) -> Command:

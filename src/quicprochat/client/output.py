@@ -23,7 +23,7 @@ from quicprochat.console.text import shown_time as _time
 
 __all__ = [
     "LOG_MAX_CHARS", "SHOWN_MAX_CHARS", "Json", "SafeFormatter", "display", "display_line", "earlier", "empty", "gap",
-    "human", "place", "plural", "table",
+    "headline", "human", "place", "plural", "table",
 ]  # fmt: skip
 
 Json = dict[str, Any]
@@ -69,7 +69,7 @@ def _contact_name(item: Json) -> str:
 
 
 def _marks(item: Json) -> str:
-    states = ("linked", "verified", "blocked")
+    states = ("linked", "verified", "trusted", "blocked")
     return ", ".join(state for state in states if item.get(state))
 
 
@@ -154,6 +154,12 @@ def _blocked(item: Json) -> str:
     return f"{_contact_name(item)} is {'' if item['blocked'] else 'no longer '}blocked"
 
 
+def _trusted(item: Json) -> str:
+    if not item["trusted"]:
+        return f"what {_contact_name(item)} calls an emergency is an ordinary post to you"
+    return f"what {_contact_name(item)} posts as an emergency is shown to you as one"
+
+
 def _sent(item: Json) -> str:
     reason = f" ({explained(item['reason'])})" if item["reason"] else ""
     return f"{item['id']}  {item['state']}{reason}  {item['protection']}"
@@ -180,6 +186,16 @@ def line(item: Json) -> str:
     notes = "" if item["protection"] == "forward-secret" else f"  [{display_line(item['protection'], 40)}]"
     text = display(item["text"]).replace("\n", "\n    | ")
     return f"{_time(item['received_at'])}  {author}{earlier(item)}: {text}{notes}"
+
+
+def headline(item: Json) -> str:
+    """Return the line that stands before an emergency, "" before anything else.
+
+    It is drawn in reverse video from the first column on, and nothing that a peer wrote ever is.
+    """
+    if not item.get("emergency") or item.get("event") != "post":
+        return ""
+    return f"EMERGENCY from {_peer_name(item, 'from')} in {_place(item)}"
 
 
 def gap(item: Json) -> str:
@@ -290,7 +306,8 @@ def _unsubscribed(item: Json) -> str:
 
 def _posted(item: Json) -> str:
     subscribers = plural(item["subscribers"], "linked subscriber")
-    return f"{item['id']}  posted to {_place(item)}: {subscribers}"
+    emergency = " as an emergency" if item.get("emergency") else ""
+    return f"{item['id']}  posted to {_place(item)}{emergency}: {subscribers}"
 
 
 def _store(item: Json) -> str:
@@ -346,6 +363,8 @@ _HUMAN = {
     "verify": _verified,
     "block": _blocked,
     "unblock": _blocked,
+    "trust": _trusted,
+    "untrust": _trusted,
     "send": _sent,
     "outbox": _waiting,
     "cancel": _sent,

@@ -17,7 +17,7 @@ from quicprochat.client.catalogue import COMMANDS, Shape
 from quicprochat.client.errors import OK, CallError
 from quicprochat.client.extra import mesh_installed
 from quicprochat.client.grammar import Request
-from quicprochat.client.output import display_line, empty, fingerprint_rows, human, plural, table
+from quicprochat.client.output import display_line, empty, fingerprint_rows, headline, human, plural, table
 from quicprochat.client.qr import qr_content, qr_text
 from quicprochat.client.session import Session
 from quicprochat.client.socket import Json
@@ -132,7 +132,11 @@ class Performer:
 
     async def show(self, command: str, item: Json) -> None:
         """Write one object out."""
-        await self._out.write((json.dumps(item) if self._json else human(command, item)) + "\n")
+        if self._json:
+            await self._out.write(json.dumps(item) + "\n")
+            return
+        above = headline(item)
+        await self._out.write(human(command, item) + "\n", headline=above, ring=bool(above) and command == "listen")
 
     async def join(self, request: Request) -> Json:
         """Subscribe, or go back to a channel; return the answer. A key is shown only when it was just made."""

@@ -56,7 +56,8 @@ class Screen:
         """What the reader understands."""
         return self._out.encoding
 
-    async def write(self, text: str) -> None:
+    async def write(self, text: str, *, headline: str = "", ring: bool = False) -> None:
+        text = self._out.above(headline, ring=ring) + text
         if self._prompting:
             text = f"{self._clear}{text}{self.ready}"
         await self._out.write(text)

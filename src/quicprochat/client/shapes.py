@@ -50,6 +50,7 @@ def peer_object(peer: PeerView) -> Json:
         "contact": peer.contact,
         "verified": peer.verified,
         "blocked": peer.blocked,
+        "trusted": peer.trusted,
         "last_seen": rfc3339(peer.last_seen),
         "looks_like": peer.looks_like,
         "announced": peer.announced,
@@ -69,6 +70,7 @@ def server_object(found: ServerView) -> Json:
         "contact": False,
         "verified": False,
         "blocked": False,
+        "trusted": False,
         "last_seen": None,
         "announced": True,
         "certificate": found.fingerprint,
@@ -100,6 +102,7 @@ def identity_object(
                 "last_seen": rfc3339(peer.last_seen),
                 "verified": peer.verified,
                 "blocked": peer.blocked,
+                "trusted": peer.trusted,
             }
             for peer in contacts
         ],
@@ -190,6 +193,7 @@ def line_object(line: Line, me: PeerKey, contact: Contact | None, channel: Broad
         "sent_at": rfc3339(line.sent_at),
         "protection": protection,
         "request": line.request,
+        **({"emergency": line.emergency} if line.kind is LineKind.POST else {}),
     }
 
 
@@ -261,6 +265,7 @@ def posted_object(posted: Posted) -> Json:
         "topic": posted.channel.topic,
         "kind": posted.channel.kind.value,
         "subscribers": posted.neighbours,
+        "emergency": posted.emergency,
     }
 
 

@@ -32,8 +32,11 @@ class Writes(Protocol):
         """What its reader understands."""
         ...
 
-    async def write(self, text: str) -> None:
-        """Write a text out. Raises: BrokenPipeError when nobody reads any more; CallError."""
+    async def write(self, text: str, *, headline: str = "", ring: bool = False) -> None:
+        """Write a text out, below a line of our own that must not be missed; ``ring`` sounds a terminal's bell.
+
+        Raises: BrokenPipeError when nobody reads any more; CallError.
+        """
         ...
 
 
@@ -44,9 +47,18 @@ class Output:
         self.encoding = sys.stdout.encoding if sys.stdout is not None else "utf-8"
         self._jobs: queue.SimpleQueue[tuple[bytes, asyncio.Future[None]]] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
+        self._draws = os.isatty(STDOUT) and os.environ.get("TERM", "dumb") != "dumb"
         threading.Thread(target=self._run, name="stdout", daemon=True).start()
 
-    async def write(self, text: str) -> None:
+    def above(self, headline: str, *, ring: bool) -> str:
+        """Return a headline as it stands above what it is about: in reverse video where the reader is a terminal."""
+        if not headline:
+            return ""
+        bell = "\a" if ring and os.isatty(STDOUT) else ""
+        return f"{bell}\x1b[7m{headline}\x1b[0m\n" if self._draws else f"{bell}{headline}\n"
+
+    async def write(self, text: str, *, headline: str = "", ring: bool = False) -> None:
+        text = self.above(headline, ring=ring) + text
         done: asyncio.Future[None] = self._loop.create_future()
         self._jobs.put((text.encode(self.encoding, "replace"), done))
         try:

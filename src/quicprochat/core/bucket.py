@@ -23,6 +23,15 @@ class TokenBucket:
         self._tokens -= count
         return True
 
+    def has(self, now: Instant, count: float = 1) -> bool:
+        """Say whether so many tokens are there."""
+        return not self.wait_ms(now, count)
+
+    def spent(self, now: Instant) -> float:
+        """Return how many tokens are missing until it is full."""
+        self.wait_ms(now)
+        return self._burst - self._tokens
+
     def wait_ms(self, now: Instant, count: float = 1) -> int:
         """Return how long until so many tokens are there; 0 when they are."""
         self._tokens = min(self._burst, self._tokens + max(0, now - self._at) * self._per_ms)

@@ -23,7 +23,15 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from quicprochat.core.crypto import Crypto
-from quicprochat.core.envelope import PAYLOAD_MAX_BYTES, SUITE_X25519, TTL_MAX_S, Header, Kind, MeshEnvelope
+from quicprochat.core.envelope import (
+    FLAG_EMERGENCY,
+    PAYLOAD_MAX_BYTES,
+    SUITE_X25519,
+    TTL_MAX_S,
+    Header,
+    Kind,
+    MeshEnvelope,
+)
 from quicprochat.core.errors import LocalError, WireError
 from quicprochat.core.ids import (
     ID_BYTES,
@@ -333,7 +341,7 @@ def open_post(envelope: MeshEnvelope, secret: bytes, crypto: Crypto) -> Post | N
 
     The commitment is compared first, so a ciphertext made to open under several keys opens under none.
     """
-    if envelope.kind != Kind.CHANNEL or envelope.suite != SUITE_X25519 or envelope.flags:
+    if envelope.kind != Kind.CHANNEL or envelope.suite != SUITE_X25519 or envelope.flags & ~FLAG_EMERGENCY:
         return None
     if len(envelope.payload) < _HEAD.size:
         return None

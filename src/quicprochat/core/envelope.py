@@ -25,6 +25,9 @@ VERSION = 1
 SUITE_X25519 = 1
 """HPKE X25519/HKDF-SHA256/ChaCha20-Poly1305. Suite 2 (MLKEM768-X25519) is reserved."""
 
+FLAG_EMERGENCY = 0x01
+"""Of a post: its author calls it an emergency; whoever reads or carries it decides whether that counts."""
+
 CORE = struct.Struct(">BBBB32s32sQIBB16sI32s")
 CORE_BYTES = 134
 TRANSIT = struct.Struct(">BQ")
@@ -77,6 +80,11 @@ class MeshEnvelope:
     def id(self) -> EnvelopeId:
         """SHA-256(D("id") | len 4 | core): the same for every copy, however far it came."""
         return EnvelopeId(labelled_hash(Label.ID, CORE_BYTES.to_bytes(4, "big"), self.core))
+
+    @property
+    def emergency(self) -> bool:
+        """True for a post that its author calls an emergency; anybody can, so it proves nothing."""
+        return self.kind == Kind.CHANNEL and self.flags == FLAG_EMERGENCY
 
     @property
     def ttl_ms(self) -> int:

@@ -210,6 +210,7 @@ class PostWritten:
     channel: ChannelId
     uid: Uid
     text: str
+    emergency: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,11 +253,12 @@ class Withdrawn:
 
 @dataclass(frozen=True, slots=True)
 class PolicyChanged:
-    """The owner's contacts or block list changed, or the disk filled up or got room again."""
+    """The owner's contacts, block list or trust changed, or the disk filled up or got room again."""
 
     contacts: frozenset[PeerKey]
     blocked: frozenset[PeerKey]
     disk_low: bool
+    trusted: frozenset[PeerKey] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

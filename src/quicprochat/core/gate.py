@@ -135,7 +135,7 @@ def _record_in(envelope: MeshEnvelope, receipt: Receipt | None, me: PeerKey, cry
 
 def understood(envelope: MeshEnvelope) -> bool:
     """Say whether this version knows what the suite and the flags mean; a relay may pass on what it does not."""
-    return envelope.suite == SUITE_X25519 and envelope.flags == 0
+    return envelope.suite == SUITE_X25519 and (envelope.flags == 0 or envelope.emergency)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +179,7 @@ def admit(
     *,
     passing: bool = False,
     foreign_bytes: float = 0,
+    emergency: bool = False,
 ) -> Admission:
     """Decide on a checked envelope and write what follows from it, in the caller's transaction.
 
@@ -206,7 +207,7 @@ def admit(
     if policy.disk_low:
         return Admission(Verdict.DEFERRED, Reason.DISK)
     if envelope.kind == Kind.CHANNEL and envelope.dst != policy.me:
-        return _post(tx, checked, via, age, policy, now, foreign_bytes)
+        return _post(tx, checked, via, age, policy, now, foreign_bytes, emergency=emergency)
     if envelope.dst != policy.me:
         if not policy.carries(envelope.src, envelope.dst):
             return Admission(Verdict.REFUSED, Reason.POLICY)
@@ -269,7 +270,15 @@ def _sent_at(age: int, now: Now) -> WallTime:
 
 
 def _post(
-    tx: MeshStore, checked: Checked, via: PeerKey, age: int, policy: Policy, now: Now, foreign_bytes: float
+    tx: MeshStore,
+    checked: Checked,
+    via: PeerKey,
+    age: int,
+    policy: Policy,
+    now: Now,
+    foreign_bytes: float,
+    *,
+    emergency: bool,
 ) -> Admission:
     """Put a post into its channel's window, and into the inbox if it opened.
 
@@ -299,26 +308,31 @@ def _post(
         tx.count("unlisted")
         return Admission(Verdict.REFUSED, Reason.UNLISTED)
     if ours and post is not None and post.type == TYPE_TEXT:
-        line = read_post(tx, envelope, post, age, now)
+        line = read_post(tx, envelope, post, age, now, emergency=emergency)
         if line is None and fate is not Fate.PASSED:
             # The same post in another envelope; see _deliver. What we had ourselves and let go of is kept once more.
             tx.count("duplicates")
             return Admission(Verdict.DUPLICATE)
-    tx.remember(envelope.id, Fate.HELD, _forget_at(envelope, now.at))
+    tx.remember(envelope.id, Fate.HELD, _forget_at(envelope, now.at), via)
     held = _held(envelope, via, age, now)
     held = replace(held, serial=tx.hold(held))
-    gone = slide(tx, held, policy.limits.posts, now.at, foreign_bytes=foreign_bytes)
+    gone = slide(tx, held, policy.limits.posts, now.at, foreign_bytes=foreign_bytes, trusted=policy.trusted)
     return Admission(Verdict.STORED, line=line, held=held, gone=gone)
 
 
-def read_post(tx: MeshStore, envelope: MeshEnvelope, post: Post, age: int, now: Now) -> Line | None:
-    """Put an opened post of a channel we are in into the inbox, once by (author, uid); None when it was there."""
+def read_post(
+    tx: MeshStore, envelope: MeshEnvelope, post: Post, age: int, now: Now, *, emergency: bool = False
+) -> Line | None:
+    """Put an opened post of a channel we are in into the inbox, once by (author, uid); None when it was there.
+
+    ``emergency`` says that it is shown as one.
+    """
     subscription = tx.channel(ChannelId(envelope.dst))
     assert subscription is not None
     line = Line(
         LineKind.POST, envelope.src, post.uid, now.wall, post.text, envelope.hop, subscription.channel.kind.value,
-        domain=post.domain, read=subscription.muted, channel=envelope.dst, sent_at=_sent_at(age, now),
-        id=envelope.id, seq=post.seq, parents=post.parents,
+        domain=post.domain, read=subscription.muted and not emergency, channel=envelope.dst,
+        sent_at=_sent_at(age, now), id=envelope.id, seq=post.seq, parents=post.parents, emergency=emergency,
     )  # fmt: skip
     cursor = tx.deliver(line)
     if cursor is None:
@@ -401,7 +415,7 @@ def _carry(
 
 def _keep(tx: MeshStore, envelope: MeshEnvelope, held: Held, now: Now) -> Held:
     serial = tx.hold(held)
-    tx.remember(envelope.id, Fate.HELD, _forget_at(envelope, now.at))
+    tx.remember(envelope.id, Fate.HELD, _forget_at(envelope, now.at), held.via)
     # Not ``replace``, which takes three times as long: this is done for all that passes through.
     return Held(
         held.id, held.kind, held.src, held.dst, held.via, held.wire, held.stored_at, held.expires_at, serial

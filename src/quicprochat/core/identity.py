@@ -63,7 +63,10 @@ def scan_agrees(scanned: str, own: PeerKey, peer: PeerKey) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """A person the owner has named (or blocked): the name is the owner's, not the peer's own."""
+    """A person the owner has named (or blocked): the name is the owner's, not the peer's own.
+
+    ``trusted``: what this person posts as an emergency is taken for one.
+    """
 
     key: PeerKey
     name: str = ""
@@ -71,6 +74,7 @@ class Contact:
     blocked: bool = False
     addresses: tuple[Address, ...] = ()
     relay: str = ""
+    trusted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +178,10 @@ class MeshIdentity:
         """Return the keys whose mail and links are refused."""
         return frozenset(key for key, contact in self.contacts.items() if contact.blocked)
 
+    def trusted(self) -> frozenset[PeerKey]:
+        """Return the keys whose emergencies are taken for such."""
+        return frozenset(key for key, contact in self.contacts.items() if contact.trusted and not contact.blocked)
+
     def to_json(self) -> bytes:
         """Return the file's bytes."""
         contacts = [
@@ -182,6 +190,7 @@ class MeshIdentity:
                 "name": c.name,
                 "verified": c.verified,
                 "blocked": c.blocked,
+                "trusted": c.trusted,
                 "addresses": [str(a) for a in c.addresses],
                 "relay": c.relay,
             }
@@ -233,8 +242,9 @@ def _read_contact(entry: Any) -> Contact:
         raise ValueError("a contact without a key")
     addresses = tuple(Address.parse(_text(text)) for text in entry["addresses"])
     return Contact(
-        key, _text(entry["name"]), _flag(entry["verified"]), _flag(entry["blocked"]), addresses, _text(entry["relay"])
-    )
+        key, _text(entry["name"]), _flag(entry["verified"]), _flag(entry["blocked"]), addresses, _text(entry["relay"]),
+        _flag(entry.get("trusted", False)),  # a file of an older version has no such key
+    )  # fmt: skip
 
 
 def _text(value: Any) -> str:

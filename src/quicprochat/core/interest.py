@@ -18,15 +18,22 @@ COMPARE_BURST, COMPARE_BYTES_PER_S = 4 << 20, 64 << 10
 """Bytes of comparing taken over one link, about all channels together: 1 s of a processor for 3 MB (measured)."""
 PUSH_MAX = 1_024
 """Posts that wait for room on one link; what is more is offered instead."""
+PAUSES_MAX = 1_024
+"""Authors whose posts one neighbour has put off; of more, all posts of a channel wait together."""
+
+NOBODY = PeerKey(b"")
+
+Source = tuple[ChannelId, PeerKey]
+"""A channel and an author in it."""
 
 
 class Pause:
-    """A neighbour had no room for posts of a channel: ``ids`` are offered again at ``until``, each time later."""
+    """A neighbour had no room for an author's posts: ``ids`` are offered again at ``until``, each time later."""
 
     __slots__ = ("ids", "ms", "until")
 
     def __init__(self) -> None:
-        self.ids: dict[EnvelopeId, None] = {}
+        self.ids: dict[EnvelopeId, Source] = {}
         self.ms = DEFERRED_MS
         self.until: Instant | None = None
 
@@ -42,7 +49,7 @@ class Reader:
 
     __slots__ = (
         "_since", "_since_every", "compare", "deaf", "flying", "fresh", "heard", "hearings", "offers",
-        "pauses", "peer", "push", "tell", "tell_at", "tellings", "told", "wanting",
+        "pauses", "peer", "push", "rush", "tell", "tell_at", "tellings", "told", "wanting",
     )  # fmt: skip
 
     def __init__(self, peer: PeerKey, now: Instant, *, fresh: bool) -> None:
@@ -61,11 +68,13 @@ class Reader:
         self.offers = 0
         """Offers heard since it was last counted how many of them are open."""
         self.deaf: set[ChannelId] = set()
-        self.push: dict[EnvelopeId, ChannelId] = {}
+        self.rush: dict[EnvelopeId, Source] = {}
+        """Emergencies: handed over before everything else."""
+        self.push: dict[EnvelopeId, Source] = {}
         """What is handed over next."""
-        self.flying: dict[EnvelopeId, tuple[ChannelId, PeerKey]] = {}
-        """Channels and authors of what was handed over and not answered."""
-        self.pauses: dict[ChannelId, Pause] = {}
+        self.flying: dict[EnvelopeId, Source] = {}
+        """What was handed over and not answered."""
+        self.pauses: dict[Source, Pause] = {}
         self.wanting: dict[ChannelId, None] = {}
         """Channels of which it wants something that it was offered."""
 
@@ -115,34 +124,42 @@ class Reader:
         self.forget(channel)
         return len(self.deaf) <= DEAF_MAX
 
-    def pause(self, channel: ChannelId) -> Pause:
-        """Return how long posts of a channel wait for this neighbour."""
-        return self.pauses.setdefault(channel, Pause())
+    def pause(self, source: Source) -> Pause:
+        """Return how long an author's posts wait for this neighbour; whoever floods holds up nobody else."""
+        if source not in self.pauses and len(self.pauses) >= PAUSES_MAX:
+            self.pauses = {of: pause for of, pause in self.pauses.items() if pause.until is not None}
+            if len(self.pauses) >= PAUSES_MAX:
+                source = (source[0], NOBODY)
+        return self.pauses.setdefault(source, Pause())
 
-    def resumed(self, channel: ChannelId) -> None:
-        """Posts of a channel are taken again."""
-        pause = self.pauses.get(channel)
-        if pause is not None:
+    def gets(self, id: EnvelopeId) -> bool:
+        """Say whether a post is being handed over, or is about to be."""
+        return id in self.push or id in self.flying or id in self.rush
+
+    def resumed(self, source: Source) -> None:
+        """The neighbour has taken an author's post: the next time it has no room, waiting begins anew."""
+        if (pause := self.pauses.get(source)) is not None:
             pause.ms = DEFERRED_MS
             if pause.until is None and not pause.ids:
-                del self.pauses[channel]
+                del self.pauses[source]
 
-    def paused(self, channel: ChannelId) -> bool:
-        """Say whether posts of a channel wait."""
-        pause = self.pauses.get(channel)
-        return pause is not None and pause.until is not None
+    def paused(self, source: Source) -> bool:
+        """Say whether an author's posts wait."""
+        found = (self.pauses.get(source), self.pauses.get((source[0], NOBODY)))
+        return any(pause is not None and pause.until is not None for pause in found)
 
     def forget(self, channel: ChannelId) -> None:
         """Nothing of a channel is handed over any more."""
-        self.pauses.pop(channel, None)
+        self.pauses = {of: pause for of, pause in self.pauses.items() if of[0] != channel}
         self.wanting.pop(channel, None)
-        self.push = {id: of for id, of in self.push.items() if of != channel}
-        self.flying = {id: of for id, of in self.flying.items() if of[0] != channel}
+        self.rush, self.push, self.flying = (
+            {id: of for id, of in table.items() if of[0] != channel} for table in (self.rush, self.push, self.flying)
+        )
 
     def resume(self, now: Instant) -> None:
         """Hand over once more what was put off until now."""
-        for channel, pause in self.pauses.items():
+        for pause in self.pauses.values():
             if pause.until is not None and pause.until <= now:
                 pause.until = None
                 ids, pause.ids = pause.ids, {}
-                self.push = {**dict.fromkeys(ids, channel), **self.push}
+                self.push = {**ids, **self.push}

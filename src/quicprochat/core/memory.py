@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import partial
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import islice
 from typing import Any
 
@@ -20,12 +20,15 @@ from quicprochat.core.envelope import Kind
 from quicprochat.core.gaps import AUTHORS_MAX, Heard
 from quicprochat.core.history import Place
 from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey, Uid
+from quicprochat.core.parts import level, part_of
 from quicprochat.core.quota import Quotas
 from quicprochat.core.receipt import OPEN_STATES, State
 from quicprochat.core.seal import Protection
 from quicprochat.core.store import (
     HOMES_MAX,
+    KNOWN_AUTHORS_MAX,
     SIGHTINGS_MAX,
+    Author,
     Fate,
     Held,
     Home,
@@ -45,6 +48,23 @@ from quicprochat.core.time import Instant, WallTime
 _INBOX = (LineKind.MESSAGE, LineKind.POST)
 _POSTS = (LineKind.POST, LineKind.OWN_POST)
 
+_PASSED = (Fate.GONE, Fate.PASSED)
+STALE_MAX = 4_096
+"""So many entries of the heaps of what is to be forgotten may be out of date in any case."""
+
+
+class _Passed:
+    """Ids that were passed on or let go, of one part: how many, and a heap of when each is to be forgotten.
+
+    The heap also has entries that do not hold any more.
+    """
+
+    __slots__ = ("count", "order")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.order: list[tuple[int, EnvelopeId]] = []
+
 
 class MemoryStore:
     """See :class:`quicprochat.core.store.MeshStore`; every write leaves an undo behind for ``rollback``."""
@@ -55,8 +75,11 @@ class MemoryStore:
         self._values: dict[str, bytes] = {}
         self._counters: Counter[str] = Counter()
         self._gathered: Counter[str] = Counter()
-        self._fates: dict[EnvelopeId, tuple[Fate, Instant | None]] = {}
+        self._fates: dict[EnvelopeId, tuple[Fate, Instant | None, int]] = {}
         self._forget: list[tuple[Instant, EnvelopeId]] = []
+        self._passed: defaultdict[int, _Passed] = defaultdict(_Passed)
+        self._pushed = 0
+        """Entries of the heaps above, at most: those popped since are counted too."""
         self._held: dict[EnvelopeId, Held] = {}
         self._by_dst: defaultdict[bytes, dict[int, Held]] = defaultdict(dict)
         self._expiry: list[tuple[Instant, EnvelopeId]] = []
@@ -71,6 +94,7 @@ class MemoryStore:
         self._records: dict[PeerKey, StoredRecord] = {}
         self._sightings: dict[PeerKey, Sighting] = {}
         self._homes: dict[PeerKey, Home] = {}
+        self._authors: dict[PeerKey, Author] = {}
         self._prekeys: dict[bytes, StoredPrekey] = {}
         self._channels: dict[ChannelId, Subscription] = {}
         self._heard: defaultdict[ChannelId, dict[PeerKey, Heard]] = defaultdict(dict)
@@ -91,7 +115,22 @@ class MemoryStore:
         if self._undo:
             self._counters += self._gathered
             self._gathered.clear()
+            if self._pushed > 4 * len(self._fates) + STALE_MAX:
+                self._without_stale()
         self._undo.clear()
+
+    def _without_stale(self) -> None:
+        """Make the heaps of what is to be forgotten anew: most in them does not hold any more."""
+        self._forget = [(at, id) for id, (_, at, _) in self._fates.items() if at is not None]
+        heapify(self._forget)
+        self._passed.clear()
+        for id, (fate, at, part) in self._fates.items():
+            if fate in _PASSED:
+                self._passed[part].count += 1
+                self._passed[part].order.append((-1 if at is None else at, id))
+        for passed in self._passed.values():
+            heapify(passed.order)
+        self._pushed = len(self._forget) + sum(passed.count for passed in self._passed.values())
 
     def rollback(self) -> None:
         if self._undo:
@@ -137,10 +176,25 @@ class MemoryStore:
         known = self._fates.get(id)
         return known[0] if known else None
 
-    def remember(self, id: EnvelopeId, fate: Fate, forget_at: Instant | None) -> None:
-        self._set(self._fates, id, (fate, forget_at))
+    def remember(self, id: EnvelopeId, fate: Fate, forget_at: Instant | None, via: bytes = b"") -> None:
+        known = self._fates.get(id)
+        part = part_of(via) if known is None else known[2]
+        self._set(self._fates, id, (fate, forget_at, part))
+        self._count_passed(known, -1)
+        self._count_passed(self._fates[id], 1)
+        self._pushed += 2
+        if fate in _PASSED:
+            heappush(self._passed[part].order, (-1 if forget_at is None else forget_at, id))
         if forget_at is not None:
             heappush(self._forget, (forget_at, id))
+
+    def _count_passed(self, known: tuple[Fate, Instant | None, int] | None, by: int) -> None:
+        if known is not None and known[0] in _PASSED:
+            self._passed[known[2]].count += by
+            self._undo.append(partial(self._count_back, known[2], by))
+
+    def _count_back(self, part: int, by: int) -> None:
+        self._passed[part].count -= by
 
     def forget(self, now: Instant, limit: int) -> int:
         gone = 0
@@ -148,18 +202,26 @@ class MemoryStore:
             at, id = heappop(self._forget)
             self._undo.append(partial(heappush, self._forget, (at, id)))
             if self._fates.get(id, (None, None))[1] == at:
+                self._count_passed(self._fates[id], -1)
                 self._del(self._fates, id)
                 gone += 1
         return gone
 
     def forget_passed(self, keep: int, limit: int) -> int:
-        passed = [
-            (-1 if at is None else at, id) for id, (fate, at) in self._fates.items() if fate in (Fate.GONE, Fate.PASSED)
-        ]
-        old = sorted(passed)[: max(0, min(limit, len(passed) - keep))]
-        for _, id in old:
-            self._del(self._fates, id)
-        return len(old)
+        counts = {part: passed.count for part, passed in self._passed.items() if passed.count}
+        cuts = level(counts, min(limit, sum(counts.values()) - keep))
+        for part, many in cuts.items():
+            order = self._passed[part].order
+            while many:
+                at, id = heappop(order)
+                self._undo.append(partial(heappush, order, (at, id)))
+                known = self._fates.get(id)
+                if known is None or known[0] not in _PASSED or (-1 if known[1] is None else known[1]) != at:
+                    continue
+                self._count_passed(known, -1)
+                self._del(self._fates, id)
+                many -= 1
+        return sum(cuts.values())
 
     # --- held envelopes
 
@@ -229,10 +291,11 @@ class MemoryStore:
     def recipients(self) -> int:
         return sum(1 for held in self._by_dst.values() if any(h.kind != Kind.CHANNEL for h in held.values()))
 
-    def oldest(self, dst: bytes, src: PeerKey | None, limit: int) -> Sequence[EnvelopeId]:
+    def oldest(self, dst: bytes, src: PeerKey | None, limit: int, via: bytes | None = None) -> Sequence[EnvelopeId]:
         waiting = self._by_dst.get(dst, {})
         wanted = (waiting[serial] for serial in sorted(waiting))
-        return [h.id for h in wanted if (not h.own if src is None else h.src == src)][:limit]
+        found = (h.id for h in wanted if (not h.own if src is None else h.src == src) and via in (None, h.via))
+        return list(islice(found, limit))
 
     # --- sent messages
 
@@ -411,6 +474,20 @@ class MemoryStore:
 
     def channels(self) -> Sequence[Subscription]:
         return [self._channels[id] for id in sorted(self._channels)]
+
+    def put_author(self, author: Author) -> None:
+        self._set(self._authors, author.key, author)
+        if len(self._authors) <= KNOWN_AUTHORS_MAX:
+            return
+        most = Counter(one.via for one in self._authors.values())
+        via = min(most, key=lambda via: (-most[via], via))
+        others = (one for one in self._authors.values() if one.via == via and one.key != author.key)
+        oldest = min(others, key=lambda one: (one.heard_at, one.key), default=None)
+        if oldest is not None:
+            self._del(self._authors, oldest.key)
+
+    def author(self, key: PeerKey) -> Author | None:
+        return self._authors.get(key)
 
     def places(
         self, channel: ChannelId, *, after: int = 0, since: WallTime | None = None, unread: bool = False, limit: int

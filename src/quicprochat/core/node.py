@@ -87,7 +87,11 @@ from quicprochat.core.window import after_release
 SWEEP_MS = MINUTE_MS
 SWEEP_BATCH = 512
 SEEN_MAX = 500_000
-"""Ids of others' mail that are remembered after it was passed on or let go; the longest gone are forgotten (guess)."""
+"""Ids of others' mail that are remembered after it was passed on or let go (guess).
+
+Beyond it those are forgotten that came over the neighbour of whom there are most, the longest gone first."""
+SEEN_VOLATILE_MAX = 100_000
+"""The same for a store that keeps all in memory, where an id takes some 600 bytes."""
 PASSED_BATCH = 4_096
 """So many ids are forgotten at once, and looked after at the latest when so many more may have come."""
 
@@ -120,6 +124,7 @@ class Node:
         self._records = Records(crypto, self._homes)
         self._patience = Patience()
         self._sweep_at = Instant(0)
+        self._unswept = 0
         self._next_expiry: Instant | None = None
         # Gathered during one step, sent at its end.
         self._to_upgrade: set[PeerKey] = set()
@@ -237,12 +242,15 @@ class Node:
             self._carrying.flush(tx, now, out)
 
     def _fill(self, neighbour: Neighbour, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+        server = isinstance(neighbour.lane, CarrierLane)
+        if not server:
+            self._posts.rush(tx, neighbour.lane, now.at, out)
         if neighbour.lane.backlog and not self._outbox.upgrading(neighbour.peer):
             neighbour.lane.fill(tx, self._outbox, now.at, out)
-        if isinstance(neighbour.lane, CarrierLane):
+        if server:
             self._uplink.fill(tx, neighbour.lane, self._posts.joined, now.at, out)
-            return
-        self._posts.fill(tx, neighbour.lane, now.at, out)
+        else:
+            self._posts.fill(tx, neighbour.lane, now.at, out)
 
     def _apply(self, event: Event, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         match event:
@@ -422,7 +430,10 @@ class Node:
             out.append(CloseLink(event.link, Goodbye.ABUSE, "too many envelopes that do not verify", ban))
 
     def _policy_changed(self, event: PolicyChanged, tx: MeshStore, now: Now, out: list[Effect]) -> None:
-        self._policy = replace(self._policy, contacts=event.contacts, blocked=event.blocked, disk_low=event.disk_low)
+        self._policy = replace(
+            self._policy, contacts=event.contacts, blocked=event.blocked, disk_low=event.disk_low, trusted=event.trusted
+        )
+        self._posts.decide(tx, self._policy, now.at)
         self._apply_policy()
         for peer in sorted(event.blocked & self._neighbours.peers):
             neighbour = self._neighbours.find(peer)
@@ -461,6 +472,7 @@ class Node:
     ) -> Admission:
         """Let an envelope in, whatever way it came, and do what follows from that."""
         envelope, receipt = checked.envelope, checked.receipt
+        self._unswept += 1
         if envelope.kind == Kind.CHANNEL:
             admission = self._posts.admit(tx, checked, via, self._policy, now, out)
             if admission.verdict is Verdict.STORED:
@@ -605,8 +617,11 @@ class Node:
         if record.key == self._policy.me:
             if self._card.heard(record, out):
                 self._publish(tx, now, out)
-        elif self._records.heard(event, self._neighbours, tx, self._policy, now, out) and record.prekeys:
-            self._outbox.upgrade(tx, record.key, record.prekeys[0], now, out)
+        elif self._records.heard(event, self._neighbours, tx, self._policy, now, out):
+            neighbour = self._neighbours.at(event.link) if event.link is not None else None
+            self._posts.met(tx, record.key, neighbour.peer if neighbour is not None else BY_HAND, now.at)
+            if record.prekeys:
+                self._outbox.upgrade(tx, record.key, record.prekeys[0], now, out)
 
     # --- what goes out
 
@@ -710,9 +725,11 @@ class Node:
                 self._carrying.release((held.id,))
                 if not held.own:
                     tx.remember(held.id, Fate.GONE, after_release(now.at))
-        if now.at >= self._sweep_at:
+        if now.at >= self._sweep_at or self._unswept >= PASSED_BATCH:
+            self._unswept = 0
             more = tx.forget(now.at, SWEEP_BATCH) == SWEEP_BATCH
-            more |= tx.forget_passed(SEEN_MAX, PASSED_BATCH) == PASSED_BATCH
+            keep = SEEN_VOLATILE_MAX if tx.volatile else SEEN_MAX
+            more |= tx.forget_passed(keep, PASSED_BATCH) == PASSED_BATCH
             self._sweep_at = Instant(now.at + (1_000 if more else SWEEP_MS))
             self._members.sweep(tx, self._policy, now, out)
         for neighbour in self._neighbours:

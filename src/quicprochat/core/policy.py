@@ -55,6 +55,8 @@ class Policy:
     carry: Carry = Carry.ALL
     keeps: bool = False
     """A home server's: what it has acknowledged never gives way to anything."""
+    trusted: frozenset[PeerKey] = frozenset()
+    """Authors whose emergencies are taken for such: from anybody else it is an ordinary post."""
     stays: bool = False
     """True for a node that is there for longer than one command."""
 

@@ -8,11 +8,11 @@ comparing (``sharing.py``). Whoever is *willing* takes part in all channels, and
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from math import inf
 
-from quicprochat.core.bucket import TokenBucket
 from quicprochat.core.channel import (
     SALT_BYTES,
     TYPE_TEXT,
@@ -29,7 +29,16 @@ from quicprochat.core.channel import (
 from quicprochat.core.charter import fits, may_write
 from quicprochat.core.courier import IN_FLIGHT_BYTES, Lane
 from quicprochat.core.crypto import Crypto, Entropy, Signer
-from quicprochat.core.envelope import TRANSIT, TRANSIT_OFFSET, TTL_DEFAULT_S, Header, Kind, MeshEnvelope, make
+from quicprochat.core.envelope import (
+    FLAG_EMERGENCY,
+    TRANSIT,
+    TRANSIT_OFFSET,
+    TTL_DEFAULT_S,
+    Header,
+    Kind,
+    MeshEnvelope,
+    make,
+)
 from quicprochat.core.events import (
     ChannelsChanged,
     CloseLink,
@@ -58,6 +67,8 @@ from quicprochat.core.ids import UID_BYTES, ChannelId, EnvelopeId, PeerKey, Uid
 from quicprochat.core.interest import DEAF_MAX, PUSH_MAX, Reader
 from quicprochat.core.link import EVERY_CHANNEL, ChannelFrame, FrameType, Goodbye, Result
 from quicprochat.core.neighbours import Neighbours
+from quicprochat.core.order import Order
+from quicprochat.core.rates import Standing
 from quicprochat.core.sharing import Sharing, travels
 from quicprochat.core.store import Fate, Held, Line, LineKind, MeshStore
 from quicprochat.core.time import SECOND_MS, Instant, Now
@@ -72,7 +83,6 @@ GATHER_MS = 300
 """Whom the tree does not lead to is offered a post so much later, unless it shows before that it has it."""
 FRESH_MS = 10 * SECOND_MS
 """An older post does not come along the tree, but is offered; who wants it is not handed the next ones for that."""
-AUTHORS_MAX = 4_096
 LINKS_MAX = 1_024
 """Neighbours whose patience and store are remembered: twice as many as there can be links."""
 SEQ_BYTES = 8
@@ -116,8 +126,7 @@ class Posts:
         self._tx: MeshStore | None = None
         self._later: deque[tuple[Instant, ChannelId, EnvelopeId]] = deque()
         """What is to be offered when, the soonest first."""
-        self._by_author: dict[PeerKey, TokenBucket] = {}
-        self._by_link: dict[PeerKey, TokenBucket] = {}
+        self._order = Order(policy)
 
     def _known(self, channel: ChannelId, id: EnvelopeId) -> bool:
         assert self._tx is not None
@@ -144,6 +153,27 @@ class Posts:
                     clear(tx, channel, now, Fate.PASSED)
                     break
                 self._hold(tx, held, now, foreign=foreign)
+        self._silence(tx, policy.blocked, now)
+
+    def decide(self, tx: MeshStore, policy: Policy, now: Instant) -> None:
+        """The owner's contacts, block list or trust changed."""
+        newly = policy.blocked - self._order.policy.blocked
+        self._order.policy = policy
+        self._silence(tx, newly, now)
+        self._go_on(tx, self._order.all_held_back(), now)
+
+    def met(self, tx: MeshStore, peer: PeerKey, via: PeerKey, now: Instant) -> None:
+        """A peer's record was heard: whoever is there for an hour is no newcomer when it posts for the first time."""
+        self._order.took(tx, peer, via, now)
+
+    def _silence(self, tx: MeshStore, blocked: AbstractSet[PeerKey], now: Instant) -> None:
+        """Let go of what blocked authors wrote: it is not kept, and not handed on."""
+        for author in sorted(blocked):
+            for channel in self._sharing.channels():
+                while ids := tx.oldest(channel, author, BATCH):
+                    for id in ids:
+                        release(tx, id, now)
+                    self._gone(channel, ids)
 
     def joined_now(self, tx: MeshStore, id: ChannelId, policy: Policy, now: Now, out: list[Effect]) -> None:
         """The owner joined a channel, which is in the store: what is held of it already opens at once."""
@@ -172,14 +202,14 @@ class Posts:
         for held, envelope, post in sorted(self._opened(tx, id, policy, now), key=lambda one: one[2].type == TYPE_TEXT):
             subscription = tx.channel(id)
             if subscription is None or not fits(subscription, envelope.src, post):
-                self._sharing.release(id, (held.id,))
+                self._gone(id, (held.id,))
                 release(tx, held.id, now.at)
                 continue
             self.hear(envelope, post, tx, now, out)
             if post.type != TYPE_TEXT:
                 continue
-            self._sharing.read(id, held.id)
-            line = read_post(tx, envelope, post, envelope.age_ms + max(0, now.at - held.stored_at), now)
+            age, emergency = envelope.age_ms + max(0, now.at - held.stored_at), self._order.is_urgent(held)
+            line = read_post(tx, envelope, post, age, now, emergency=emergency)
             if line is not None:
                 out.append(Journaled(line))
                 count += 1
@@ -213,7 +243,7 @@ class Posts:
             return
         tx.put_channel(replace(known, channel=replace(known.channel, secret=b"", salt=b""), earlier=(), left=True))
         # What we have read we do not read again; but others may need it of us, should we come back.
-        self._sharing.release(id, clear(tx, id, now.at, Fate.PASSED))
+        self._gone(id, clear(tx, id, now.at, Fate.PASSED))
         tx.forget_heard(id)
         self.reload(tx, out)
         self._sharing.leave(id)
@@ -238,7 +268,8 @@ class Posts:
             return
         channel, parents = subscription.channel, subscription.heads
         seq = 1 + last_number(tx, channel.id)
-        accepted = self._publish(tx, channel, Post(event.uid, seq, event.text, parents), policy, now)
+        flags = FLAG_EMERGENCY if event.emergency else 0
+        accepted = self._publish(tx, channel, Post(event.uid, seq, event.text, parents), policy, now, flags)
         if accepted.id is not None:
             set_last_number(tx, channel.id, seq)
             tx.note(
@@ -259,16 +290,18 @@ class Posts:
         post = Post(uid or Uid(self._entropy(UID_BYTES)), 0, "", type=type, body=body)
         return self._publish(tx, subscription.channel, post, policy, now)
 
-    def _publish(self, tx: MeshStore, channel: BroadcastChannel, post: Post, policy: Policy, now: Now) -> PostAccepted:
+    def _publish(
+        self, tx: MeshStore, channel: BroadcastChannel, post: Post, policy: Policy, now: Now, flags: int = 0
+    ) -> PostAccepted:
         # No word of the time: each reader is a first hop, and any whose clock disagrees would refuse it.
-        header = Header(Kind.CHANNEL, self._me, channel.id, self._entropy(NONCE_BYTES), ttl_s=POST_TTL_S)
+        header = Header(Kind.CHANNEL, self._me, channel.id, self._entropy(NONCE_BYTES), ttl_s=POST_TTL_S, flags=flags)
         salt = self._entropy(SALT_BYTES)
         payload = seal_post(header, channel.secret, channel.epoch, salt, post, self._crypto)
         published = publish(tx, make(header, payload, self._signer), policy, now)
         if isinstance(published, Reason):
             return PostAccepted(post.uid, published)
         held, gone = published
-        self._sharing.release(channel.id, gone)
+        self._gone(channel.id, gone)
         self._hold(tx, held, now.at, foreign=False)
         self._spread(held, now.at)
         self.wrote(channel.id)
@@ -334,19 +367,20 @@ class Posts:
             secrets = secrets_of(tx.channels()).get(channel, ())
             post = open_with(envelope, secrets, self._crypto)
             checked = replace(checked, post=post, keyless=lacks_key(envelope, secrets))
-        limits = policy.limits.posts
-        cost = 1 + len(envelope.payload) // limits.piece_bytes
-        author = _bucket(self._by_author, envelope.src, AUTHORS_MAX, limits.author_burst, limits.author_per_s, now.at)
-        link = _bucket(self._by_link, via, LINKS_MAX, limits.link_burst, limits.link_per_s, now.at)
         asked = self._sharing.expects(channel, envelope.id)
-        if (author.wait_ms(now.at, cost) or link.wait_ms(now.at, cost)) and tx.fate(envelope.id) is None:
+        arrival = self._order.arrival(tx, envelope, via, now.at)
+        standing = self._order.judge(arrival, now.at)
+        if standing is Standing.OVER and tx.fate(envelope.id) is None:
             self._sharing.put_off(envelope, now.at)
             return Admission(Verdict.DEFERRED, Reason.FULL)
-        admission = admit(tx, checked, via, policy, now, foreign_bytes=inf if foreign else self._sharing.foreign_bytes)
-        if admission.verdict is Verdict.STORED:
-            author.take(now.at, cost)
+        emergency = standing is Standing.EMERGENCY
+        foreign_bytes = inf if foreign else self._sharing.foreign_bytes
+        admission = admit(tx, checked, via, policy, now, foreign_bytes=foreign_bytes, emergency=emergency)
+        new = admission.verdict is Verdict.STORED
+        if new:
+            self._order.took(tx, envelope.src, via, now.at)
         if admission.verdict is not Verdict.DUPLICATE or not (asked or self._tree.fed_by(envelope.src, via)):
-            link.take(now.at, cost)
+            self._order.charge(arrival, standing, now.at, new=new)
         self._admitted(tx, envelope, admission, via, now, foreign=foreign)
         if admission.verdict is Verdict.STORED and not foreign and checked.post is not None:
             self.hear(envelope, checked.post, tx, now, out)
@@ -357,7 +391,7 @@ class Posts:
     ) -> None:
         channel = ChannelId(envelope.dst)
         if admission.held is not None:
-            self._sharing.release(channel, admission.gone)
+            self._gone(channel, admission.gone)
             self._hold(tx, admission.held, now.at, foreign=foreign)
             self._sharing.has(via, channel, envelope.id)
             self._spread(admission.held, now.at)
@@ -369,45 +403,61 @@ class Posts:
 
     def _hold(self, tx: MeshStore, held: Held, now: Instant, *, foreign: bool) -> None:
         """Let a post that is in the store be offered, and make room for it."""
-        for id in self._sharing.hold(held, now, foreign=foreign):
+        onward, urgent = self._order.goes_on(tx, held, now), self._order.is_urgent(held)
+        gone = self._sharing.hold(held, now, foreign=foreign, onward=onward, urgent=urgent)
+        for id in gone:
             release(tx, id, now, Fate.PASSED)
+        self._order.gone(gone)
         if not (foreign or held.own) and lacks_key(MeshEnvelope.decode(held.wire), self._secrets.get(held.dst, ())):
             self._put_aside(tx, held, now)
         self._make_room(tx, now)
 
     def _put_aside(self, tx: MeshStore, held: Held, now: Instant) -> None:
         """Keep a post of a channel of ours that cannot be read yet, within the bound of such."""
-        for id in self._sharing.put_aside(held):
+        if self._order.is_urgent(held):
+            return
+        gone = self._sharing.put_aside(held)
+        for id in gone:
             release(tx, id, now, Fate.PASSED)
+        self._order.gone(gone)
+
+    def _gone(self, channel: ChannelId, ids: Sequence[EnvelopeId]) -> None:
+        """These posts have left the store."""
+        self._sharing.release(channel, ids)
+        self._order.gone(ids)
 
     def _make_room(self, tx: MeshStore, now: Instant) -> None:
         """Forget channels that we are not in while there are too many."""
         while (crowded := self._sharing.crowded()) is not None:
-            self._sharing.release(crowded, clear(tx, crowded, now, Fate.PASSED))
+            self._gone(crowded, clear(tx, crowded, now, Fate.PASSED))
             for reader in self._sharing.drop(crowded):
                 reader.ignore(crowded)
 
     def expire(self, tx: MeshStore, held: Held, now: Instant) -> None:
         """Let go of a post whose time is over."""
         release(tx, held.id, now)
-        self._sharing.release(ChannelId(held.dst), (held.id,))
+        self._gone(ChannelId(held.dst), (held.id,))
 
     # --- handing on
 
     def _spread(self, held: Held, now: Instant) -> None:
         """A post is new here: hand it at once to whom the tree leads, and offer it to the others a little later."""
         channel, author = ChannelId(held.dst), held.src
-        if not travels(held):
+        if not travels(held) or self._order.holds_back(held.id):
             return
-        fresh = _is_fresh(held, now)
+        fresh, urgent = _is_fresh(held, now), self._order.is_urgent(held)
         for peer, reader in self._readers.items():
             if peer in (held.via, author) or not reader.takes(channel):
                 continue
-            if reader.wants(channel) and fresh and self._tree.feeds(author, peer) and len(reader.push) < PUSH_MAX:
-                reader.push[held.id] = channel
+            if not (reader.wants(channel) and fresh and self._tree.feeds(author, peer)):
+                continue
+            if urgent:
+                reader.rush[held.id] = (channel, author)
+            elif len(reader.push) < PUSH_MAX:
+                reader.push[held.id] = (channel, author)
         if author in self._readers:
             self._sharing.has(author, channel, held.id)
-        if fresh and self._tree.rooted(author):
+        if fresh and not urgent and self._tree.rooted(author):
             self._later.append((Instant(now + GATHER_MS), channel, held.id))
         else:
             self._later.appendleft((now, channel, held.id))
@@ -417,8 +467,25 @@ class Posts:
         while self._later and self._later[0][0] <= now:
             _, channel, id = self._later.popleft()
             for peer, reader in self._readers.items():
-                if reader.shares(channel) and id not in reader.push and id not in reader.flying:
+                if reader.shares(channel) and not reader.gets(id):
                     self._sharing.offer(peer, channel, id)
+
+    def _go_on(self, tx: MeshStore, ids: Iterable[EnvelopeId], now: Instant) -> None:
+        """Hand on what was held back, as far as its authors are known now."""
+        for id in ids:
+            held = tx.held(id)
+            if held is not None and held.expires_at > now:
+                self._hold(tx, held, now, foreign=ChannelId(held.dst) not in self.joined)
+                self._spread(held, now)
+
+    def rush(self, tx: MeshStore, lane: Lane, now: Instant, out: list[Effect]) -> None:
+        """Hand a neighbour what goes before everything else, whatever else waits for its answers."""
+        reader = self._readers[lane.peer]
+        while reader.rush and len(lane.flying) < lane.window:
+            id, source = next(iter(reader.rush.items()))
+            del reader.rush[id]
+            if not self._sharing.known_to(lane.peer, source[0], id):
+                self._launch(tx, lane, reader, id, now, out)
 
     def fill(self, tx: MeshStore, lane: Lane, now: Instant, out: list[Effect]) -> None:
         """Tell a neighbour our channels if they changed, and hand it posts as far as its window goes."""
@@ -429,16 +496,17 @@ class Posts:
             self._tell(reader, lane.link, channels, now, out)
         reader.resume(now)
         while reader.push and _room(lane, reader):
-            id, channel = next(iter(reader.push.items()))
+            id, source = next(iter(reader.push.items()))
             del reader.push[id]
-            if reader.paused(channel):
-                reader.pause(channel).ids[id] = None
-            elif not self._sharing.known_to(lane.peer, channel, id):
+            if reader.paused(source):
+                reader.pause(source).ids[id] = source
+            elif not self._sharing.known_to(lane.peer, source[0], id):
                 self._launch(tx, lane, reader, id, now, out)
 
     def flush(self, neighbours: Neighbours, tx: MeshStore, now: Instant, out: list[Effect]) -> None:
         """Say what is to be said about channels, and hand over what is wanted, as far as the windows go."""
         self._tx = tx
+        self._go_on(tx, self._order.due(now), now)
         self._offer(now)
         for neighbour in neighbours:
             reader = self._readers.get(neighbour.peer)
@@ -490,15 +558,15 @@ class Posts:
         channel, author = flown
         match result.verdict:
             case Verdict.STORED | Verdict.DUPLICATE:
-                reader.resumed(channel)
+                reader.resumed(flown)
                 self._sharing.has(peer, channel, result.id)
                 if result.verdict is Verdict.DUPLICATE:
                     self._tree.prune(author, peer)
                 if author == self._me:
                     out.append(PostTaken(result.id, peer))
             case Verdict.DEFERRED:
-                reader.pause(channel).ids[result.id] = None
-                reader.pause(channel).begin(now)
+                reader.pause(flown).ids[result.id] = flown
+                reader.pause(flown).begin(now)
             case Verdict.REFUSED if result.reason is Reason.POLICY:
                 # It has left the channel; should it come back, it will say so.
                 pass
@@ -513,8 +581,7 @@ class Posts:
             times += [pause.until for pause in reader.pauses.values() if pause.until is not None]
             if reader.tell_at is not None:
                 times.append(reader.tell_at)
-        if (at := self._sharing.deadline()) is not None:
-            times.append(at)
+        times += [at for at in (self._sharing.deadline(), self._order.deadline()) if at is not None]
         return min(times, default=None)
 
 
@@ -544,14 +611,3 @@ def _room(lane: Lane, reader: Reader) -> bool:
         # Some may have left the window, and then nobody waits for their answer any more.
         reader.flying = {id: of for id, of in reader.flying.items() if id in lane.flying}
     return len(reader.flying) < IN_FLIGHT and lane.room() and lane.flying_bytes < IN_FLIGHT_BYTES // 2
-
-
-def _bucket(
-    buckets: dict[PeerKey, TokenBucket], key: PeerKey, most: int, burst: float, per_s: float, now: Instant
-) -> TokenBucket:
-    """Return the bucket of a peer; of too many, the one not used for longest is forgotten."""
-    found = buckets.pop(key, None) or TokenBucket(burst, per_s, now)
-    buckets[key] = found
-    if len(buckets) > most:
-        del buckets[next(iter(buckets))]
-    return found

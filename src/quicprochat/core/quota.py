@@ -15,7 +15,12 @@ def scopes_of(held: Held) -> tuple[tuple[Scope, bytes], ...]:
     if held.kind == Kind.CHANNEL:
         if held.own:
             return ((Scope.OWN_POSTS, held.dst),)
-        return ((Scope.POSTS, b""), (Scope.POSTS, held.dst), (Scope.POSTS, held.src + held.dst))
+        return (
+            (Scope.POSTS, b""),
+            (Scope.POSTS, held.dst),
+            (Scope.POSTS, held.src + held.dst),
+            (Scope.LINK_POSTS, held.dst + held.via),
+        )
     if held.own:
         return ((Scope.OWN, b""), (Scope.OWN_RECEIPTS, b"")) if held.kind == Kind.RECEIPT else ((Scope.OWN, b""),)
     if held.kind == Kind.RECEIPT:

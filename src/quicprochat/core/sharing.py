@@ -35,11 +35,11 @@ def travels(held: Held) -> bool:
     return held.own or TRANSIT.unpack_from(held.wire, TRANSIT_OFFSET)[0] < max_hops
 
 
-def _parcel(held: Held) -> Parcel:
+def _parcel(held: Held, *, urgent: bool) -> Parcel:
     created_ms = int.from_bytes(held.wire[68:76], "big")
     return Parcel(
         entry_of(created_ms, held.id), held.kind, held.src, held.dst, len(held.wire), PeerKey(held.via),
-        held.expires_at, kept=True, order=held.serial,
+        held.expires_at, kept=True, order=0 if urgent else held.serial,
     )  # fmt: skip
 
 
@@ -65,6 +65,8 @@ class Sharing:
         self._foreign: dict[ChannelId, PeerKey] = {}
         """Channels we are not in, and who brought them; the one that was looked at longest ago first."""
         self._shelf = Shelf(limits.foreign_bytes, limits.foreign)
+        self._reserved = Shelf(limits.urgent_bytes, limits.foreign)
+        """Emergencies in channels we are not in, apart: nothing else pushes them out."""
         self._touched: dict[ChannelId, None] = {}
         self._alarms: list[tuple[Instant, ChannelId]] = []
         self._due: dict[ChannelId, Instant] = {}
@@ -77,10 +79,14 @@ class Sharing:
     def __contains__(self, channel: ChannelId) -> bool:
         return channel in self._sets
 
+    def channels(self) -> list[ChannelId]:
+        """Return the channels of which anything is known."""
+        return list(self._sets)
+
     @property
     def foreign_bytes(self) -> int:
         """Bytes of posts of channels we are not in."""
-        return self._shelf.bytes
+        return self._shelf.bytes + self._reserved.bytes
 
     def of(self, channel: ChannelId, now: Instant, via: PeerKey | None = None) -> Carry:
         """Return a channel's set, made and linked if it is new; ``via`` brought it, None if we are in it."""
@@ -110,7 +116,8 @@ class Sharing:
         found = [channel for channel, via in self._foreign.items() if via == most]
         if len(found) > 1 and found[-1] == next(reversed(self._foreign)):
             found.pop()
-        return min(found, key=lambda id: len(self._sets[id]))
+        reserved = {ChannelId(self._reserved.get(id).dst) for id in self._reserved.ids()}  # type: ignore[union-attr]
+        return min(found, key=lambda id: (id in reserved, len(self._sets[id])))
 
     def adopt(self, channel: ChannelId, posts: Iterable[Held], now: Instant) -> None:
         """We are in a channel now: what is held of it gives way to no other's, and what gave way is wanted again."""
@@ -122,6 +129,7 @@ class Sharing:
             carry.begin_anew()
         for held in posts:
             self._shelf.pop(held.id)
+            self._reserved.pop(held.id)
             if new:
                 self.hold(held, now, foreign=False)
 
@@ -157,23 +165,29 @@ class Sharing:
 
     # --- posts
 
-    def hold(self, held: Held, now: Instant, *, foreign: bool) -> list[EnvelopeId]:
-        """A post is in the store; return what must leave it to make room. Nobody is offered it yet."""
+    def hold(
+        self, held: Held, now: Instant, *, foreign: bool, onward: bool = True, urgent: bool = False
+    ) -> list[EnvelopeId]:
+        """A post is in the store; return what must leave it to make room. Nobody is offered it yet.
+
+        ``onward`` False: it is not handed on, for now. ``urgent``: it goes first, and has room of its own.
+        """
         channel = ChannelId(held.dst)
         carry = self.of(channel, now, PeerKey(held.via) if foreign else None)
-        parcel = _parcel(held)
-        if not travels(held):
+        parcel = _parcel(held, urgent=urgent)
+        if not (onward and travels(held)):
             carry.seen(parcel.entry, held.id, held.expires_at, now)
         else:
             carry.hold(parcel, now, offer=False)
         gone = []
         if foreign:
             self._left.discard(channel)
-            parcel = _parcel(held)
+            parcel = _parcel(held, urgent=urgent)
             parcel.kept = False
-            self._shelf.put(parcel)
-            while self._shelf.over and (victim := self._shelf.victim(lambda one: ())) is not None:
-                self._shelf.pop(victim.id)
+            shelf = self._reserved if urgent else self._shelf
+            shelf.put(parcel)
+            while shelf.over and (victim := shelf.victim(lambda one: ())) is not None:
+                shelf.pop(victim.id)
                 self._sets[ChannelId(victim.dst)].release(victim.id)
                 gone.append(victim.id)
         return gone
@@ -185,7 +199,7 @@ class Sharing:
         """
         channel = ChannelId(held.dst)
         shelf = self._unread.setdefault(channel, Shelf(self._limits.unread_bytes, self._limits.unread))
-        parcel = _parcel(held)
+        parcel = _parcel(held, urgent=False)
         parcel.kept = False
         shelf.put(parcel)
         gone = []
@@ -222,6 +236,7 @@ class Sharing:
         carry, unread = self._sets.get(channel), self._unread.get(channel)
         for id in ids:
             self._shelf.pop(id)
+            self._reserved.pop(id)
             if unread is not None:
                 unread.pop(id)
             if carry is not None:

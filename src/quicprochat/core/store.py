@@ -28,6 +28,8 @@ SIGHTINGS_MAX = 4_096
 """Peers of which it is noted when they were linked: as many as records, since anybody in reach may link by himself."""
 HOMES_MAX = 4_096
 """Peers whose home domain is known: every stranger's message names one."""
+KNOWN_AUTHORS_MAX = 8_192
+"""Authors of whom it is known since when they post: any number of keys can be made up."""
 
 
 class Fate(IntEnum):
@@ -103,6 +105,8 @@ class Scope(Enum):
     """Our own posts that are kept; key = channel."""
     POSTS = "posts"
     """Others' posts that are kept; key empty for all, or the channel, or author | channel."""
+    LINK_POSTS = "posts by link"
+    """Others' posts that are kept and came over one link; key = channel | peer of the link."""
 
     # Members are single, so who they are will do: Enum's own is Python, and a quota is asked five times an envelope.
     __hash__ = object.__hash__
@@ -191,6 +195,8 @@ class Line:
     id: EnvelopeId = _NO_ID
     seq: int = 0
     parents: tuple[EnvelopeId, ...] = ()
+    emergency: bool = False
+    """A post that its author called an emergency, and whom our owner trusts for it."""
 
     @property
     def place(self) -> Place:
@@ -228,6 +234,19 @@ class Sighting:
     wall: WallTime
     at: Instant
     address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who posts, or may: ``since`` when there is this author (life clock), ``heard_at`` about when it was heard last.
+
+    ``via`` is the neighbour that brought the first post or record.
+    """
+
+    key: PeerKey
+    since: Instant
+    heard_at: Instant
+    via: bytes
 
 
 class HomeSource(IntEnum):
@@ -330,8 +349,11 @@ class MeshStore(Protocol):
         """Return what became of an id, None when it was never seen (or is forgotten). What is held is HELD."""
         ...
 
-    def remember(self, id: EnvelopeId, fate: Fate, forget_at: Instant | None) -> None:
-        """Set an id's fate; ``forget_at`` None means never forgotten."""
+    def remember(self, id: EnvelopeId, fate: Fate, forget_at: Instant | None, via: bytes = b"") -> None:
+        """Set an id's fate; ``forget_at`` None means never forgotten.
+
+        ``via`` is the neighbour that brought it, and of whose part of the memory it is; said with a new id, then kept.
+        """
         ...
 
     def forget(self, now: Instant, limit: int) -> int:
@@ -339,9 +361,9 @@ class MeshStore(Protocol):
         ...
 
     def forget_passed(self, keep: int, limit: int) -> int:
-        """Forget ids of what is GONE or PASSED, the longest released first, up to ``limit`` of those beyond ``keep``.
+        """Forget ids of what is GONE or PASSED, up to ``limit`` of those beyond ``keep``; return how many.
 
-        Return how many.
+        They are those of the neighbours of which there are most (``parts.level``), of each the longest released first.
         """
         ...
 
@@ -381,8 +403,11 @@ class MeshStore(Protocol):
         """
         ...
 
-    def oldest(self, dst: bytes, src: PeerKey | None, limit: int) -> Sequence[EnvelopeId]:
-        """Return what is held longest for a destination: from one author, or (None) from anybody but ourselves."""
+    def oldest(self, dst: bytes, src: PeerKey | None, limit: int, via: bytes | None = None) -> Sequence[EnvelopeId]:
+        """Return what is held longest for a destination: from one author, or (None) from anybody but ourselves.
+
+        With ``via`` only what came over that link.
+        """
         ...
 
     def usage(self, scope: Scope, key: bytes = b"") -> Usage:
@@ -547,6 +572,17 @@ class MeshStore(Protocol):
 
     def homes(self, limit: int) -> Sequence[Home]:
         """Return where peers live, what was said last first."""
+        ...
+
+    def put_author(self, author: Author) -> None:
+        """Keep since when an author posts, in place of what was known.
+
+        Beyond KNOWN_AUTHORS_MAX one other goes: of the neighbour that brought most of them, who was heard longest ago.
+        """
+        ...
+
+    def author(self, key: PeerKey) -> Author | None:
+        """Return since when an author posts."""
         ...
 
     # --- channels

@@ -1,27 +1,31 @@
 """The window: posts of a channel that are kept for subscribers who come later, within bounds.
 
-Our own posts and those of others are bounded apart, so that nobody's posts push ours out. The window slides: the
-oldest goes for the newest, and an author beyond its share pushes out only its own. What leaves the window stays in the
-journal of who had it delivered.
+Our own posts and those of others are bounded apart, so that nobody's posts push ours out. The window slides: for the
+newest goes the oldest of the neighbour that brought most, and an author beyond its share pushes out only its own. What
+leaves the window stays in the journal of who had it delivered.
 """
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from math import inf
 
-from quicprochat.core.envelope import TTL_MAX_S
+from quicprochat.core.envelope import FLAG_EMERGENCY, TTL_MAX_S, Kind
 from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey
+from quicprochat.core.rates import RateLimits
 from quicprochat.core.store import Fate, Held, MeshStore, Scope
 from quicprochat.core.time import DAY_MS, HOUR_MS, Instant
 
 BATCH = 256
 WINDOW_MS = 7 * DAY_MS
 """How long a home server keeps a post, from when it was written."""
+NEWCOMER_HOPS = 8
+"""How many hops a newcomer's post makes at once (guess): a village, not a city."""
 
 
 @dataclass(frozen=True, slots=True)
-class PostLimits:
+class PostLimits(RateLimits):
     """Bounds of channels, each with the flood it stops (guesses for a small computer)."""
 
     own: int = 1_000
@@ -44,14 +48,12 @@ class PostLimits:
     """The same in posts."""
     foreign_channels: int = 1_024
     """Channels that we are not in and know something of: made-up ids."""
-    author_burst: int = 1_000
-    """Posts taken from one author at once, whatever way they come: a member that floods."""
-    author_per_s: float = 1
-    link_burst: int = 4_000
-    """Posts taken from one neighbour at once: floods by authors that it makes up."""
-    link_per_s: float = 20
-    piece_bytes: int = 4_096
-    """A longer post counts as one more for each so many bytes."""
+    newcomer_hops: int = NEWCOMER_HOPS
+    """Hops that a post of an author makes who is not known yet (``newcomers.py``)."""
+    urgent: int = 64
+    """Emergencies of trusted authors in a channel that make room for nothing else, the newest of them."""
+    urgent_bytes: int = 4 << 20
+    """The same of all channels together that we are not in."""
 
 
 def after_release(now: Instant) -> Instant:
@@ -59,9 +61,28 @@ def after_release(now: Instant) -> Instant:
     return Instant(now + 2 * TTL_MAX_S * 1_000 + HOUR_MS)
 
 
-def slide(tx: MeshStore, held: Held, limits: PostLimits, now: Instant, *, foreign_bytes: float = 0) -> list[EnvelopeId]:
+_FLAGS = 3
+"""Where an envelope has its flags."""
+
+
+def is_urgent(held: Held, trusted: AbstractSet[PeerKey]) -> bool:
+    """Say whether a post is an emergency of an author that is trusted with them."""
+    return held.src in trusted and held.kind == Kind.CHANNEL and held.wire[_FLAGS] == FLAG_EMERGENCY
+
+
+def slide(
+    tx: MeshStore,
+    held: Held,
+    limits: PostLimits,
+    now: Instant,
+    *,
+    foreign_bytes: float = 0,
+    trusted: AbstractSet[PeerKey] = frozenset(),
+) -> list[EnvelopeId]:
     """A post is new in its channel's window: let go of what has no more room there, and return what that was.
 
+    An author beyond its share goes first, then the neighbour that brought most of the channel, the oldest of it first:
+    who makes up authors pushes out what it brought itself. Emergencies of ``trusted`` authors stay while they are few.
     ``foreign_bytes`` are those of channels that we are not in, which have a bound of their own; infinite when this
     post belongs to one of them.
     """
@@ -69,13 +90,26 @@ def slide(tx: MeshStore, held: Held, limits: PostLimits, now: Instant, *, foreig
     fate = Fate.PASSED if foreign_bytes == inf else Fate.GONE
     gone: list[EnvelopeId] = []
 
-    def drop_oldest(of: PeerKey | None) -> bool:
+    def drop_oldest(of: PeerKey | None, via: bytes | None = None) -> bool:
         """Let go of one post; False when there is none: after damage the totals may count what cannot be found."""
-        found = [id for id in tx.oldest(channel, of, 1) if tx.held(id) is not None]
-        for id in found:
-            release(tx, id, now, fate)
-        gone.extend(found)
-        return bool(found)
+        oldest = None
+        for many in (1, 1 + limits.urgent) if trusted else (1,):
+            found = [one for id in tx.oldest(channel, of, many, via) if (one := tx.held(id)) is not None]
+            oldest = next((one for one in found if not is_urgent(one, trusted)), None)
+            if oldest is not None or len(found) < many:
+                break
+        if oldest is None and len(found) > limits.urgent:
+            oldest = found[0]
+        if oldest is None:
+            return False
+        release(tx, oldest.id, now, fate)
+        gone.append(oldest.id)
+        return True
+
+    def drop_of_heaviest() -> bool:
+        """Let go of one post of the neighbour that brought most."""
+        heaviest = tx.heaviest(Scope.LINK_POSTS, channel)
+        return (heaviest is not None and drop_oldest(None, heaviest[0][len(channel) :])) or drop_oldest(None)
 
     if held.own:
         while tx.usage(Scope.OWN_POSTS, channel).count > limits.own and drop_oldest(author):
@@ -84,7 +118,7 @@ def slide(tx: MeshStore, held: Held, limits: PostLimits, now: Instant, *, foreig
     count, size = max(1, limits.others * limits.share), limits.others_bytes * limits.share
     while _over(tx, author + channel, count, size) and drop_oldest(author):
         pass
-    while _others_over(tx, channel, limits, foreign_bytes) and drop_oldest(None):
+    while _others_over(tx, channel, limits, foreign_bytes) and drop_of_heaviest():
         pass
     return gone
 

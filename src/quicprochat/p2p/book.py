@@ -85,6 +85,7 @@ class AddressBook:
             False,
             ticket.addresses or (old.addresses if old else ()),
             ticket.relay or (old.relay if old else ""),
+            old.trusted if old else False,
         )
         self._keep(self.identity.with_contact(contact))
         return contact

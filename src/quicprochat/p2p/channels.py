@@ -246,7 +246,7 @@ class Channels:
         await self._driver.settle([Unsubscribed(channel.id)])
         return channel
 
-    async def broadcast(self, topic: str, text: str) -> Posted:
+    async def broadcast(self, topic: str, text: str, *, emergency: bool = False) -> Posted:
         """Post into a channel that we are in; when this returns, the post survives a power cut. Raises: LocalError."""
         if not text.strip():
             raise LocalError("there is no text to post")
@@ -261,7 +261,7 @@ class Channels:
         accepting: asyncio.Future[PostAccepted] = asyncio.get_running_loop().create_future()
         self._accepting[uid] = accepting
         try:
-            await self._driver.settle([PostWritten(channel.id, uid, text)])
+            await self._driver.settle([PostWritten(channel.id, uid, text, emergency)])
         finally:
             self._accepting.pop(uid, None)
         answer = accepting.result()
@@ -269,7 +269,7 @@ class Channels:
             raise LocalError("the disk is almost full; make room, then post again", code="full")
         if answer.id is None:
             raise LocalError(f"you have just left the channel {topic}", code="not_found")
-        return Posted(uid, answer.id, channel, answer.neighbours)
+        return Posted(uid, answer.id, channel, answer.neighbours, emergency)
 
     async def reached(self, uid: Uid, timeout_s: float | None = None) -> int:
         """Wait until a neighbour has a post of this run, for so long at most; return how many have it."""

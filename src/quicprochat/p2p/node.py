@@ -162,6 +162,7 @@ class P2pNode:
         self._policy = Policy(
             identity.key, identity.known(), identity.blocked(), options.limits, self._disk_low, options.carry,
             stays=options.stays,
+            trusted=identity.trusted(),
         )  # fmt: skip
         self._node = Node(signer, self._crypto, entropy, self._policy)
         self._edge = Edge(signer, signer.exchange_private(), self._crypto, entropy)
@@ -523,9 +524,13 @@ class P2pNode:
         """Refuse a peer's links and messages from now on, or no longer. Raises: LocalError."""
         return await self._people.block(peer, blocked=blocked)
 
+    async def trust(self, peer: str, *, trusted: bool = True) -> PeerView:
+        """Take what a contact posts as an emergency for one from now on, or no longer. Raises: LocalError."""
+        return await self._people.trust(peer, trusted=trusted)
+
     def _policy_changed(self) -> None:
         identity = self._book.identity
-        self._driver.post(PolicyChanged(identity.known(), identity.blocked(), self._disk_low))
+        self._driver.post(PolicyChanged(identity.known(), identity.blocked(), self._disk_low, identity.trusted()))
 
     async def peer(self, key: PeerKey) -> PeerView:
         """Return what is known of one peer."""
@@ -576,6 +581,11 @@ class P2pNode:
     async def inbox(self, *, after: int = 0, peer: PeerKey | None = None, limit: int = 1_000) -> list[Line]:
         """Return received messages and posts with a cursor above ``after``, oldest first."""
         return list(await self._call(lambda store: store.journal(after=after, limit=limit, messages=True, peer=peer)))
+
+    def hides(self, line: Line) -> bool:
+        """Say whether a line is not to be shown: a post of an author that was blocked since it came."""
+        contact = self.contact(line.peer) if line.kind is LineKind.POST else None
+        return contact is not None and contact.blocked
 
     def listen(self, timeout_s: float | None = None) -> AsyncGenerator[Line, None]:
         """Yield journal lines: first those not read yet, then each as it comes, until the time is over.
@@ -661,12 +671,13 @@ class P2pNode:
         """Leave a channel. Raises: LocalError with code ``not_found``."""
         return await self._channels.unsubscribe(topic)
 
-    async def broadcast(self, topic: str, text: str) -> Posted:
+    async def broadcast(self, topic: str, text: str, *, emergency: bool = False) -> Posted:
         """Post into a channel that we are in; it goes to all linked subscribers, now and for a week.
 
+        ``emergency``: to those who trust us with emergencies it is shown as one, to others as an ordinary post.
         Raises: LocalError (no such channel, too long, disk full), StoreError.
         """
-        return await self._channels.broadcast(topic, text)
+        return await self._channels.broadcast(topic, text, emergency=emergency)
 
     async def reached(self, uid: Uid, timeout_s: float | None = None) -> int:
         """Wait, for so long at most, until a neighbour has a post; return how many have it. Raises: LocalError."""
@@ -676,7 +687,8 @@ class P2pNode:
         """Yield posts of all channels, unread ones first; each counts as read when the next is asked for."""
         async for line in self.listen():
             if line.kind is LineKind.POST:
-                yield line
+                if not self.hides(line):
+                    yield line
                 await self.read((line.cursor,))
 
     def history(

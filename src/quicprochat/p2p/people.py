@@ -115,9 +115,26 @@ class People:
         key = await self.resolve(peer)
         if key == self._book.identity.key:
             raise LocalError("that is your own key")
-        contact = self._book.change(key, lambda c: replace(c, blocked=blocked))
+        # Whoever is blocked and taken in again must be trusted anew.
+        contact = self._book.change(key, lambda c: replace(c, blocked=blocked, trusted=c.trusted and not blocked))
         self._policy_changed()
         self._dial(contact)
+        return await self.peer(key)
+
+    async def trust(self, peer: str, *, trusted: bool = True) -> PeerView:
+        """Take what a contact posts as an emergency for one from now on, or no longer. Raises: LocalError."""
+        key = await self.resolve(peer)
+        contact = self._book.contact(key)
+        if trusted and (contact is None or not contact.name or contact.blocked):
+            blocked = contact is not None and contact.blocked
+            raise LocalError(
+                "that peer is blocked; unblock it first" if blocked
+                else "only a contact can be trusted with emergencies; add it first",
+                code="policy" if blocked else "usage",
+            )  # fmt: skip
+        if contact is not None:
+            self._book.change(key, lambda c: replace(c, trusted=trusted))
+            self._policy_changed()
         return await self.peer(key)
 
     async def peer(self, key: PeerKey) -> PeerView:
@@ -152,6 +169,7 @@ class People:
                 homes.get(key) or (record.domain if record else found.domain if found else ""),
                 wall if key in linked else seen.wall if seen else WallTime(0), found is not None,
                 imitated.name if (imitated := self._claims.imitated(key, record.name if record else "")) else "",
+                contact.trusted,
             )  # fmt: skip
             views.append(view)
         return sorted(views, key=lambda v: (not v.contact, not v.linked, v.name, v.key))

@@ -36,6 +36,8 @@ class PeerView:
     announced: bool = False
     """True while the peer announces itself on the local network."""
     looks_like: str = ""
+    trusted: bool = False
+    """True when what this peer posts as an emergency is taken for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +219,7 @@ class Posted:
     id: EnvelopeId
     channel: BroadcastChannel
     neighbours: int
+    emergency: bool = False
 
 
 @dataclass(frozen=True, slots=True)

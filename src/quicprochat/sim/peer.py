@@ -356,19 +356,27 @@ class Peer:
         """Leave a channel."""
         self.post(Unsubscribed(id))
 
-    def broadcast(self, id: ChannelId, text: str) -> Uid:
+    def broadcast(self, id: ChannelId, text: str, *, emergency: bool = False) -> Uid:
         """Write a post; what became of it, ``told`` says."""
         uid = Uid(self.entropy(UID_BYTES))
-        self.later(SEAL_MS, self.post, PostWritten(id, uid, text))
+        self.later(SEAL_MS, self.post, PostWritten(id, uid, text, emergency))
         return uid
 
     def decide(
-        self, *, contacts: Iterable[PeerKey] = (), blocked: Iterable[PeerKey] = (), disk_low: bool = False
+        self,
+        *,
+        contacts: Iterable[PeerKey] = (),
+        blocked: Iterable[PeerKey] = (),
+        trusted: Iterable[PeerKey] = (),
+        disk_low: bool = False,
     ) -> None:
         """Change whose mail is welcome, and whether there is room for it."""
-        self.policy = replace(self.policy, contacts=frozenset(contacts), blocked=frozenset(blocked), disk_low=disk_low)
+        self.policy = replace(
+            self.policy, contacts=frozenset(contacts), blocked=frozenset(blocked), trusted=frozenset(trusted),
+            disk_low=disk_low,
+        )  # fmt: skip
         if self.node is not None:
-            self.post(PolicyChanged(self.policy.contacts, self.policy.blocked, disk_low))
+            self.post(PolicyChanged(self.policy.contacts, self.policy.blocked, disk_low, self.policy.trusted))
         for cable in self.cables:
             cable.dial()
 

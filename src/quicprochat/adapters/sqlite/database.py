@@ -389,6 +389,7 @@ _DROP = {
     "line": ("DELETE FROM line WHERE cursor = ?",),
     "record": ("DELETE FROM record WHERE key = ?",),
     "home": ("DELETE FROM home WHERE key = ?",),
+    "author": ("DELETE FROM author WHERE key = ?",),
     "prekey": ("DELETE FROM prekey WHERE id = ?",),
     "channel": ("DELETE FROM channel WHERE id = ?",),
     "heard": ("DELETE FROM heard WHERE n = ?",),

@@ -16,6 +16,7 @@ from functools import lru_cache
 from quicprochat.adapters.sqlite.database import Database, Row, checksum, sturdy
 from quicprochat.core.envelope import CORE_BYTES, HEADER_BYTES
 from quicprochat.core.ids import ID_BYTES, EnvelopeId, Label, PeerKey, labelled_hash
+from quicprochat.core.parts import level, part_of
 from quicprochat.core.quota import Quotas, scopes_of
 from quicprochat.core.store import Fate, Held, Scope, Usage
 from quicprochat.core.time import Instant
@@ -83,7 +84,7 @@ class Envelopes(Database):
         self._new_bytes = 0
         self._gone: dict[EnvelopeId, int] = {}
         """Serials of rows that were let go of and are still there."""
-        self._fates: dict[EnvelopeId, tuple[int, Instant | None]] = {}
+        self._fates: dict[EnvelopeId, tuple[int, Instant | None, int]] = {}
         """Remembered and not written yet."""
         self._soonest: Instant | None = None
         """No row that is written expires before this."""
@@ -122,8 +123,11 @@ class Envelopes(Database):
         # First what goes: an id that was let go of may be held again.
         self._run_many("DELETE FROM held WHERE serial = ?", [(serial,) for serial in self._gone.values()])
         self._run_many("INSERT INTO held VALUES (?, ?, ?, ?, ?, ?, ?, ?)", [_row(*new) for new in self._new.values()])
-        seen = [(id, fate, forget_at) for id, (fate, forget_at) in self._fates.items()]
-        self._run_many("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", seen)
+        self._run_many(
+            "INSERT INTO seen VALUES (?, ?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET fate = excluded.fate, forget_at = excluded.forget_at",
+            [(id, *known) for id, known in self._fates.items()],
+        )
         self._new.clear()
         self._new_bytes = 0
         self._gone.clear()
@@ -145,9 +149,10 @@ class Envelopes(Database):
             return _FATES.get(self._one("SELECT fate FROM seen WHERE id = ?", (id,)))
         return _FATES.get(self._one(_FATE, (id,)))
 
-    def remember(self, id: EnvelopeId, fate: Fate, forget_at: Instant | None) -> None:
+    def remember(self, id: EnvelopeId, fate: Fate, forget_at: Instant | None, via: bytes = b"") -> None:
         self._write()
-        self._fates[id] = (int(fate), forget_at)
+        known = self._fates.get(id)
+        self._fates[id] = (int(fate), forget_at, part_of(via) if known is None else known[2])
 
     def forget(self, now: Instant, limit: int) -> int:
         self._write_out()
@@ -159,12 +164,15 @@ class Envelopes(Database):
     def forget_passed(self, keep: int, limit: int) -> int:
         self._write_out()
         passed = f"fate IN ({int(Fate.GONE)}, {int(Fate.PASSED)})"  # as the index has it
-        excess = min(limit, self._one(f"SELECT count(*) FROM seen WHERE {passed}") - keep)
-        if excess <= 0:
-            return 0
-        return self._run(
-            f"DELETE FROM seen WHERE id IN (SELECT id FROM seen WHERE {passed} ORDER BY forget_at, id LIMIT ?)",
-            (excess,),
+        counts: dict[int, int] = dict(self._rows(f"SELECT part, count(*) FROM seen WHERE {passed} GROUP BY part"))
+        cuts = level(counts, min(limit, sum(counts.values()) - keep))
+        return sum(
+            self._run(
+                f"DELETE FROM seen WHERE id IN "
+                f"(SELECT id FROM seen WHERE {passed} AND part = ? ORDER BY forget_at, id LIMIT ?)",
+                (part, many),
+            )
+            for part, many in cuts.items()
         )
 
     # --- held envelopes
@@ -281,8 +289,10 @@ class Envelopes(Database):
         # From the totals, since kinds stand in no index; a channel's id is a hash, and so nobody's key.
         return len({key for scope in (Scope.POSTS, Scope.OWN_POSTS) for key in self._quotas.keys(scope, ID_BYTES)})
 
-    def oldest(self, dst: bytes, src: PeerKey | None, limit: int) -> Sequence[EnvelopeId]:
+    def oldest(self, dst: bytes, src: PeerKey | None, limit: int, via: bytes | None = None) -> Sequence[EnvelopeId]:
         self._write_out()
         whose = "via != x''" if src is None else "substr(wire, 5, 32) = :src"
+        if via is not None:
+            whose += " AND via = :via"
         sql = f"SELECT id FROM held WHERE dst = :dst AND {whose} ORDER BY serial LIMIT :limit"
-        return [id for (id,) in self._rows(sql, {"dst": dst, "src": src, "limit": limit})]
+        return [id for (id,) in self._rows(sql, {"dst": dst, "src": src, "via": via, "limit": limit})]

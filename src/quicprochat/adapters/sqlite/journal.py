@@ -27,7 +27,7 @@ POSTS = f"kind IN ({_POST}, {_OWN_POST})"
 
 _COLUMNS = "cursor, " + sturdy(
     "#kind", "#read", "#request", "peer", "uid", "#at", "#hops", "protection", "domain", "state", "reason", "checksum",
-    "text", "channel", "#sent_at", "place",
+    "text", "channel", "#sent_at", "place", "#emergency",
 )  # fmt: skip
 _CHARGED = sturdy("peer", "#octet_length(text)")
 
@@ -35,25 +35,27 @@ _CHARGED = sturdy("peer", "#octet_length(text)")
 def _intact(row: Row) -> Line | None:
     """Return the line of a row, None when the row is not what was written."""
     (cursor, kind, read, request, peer, uid, at, hops, protection, domain, state, reason, check, text, *newer) = row
-    channel, sent_at, place = newer
+    channel, sent_at, place, emergency = newer
     parts = (peer, uid, protection, domain, state, reason, text)
     try:
-        if checksum(_FIXED.pack(kind, at, hops), *parts, *_newer_parts(channel, sent_at, place)) != check:
+        if checksum(_FIXED.pack(kind, at, hops), *parts, *_newer_parts(channel, sent_at, place, emergency)) != check:
             return None
         return Line(
             _KINDS[kind], peer, uid, at, text.decode(), hops, protection.decode(), bool(request), domain.decode(),
             state.decode(), reason.decode(), bool(read), cursor, channel, sent_at, *unpack_place(place),
+            bool(emergency),
         )  # fmt: skip
     except (TypeError, ValueError, KeyError, struct.error):
         return None
 
 
-def _newer_parts(channel: bytes, sent_at: int, place: bytes) -> tuple[bytes, ...]:
+def _newer_parts(channel: bytes, sent_at: int, place: bytes, emergency: int) -> tuple[bytes, ...]:
     """Return what a checksum covers of columns that came later: nothing where a row of before has their default."""
     return (
         *((channel,) if channel else ()),
         *((_WALL.pack(sent_at),) if sent_at else ()),
         *((place,) if place else ()),
+        *((b"emergency",) if emergency else ()),
     )
 
 
@@ -91,14 +93,14 @@ class Journal(Envelopes):
         check = checksum(
             _FIXED.pack(kind, line.at, line.hops), line.peer, line.uid, line.protection.encode(),
             line.domain.encode(), line.state.encode(), line.reason.encode(), line.text.encode(),
-            *_newer_parts(line.channel, line.sent_at, place),
+            *_newer_parts(line.channel, line.sent_at, place, line.emergency),
         )  # fmt: skip
         self._run(
-            "INSERT INTO line VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO line VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 self._cursor, kind, line.read, line.request, line.peer, line.uid, line.at, line.hops,
                 line.protection, line.domain, line.state, line.reason, check, line.text, line.channel,
-                line.sent_at, place,
+                line.sent_at, place, line.emergency,
             ),
         )  # fmt: skip
         return self._cursor

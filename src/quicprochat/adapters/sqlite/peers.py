@@ -12,7 +12,9 @@ from quicprochat.core.errors import StoreError
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.store import (
     HOMES_MAX,
+    KNOWN_AUTHORS_MAX,
     SIGHTINGS_MAX,
+    Author,
     Home,
     HomeSource,
     Sighting,
@@ -26,6 +28,8 @@ _INSTANT = struct.Struct(">q")
 _RECORD_COLUMNS = sturdy("key", "#epoch", "#seq", "#age_ms", "#stored_at", "checksum", "data")
 _HOME = struct.Struct(">qqqq")
 _HOME_COLUMNS = sturdy("key", "domain", "#source", "#epoch", "#seq", "#at", "checksum")
+_AUTHOR = struct.Struct(">qq")
+_AUTHOR_COLUMNS = sturdy("key", "#since", "#heard_at", "via", "checksum")
 _BIAS = 1 << 64
 
 
@@ -52,6 +56,16 @@ def _home(row: Row) -> Home | None:
         return Home(key, domain.decode(), HomeSource(source), epoch % _BIAS, seq % _BIAS, at)
     except (TypeError, ValueError, struct.error):
         return None
+
+
+def _author(row: Row) -> Author | None:
+    key, since, heard_at, via, check = row
+    try:
+        if checksum(key, via, _AUTHOR.pack(since, heard_at)) != check:
+            return None
+    except (TypeError, struct.error):
+        return None
+    return Author(key, since, heard_at, via)
 
 
 def _prekey(row: Row) -> StoredPrekey | None:
@@ -201,6 +215,27 @@ class Peers(Database):
             f"SELECT {_HOME_COLUMNS} FROM home ORDER BY at DESC, key LIMIT ?", (limit + len(self._damaged),)
         )
         return self._whole("home", rows, _home)[:limit]
+
+    def put_author(self, author: Author) -> None:
+        check = checksum(author.key, author.via, _AUTHOR.pack(author.since, author.heard_at))
+        self._run(
+            "INSERT OR REPLACE INTO author VALUES (?, ?, ?, ?, ?)",
+            (author.key, author.since, author.heard_at, author.via, check),
+        )
+        self._replaced("author", author.key)
+        if self._one("SELECT count(*) FROM author") <= KNOWN_AUTHORS_MAX:
+            return
+        self._run(
+            "DELETE FROM author WHERE key = (SELECT key FROM author WHERE key <> ? AND via ="
+            " (SELECT via FROM author GROUP BY via ORDER BY count(*) DESC, via LIMIT 1)"
+            " ORDER BY heard_at, key LIMIT 1)",
+            (author.key,),
+        )
+
+    def author(self, key: PeerKey) -> Author | None:
+        rows = self._rows(f"SELECT {_AUTHOR_COLUMNS} FROM author WHERE key = ?", (key,))
+        found = self._whole("author", rows, _author)
+        return found[0] if found else None
 
     # --- prekeys
 

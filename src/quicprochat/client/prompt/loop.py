@@ -68,7 +68,7 @@ NOBODY = (
     "Nobody is in your address book yet. /identity shows your ticket for others; theirs you take in with:"
     " /add <ticket> --name <name>"
 )
-CHANGES_PEERS = frozenset({"add", "accept", "block", "unblock", "verify", "identity"})
+CHANGES_PEERS = frozenset({"add", "accept", "block", "unblock", "trust", "untrust", "verify", "identity"})
 
 
 def _name_of(peer: Json) -> str:

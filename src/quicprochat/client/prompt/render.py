@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from prompt_toolkit.utils import get_cwidth
 
 from quicprochat.client.catalogue import COMMANDS
-from quicprochat.client.output import LOG_MAX_CHARS, display, display_line, earlier, gap
+from quicprochat.client.output import LOG_MAX_CHARS, display, display_line, earlier, gap, headline
 
 # What is said for the shell; a daemon is started there.
 _SHELL = re.compile(rf"\bqpc (?:mesh )?(?=(?:{'|'.join({n for n, c in COMMANDS.items() if c.mesh} | {'help'})})\b)")
@@ -40,6 +40,7 @@ STYLES = {
     "request": "ansiyellow bold",
     "note": "dim",
     "trouble": "ansired",
+    "emergency": "reverse bold",
     "typed": "dim",
     "day": "dim",
     "status": "reverse",
@@ -91,6 +92,17 @@ def topic(item: Json) -> str:
     return str(item.get("topic") or item["channel"])
 
 
+def alarm(line: str, width: int) -> Fragments:
+    """Return the line that stands above an emergency, over the whole width; nothing where there is none."""
+    if not line:
+        return []
+    columns = max(NARROWEST, width - 1)
+    out: Fragments = []
+    for row in _rows(line, columns, 0):
+        out += [("class:emergency", row + " " * max(0, columns - get_cwidth(row))), ("", "\n")]
+    return out
+
+
 def incoming(item: Json, width: int) -> Fragments:
     """Return a line that arrived."""
     head: Fragments = [("class:time", f"{clock(item.get('received_at'))} ")]
@@ -117,7 +129,8 @@ def incoming(item: Json, width: int) -> Fragments:
     notes = protection(item) if item["event"] == "message" else ""
     head += [("class:note", earlier(item)), ("", ": ")]
     taken = sum(get_cwidth(part[1]) for part in head)
-    return [*head, *set_in(display(item.get("text") or "") + notes, taken, width)]
+    above = alarm(headline(item), width)
+    return [*above, *head, *set_in(display(item.get("text") or "") + notes, taken, width)]
 
 
 def protection(item: Json) -> str:

@@ -43,7 +43,7 @@ from quicprochat.client.output import plural
 from quicprochat.client.prompt.completion import LineCompleter
 from quicprochat.client.prompt.history import HomeHistory
 from quicprochat.client.prompt.keyboard import Keyboard
-from quicprochat.client.prompt.render import STYLES, note, talk
+from quicprochat.client.prompt.render import STYLES, alarm, note, talk
 from quicprochat.client.prompt.terminal import Terminal, size_of
 from quicprochat.core.seal import TEXT_MAX_BYTES
 
@@ -204,10 +204,15 @@ class Screen:
         """What the terminal understands."""
         return self._terminal.encoding
 
-    async def write(self, text: str) -> None:
+    async def write(self, text: str, *, headline: str = "", ring: bool = False) -> None:
         """Show the answer of a command."""
         await self.room()
-        self.show(talk(text))
+        self.show([*alarm(headline, self.width), *talk(text)], self.ring if ring else None)
+
+    def ring(self) -> None:
+        """Sound the terminal's bell."""
+        self._output.bell()
+        self._output.flush()
 
     async def _show(self) -> None:
         clock = asyncio.get_running_loop().time

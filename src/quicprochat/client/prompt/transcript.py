@@ -178,6 +178,8 @@ class Transcript:
         self._turn_day(line.get("received_at"))
         if "from" in line:
             self._known.wrote(line)
+        if line["event"] == "post" and line.get("emergency"):
+            self.screen.ring()
         self.screen.show(render.incoming(line, self.screen.width), written)
         if line.get("request") and line["from"] not in self._strangers:
             if len(self._strangers) >= STRANGERS_MAX:

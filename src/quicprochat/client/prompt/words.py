@@ -181,7 +181,8 @@ def _plain(text: str, current: Conversation | None) -> Meaning:
         )
     if current.kind is Kind.PEER:
         return Say(current.target, text)
-    return Post(_parsed(f'mesh broadcast "{current.target}" ', text))
+    # Not read as a command: who talks about --emergency raises no alarm.
+    return Post(Request("broadcast", {"topic": current.target, "text": text.strip()}, mesh=True))
 
 
 def _talk(word: str, rest: str) -> Meaning:
