@@ -72,24 +72,31 @@ async def told() -> dict[str, Any]:
 
 async def author(home: str, key: str) -> None:
     """Write what one is told to."""
-    async with node(home) as me:
+    me = node(home)
+    async with me:
         await me.subscribe(TOPIC, key)
         say(where=me.where())
         while (order := await told())["posts"]:
-            room = asyncio.Semaphore(order["window"])
-
-            async def post() -> None:
-                async with room:
-                    await me.broadcast(TOPIC, f"{time.monotonic_ns()} {order['text']}"[:300])
-
             cpu, began = time.process_time(), time.monotonic_ns()
-            if gap_ms := order.get("gap_ms"):
-                for number in range(order["posts"]):
-                    await asyncio.sleep(max(0, began / 1e9 + number * gap_ms / 1e3 - time.monotonic()))
-                    await post()
-            else:
-                await asyncio.gather(*(post() for _ in range(order["posts"])))
+            await write(me, **order)
             say(began=began, cpu=time.process_time() - cpu, rss=rss())
+
+
+async def write(me: P2pNode, posts: int, text: str, window: int, gap_ms: int = 0) -> None:
+    """Write so many posts, each with its time: one every ``gap_ms``, or as fast as they go."""
+    room = asyncio.Semaphore(window)
+
+    async def post() -> None:
+        async with room:
+            await me.broadcast(TOPIC, f"{time.monotonic_ns()} {text}"[:300])
+
+    if not gap_ms:
+        await asyncio.gather(*(post() for _ in range(posts)))
+        return
+    began = time.monotonic()
+    for number in range(posts):
+        await asyncio.sleep(max(0, began + number * gap_ms / 1_000 - time.monotonic()))
+        await post()
 
 
 class Ear:
@@ -162,7 +169,9 @@ class Worker:
         return hear(self.process)
 
 
-def phase(writer: Worker, readers: list[Worker], posts: int, **order: Any) -> tuple[dict[str, Any], dict[int, list[int]], float]:
+def phase(
+    writer: Worker, readers: list[Worker], posts: int, **order: Any
+) -> tuple[dict[str, Any], dict[int, list[int]], float]:
     """Let so many posts be written; return what the author says, when each post came, by post, and readers' seconds."""
     for reader in readers:
         reader.tell(posts=posts)
