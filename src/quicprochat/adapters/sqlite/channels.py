@@ -33,12 +33,19 @@ def _intact(row: Row) -> Subscription | None:
 class Channels(Database):
     """Subscriptions; see ``MeshStore``."""
 
+    def _load(self) -> None:
+        super()._load()
+        # Each post asks for its channel, and moves its heads.
+        self._known: dict[ChannelId, Subscription] = {}
+
     def put_channel(self, subscription: Subscription) -> None:
         channel, heads, left = subscription.channel, b"".join(subscription.heads), subscription.left
         kind, topic = channel.kind.value, channel.topic
         check = _checksum(channel.id, kind.encode(), channel.epoch, topic.encode(), left, heads, channel.secret)
-        self._run(
-            "INSERT OR REPLACE INTO channel VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        self._known[channel.id] = subscription
+        self._later(
+            "INSERT OR REPLACE INTO channel",
+            channel.id,
             (channel.id, kind, channel.epoch, topic, left, heads, check, channel.secret),
         )
         if left:
@@ -46,8 +53,12 @@ class Channels(Database):
             self._scrub = True
 
     def channel(self, id: ChannelId) -> Subscription | None:
+        if (known := self._known.get(id)) is not None:
+            return known
         rows = self._rows(f"SELECT {_COLUMNS} FROM channel WHERE id = ?", (id,))
         found = self._whole("channel", rows, _intact)
+        if found:
+            self._known[id] = found[0]
         return found[0] if found else None
 
     def channels(self) -> Sequence[Subscription]:

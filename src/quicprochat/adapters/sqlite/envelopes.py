@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import islice
 
 from quicprochat.adapters.sqlite.database import Database, Row, checksum, sturdy
 from quicprochat.core.envelope import CORE_BYTES, HEADER_BYTES
@@ -17,8 +18,8 @@ from quicprochat.core.time import Instant
 _TIMES = struct.Struct(">qq")
 _TOGETHER = 100_000
 """Sums that are gathered before they are charged, when the store opens."""
-_FRESH_MAX = 4_096
-"""Envelopes of which it is kept in memory what they count against: what passes through is let go of moments later."""
+_FRESH_MAX, _FRESH_BYTES = 4_096, 4 << 20
+"""Envelopes kept in memory as well: what passes through is asked for and let go of moments later."""
 _CORE_LENGTH = CORE_BYTES.to_bytes(4, "big")
 # Where the core of an envelope has what is asked of it here (core/envelope.py).
 _KIND = 2
@@ -29,6 +30,10 @@ _PAYLOAD_HASH = slice(102, 134)
 _COLUMNS = "serial, " + sturdy("via", "#stored_at", "#expires_at", "checksum", "wire")
 _CHARGED = sturdy("via", "dst", "substr(wire, 1, 68)", "#length(wire)")
 _FATES = {int(fate): fate for fate in Fate}
+_SEEN = "INSERT OR REPLACE INTO seen"
+_HELD = "INSERT INTO held"
+_EXPIRES_AT = 5
+"""Where a row of ``held`` has the end of its envelope's life."""
 
 
 def _checksum(wire: bytes, via: bytes, stored_at: int, expires_at: int) -> bytes:
@@ -63,7 +68,8 @@ class Envelopes(Database):
     def _load(self) -> None:
         super()._load()
         self._quotas = Quotas()
-        self._fresh: dict[EnvelopeId, tuple[int, bytes, bytes, bytes, int]] = {}
+        self._fresh: dict[EnvelopeId, Held] = {}
+        self._fresh_bytes = 0
         self._serial: int = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'held'") or 0
         # A server may hold a million: rows of one author for one recipient are charged together, and none is kept.
         totals: dict[tuple[bytes, bytes, bytes], list[int]] = {}
@@ -89,10 +95,11 @@ class Envelopes(Database):
     # --- dedup
 
     def fate(self, id: EnvelopeId) -> Fate | None:
-        return _FATES.get(self._one("SELECT fate FROM seen WHERE id = ?", (id,)))
+        late = self._late.find(_SEEN, id)
+        return _FATES.get(self._peek("SELECT fate FROM seen WHERE id = ?", (id,)) if late is None else late[1])
 
     def remember(self, id: EnvelopeId, fate: Fate, forget_at: Instant | None) -> None:
-        self._run("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", (id, int(fate), forget_at))
+        self._later(_SEEN, id, (id, int(fate), forget_at))
 
     def forget(self, now: Instant, limit: int) -> int:
         return self._run(
@@ -115,24 +122,46 @@ class Envelopes(Database):
     def hold(self, held: Held) -> int:
         self._serial += 1
         check = _checksum(held.wire, held.via, held.stored_at, held.expires_at)
-        self._run(
-            "INSERT INTO held VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        self._later(
+            _HELD,
+            self._serial,
             (self._serial, held.id, held.dst, held.via, held.stored_at, held.expires_at, check, held.wire),
         )
-        core, size = held.wire[: _DST.stop], len(held.wire)
-        self._charge(held.via, held.dst, core, size, 1)
-        self._fresh[held.id] = (self._serial, held.via, held.dst, core, size)
-        if len(self._fresh) > _FRESH_MAX:
-            del self._fresh[next(iter(self._fresh))]
+        self._charge(held.via, held.dst, held.wire[: _DST.stop], len(held.wire), 1)
+        self._keep_fresh(
+            Held(
+                held.id, held.kind, held.src, held.dst, held.via, held.wire, held.stored_at, held.expires_at,
+                self._serial,
+            )
+        )  # fmt: skip
         return self._serial
 
+    def _keep_fresh(self, held: Held) -> None:
+        self._fresh[held.id] = held
+        self._fresh_bytes += len(held.wire)
+        while len(self._fresh) > _FRESH_MAX or self._fresh_bytes > _FRESH_BYTES:
+            self._take_fresh(next(iter(self._fresh)))
+
+    def _take_fresh(self, id: EnvelopeId) -> Held | None:
+        held = self._fresh.pop(id, None)
+        if held is not None:
+            self._fresh_bytes -= len(held.wire)
+        return held
+
     def held(self, id: EnvelopeId) -> Held | None:
+        if (fresh := self._fresh.get(id)) is not None:
+            return fresh
         found = self._whole("held", self._rows(f"SELECT {_COLUMNS} FROM held WHERE id = ?", (id,)), _intact)
         return found[0] if found and found[0].id == id else None
 
     def release(self, id: EnvelopeId) -> None:
+        if (fresh := self._take_fresh(id)) is not None:
+            if not self._late.drop(_HELD, fresh.serial):
+                self._run_apart("DELETE FROM held WHERE serial = ?", (fresh.serial,))
+            self._charge(fresh.via, fresh.dst, fresh.wire[: _DST.stop], len(fresh.wire), -1)
+            return
         # Two statements: DELETE with RETURNING puts its row into a temporary table and takes longer.
-        row = self._fresh.pop(id, None) or self._one(f"SELECT serial, {_CHARGED} FROM held WHERE id = ?", (id,))
+        row = self._one(f"SELECT serial, {_CHARGED} FROM held WHERE id = ?", (id,))
         if row is not None:
             serial, via, dst, core, size = row
             self._run("DELETE FROM held WHERE serial = ?", (serial,))
@@ -171,8 +200,9 @@ class Envelopes(Database):
         return sorted(found, key=lambda held: (held.expires_at, held.serial))[:limit]
 
     def next_expiry(self) -> Instant | None:
-        at: Instant | None = self._one("SELECT min(expires_at) FROM held")
-        return at
+        times = [row[_EXPIRES_AT] for row in self._late.rows(_HELD)]
+        at: Instant | None = self._peek("SELECT min(expires_at) FROM held")
+        return min(times if at is None else [*times, at], default=None)
 
     def usage(self, scope: Scope, key: bytes = b"") -> Usage:
         return self._quotas.usage(scope, key)
@@ -202,4 +232,13 @@ class Envelopes(Database):
     def oldest(self, dst: bytes, src: PeerKey | None, limit: int) -> Sequence[EnvelopeId]:
         whose = "via != x''" if src is None else "substr(wire, 5, 32) = :src"
         sql = f"SELECT id FROM held WHERE dst = :dst AND {whose} ORDER BY serial LIMIT :limit"
-        return [id for (id,) in self._rows(sql, {"dst": dst, "src": src, "limit": limit})]
+        found = [id for (id,) in self._peek_rows(sql, {"dst": dst, "src": src, "limit": limit})]
+        if len(found) < limit:
+            # What waits to be written is newer than all that is.
+            found += islice(self._late_of(dst, src), limit - len(found))
+        return found
+
+    def _late_of(self, dst: bytes, src: PeerKey | None) -> Iterator[EnvelopeId]:
+        for _, id, of, via, *_, wire in self._late.rows(_HELD):
+            if of == dst and (bool(via) if src is None else wire[_SRC] == src):
+                yield id
