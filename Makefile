@@ -87,7 +87,24 @@ test: $(VENV_TEST)/$(READY)
 	$(VENV_TEST)/bin/ruff format --check $(CHECKED)
 	$(VENV_TEST)/bin/mypy $(CHECKED)
 	$(VENV_TEST)/bin/lint-imports
+ifdef TESTS
 	$(VENV_TEST)/bin/pytest $(TESTS)
+else
+	@echo "two runs of pytest side by side, each printed when it ends"
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target test-host test-apart
+endif
+
+# Most tests wait more than they compute, so two run side by side: those that talk over this machine's loopback, and
+# those that can't meet them there, being pure or in network namespaces of their own.
+APART := tests/labs tests/unit tests/conformance tests/property tests/sim
+
+.PHONY: test-host
+test-host: $(VENV_TEST)/$(READY)
+	@$(VENV_TEST)/bin/pytest -o cache_dir=.pytest_cache/host $(addprefix --ignore=,$(APART))
+
+.PHONY: test-apart
+test-apart: $(VENV_TEST)/$(READY)
+	@$(VENV_TEST)/bin/pytest -o cache_dir=.pytest_cache/apart $(APART)
 
 # pytest ends with 5 when no test is marked.
 .PHONY: soak

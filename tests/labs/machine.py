@@ -108,9 +108,17 @@ class Machine:
         done = self.run("doctor", *options, QPC_NO_DISCOVERY="0")
         return done.returncode, {step["name"]: step for step in json.loads(done.stdout)["steps"]}
 
+    def lines(self, *words: str) -> list[Any]:
+        """Carry out a command that answers with lines."""
+        if self._daemon is not None and not self.prelude:
+            return [json.loads(line) for line in asyncio.run(self._ask(words)).splitlines()]
+        done = self.run(*words)
+        assert done.returncode == 0, (words, done.stderr)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
     def inbox(self) -> list[Any]:
         """Return the lines of the inbox."""
-        return [json.loads(line) for line in self.run("inbox").stdout.splitlines()]
+        return self.lines("inbox")
 
     def dns(self, *words: str) -> subprocess.Popen[str]:
         """Start the hand-made mDNS program here."""

@@ -1,13 +1,7 @@
-"""A community's server on one switch with two people who are never on at the same time.
-
-The switch is looked at with tshark where it is installed, else with tcpdump. ``make test`` installs tcpdump only:
-tshark brings 120 MB of dissectors, for this one lab. Both record the same packets, and what is looked for is searched
-for in their bytes; tshark searches what it dissected as well.
-"""
+"""A community's server on one switch with two people who are never on at the same time."""
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from tests.integration.qpc import environment
-from tests.labs.bridge import machines, sh
+from tests.labs.bridge import machines
+from tests.labs.capture import Capture
 from tests.labs.machine import PATIENCE_S, Machine, until
 from tests.labs.veth import needs_root
 
@@ -67,41 +62,6 @@ def lab(tmp_path: Path) -> Iterator[tuple[ServerMachine, Machine, Machine]]:
             for machine in (a, b):
                 machine.stop()
             server.end()
-
-
-class Capture:
-    """Records every packet that the switch passes on, of all that is said on UDP."""
-
-    def __init__(self, bridge: str, path: Path) -> None:
-        self.path = path
-        self._tool = next((tool for tool in ("tshark", "tcpdump") if shutil.which(tool)), None)
-        if self._tool is None:
-            pytest.skip("neither tshark nor tcpdump is installed")
-        path.touch(mode=0o666)  # tcpdump writes as a user of its own
-        options = ["-i", "br0", "-w", str(path), *(["-U", "-Z", "root"] if self._tool == "tcpdump" else ["-F", "pcap"])]
-        self._process = subprocess.Popen(
-            ["ip", "netns", "exec", bridge, self._tool, *options, *(["-f"] if self._tool == "tshark" else []), "udp"],
-            stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert self._process.stderr is not None
-        said = ""
-        while not ("listening on" in said or "Capture started" in said):
-            line = self._process.stderr.readline()
-            assert line, said
-            said += line
-
-    def end(self) -> bytes:
-        """Stop, and return what was recorded."""
-        self._process.send_signal(signal.SIGINT)
-        self._process.communicate(timeout=PATIENCE_S)
-        return self.path.read_bytes()
-
-    def packets(self, expression: str) -> int | None:
-        """Return how many packets match a display filter; None without tshark."""
-        if self._tool != "tshark":
-            return None
-        found = sh("tshark", "-n", "-r", str(self.path), "-d", "udp.port==7000,quic", "-Y", expression)
-        return len(found.splitlines())
 
 
 def find_and_connect(a: Machine, server: ServerMachine) -> None:

@@ -10,27 +10,12 @@ from pathlib import Path
 
 import pytest
 from tests.labs.bridge import sh
+from tests.labs.cable import Cable
 from tests.labs.machine import Machine, until
 from tests.labs.veth import needs_root
 
 pytestmark = [pytest.mark.lab, needs_root]
 LONG_S = 90.0
-
-
-class Cable:
-    """Two machines on one network of their own."""
-
-    def __init__(self, number: int, left: Machine, right: Machine) -> None:
-        self.device = f"c{number}"
-        self.left = left
-        sh("ip", "link", "add", self.device, "netns", left.name, "type", "veth", "peer", "name", self.device,
-           "netns", right.name)  # fmt: skip
-        for host, machine in enumerate((left, right), 1):
-            machine.ip("addr", "add", f"10.96.{number}.{host}/24", "dev", self.device)
-            machine.ip("link", "set", self.device, "up")
-
-    def cut(self) -> None:
-        self.left.ip("link", "del", self.device)
 
 
 @pytest.fixture

@@ -384,9 +384,9 @@ class Stores(RuleBasedStateMachine):
                     *(key(p) + key(q) for p in PEERS for q in PEERS),
                 )
             ],
-            "expiry": store.next_expiry(),
             "recipients": store.recipients(),
             "destinations": list(store.destinations()),
+            "expiry": store.next_expiry(),  # exact since these two were asked for
             "sent": [store.sent(uid(name)) for name in UIDS],
             "sent_of": [store.sent_of(id) for id in SEALINGS],
             "envelopes": [list(store.envelopes_of(uid(name))) for name in UIDS],

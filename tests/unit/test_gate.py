@@ -317,7 +317,7 @@ def test_our_own_message_waits_in_the_outbox(circle: list[Person]) -> None:
     )
     assert answer == alice.store.held(envelope.id) == held
     assert alice.store.usage(Scope.OWN) == Usage(1, len(envelope.wire()))
-    assert alice.store.fate(envelope.id) is None
+    assert alice.store.fate(envelope.id) is Fate.HELD
 
 
 def test_the_outbox_is_bounded_in_bytes(circle: list[Person]) -> None:

@@ -247,7 +247,7 @@ def test_a_transaction_that_broke_halfway_is_not_committed_in_part(path: Path, d
     store._db.pragma("cache_size", 10)
     disk.faults.code, disk.faults.fail_at = apsw.SQLITE_FULL, disk.faults.done + 5
     store.begin()
-    items = (held(f"m{number}", size=3_000) for number in range(2_000))
+    items = (held(f"m{number}", size=3_000) for number in range(1_000))
     with pytest.raises(StoreFullError):
         hold_all(store, items)
     with pytest.raises(StoreFullError):

@@ -310,9 +310,9 @@ def _carry(
     if envelope.hop >= envelope.max_hops:
         return Admission(Verdict.REFUSED, Reason.HOPS)
     held = _held(envelope, via, age, now)
-    known = tx.held(envelope.id)
-    if fate is not None or known is not None:
+    if fate is not None:
         tx.count("duplicates")
+        known = tx.held(envelope.id) if fate is Fate.HELD else None
         if known is not None:
             _keep_better(tx, known, held)
             # What is held is remembered: a copy kept young must not outlive the memory of its id.

@@ -125,6 +125,8 @@ class MemoryStore:
     # --- dedup
 
     def fate(self, id: EnvelopeId) -> Fate | None:
+        if id in self._held:
+            return Fate.HELD
         known = self._fates.get(id)
         return known[0] if known else None
 

@@ -311,7 +311,7 @@ class MeshStore(Protocol):
     # --- dedup
 
     def fate(self, id: EnvelopeId) -> Fate | None:
-        """Return what became of an id, None when it was never seen (or is forgotten)."""
+        """Return what became of an id, None when it was never seen (or is forgotten). What is held is HELD."""
         ...
 
     def remember(self, id: EnvelopeId, fate: Fate, forget_at: Instant | None) -> None:
@@ -359,7 +359,10 @@ class MeshStore(Protocol):
         ...
 
     def next_expiry(self) -> Instant | None:
-        """Return when the next held envelope expires."""
+        """Return when the next held envelope expires; before the commit of what was let go of, perhaps a moment before.
+
+        Cheap, asked with every step.
+        """
         ...
 
     def oldest(self, dst: bytes, src: PeerKey | None, limit: int) -> Sequence[EnvelopeId]:

@@ -98,8 +98,7 @@ class Database:
 
     The transaction is opened by its first write, so that a step that only reads costs the disk nothing. Rows given to
     ``_later`` are written by its commit, or before any other statement runs: each sees what was written before it. Who
-    knows that a statement has nothing to do with such rows, or looks among them first, leaves them waiting with
-    ``_peek`` and ``_run_apart``.
+    knows that a question has nothing to do with such rows, or looks among them first, leaves them waiting: ``_peek``.
     """
 
     def __init__(self, db: apsw.Connection, path: Path, beside: Checkpointer | None = None) -> None:
@@ -175,16 +174,16 @@ class Database:
         except UnicodeDecodeError as error:
             raise self._fail(apsw.CorruptError("text that is none")) from error
 
-    def _run(self, sql: str, bindings: Bindings = ()) -> int:
-        """Write; return how many rows changed."""
-        if self._late:
-            self._write_late()
-        return self._run_apart(sql, bindings)
-
-    def _run_apart(self, sql: str, bindings: Bindings = ()) -> int:
-        """Do what ``_run`` does, ahead of the rows that wait."""
+    def _write(self) -> None:
+        """Something is to be written, now or with the commit."""
         if not self._writing:
             self._start()
+
+    def _run(self, sql: str, bindings: Bindings = ()) -> int:
+        """Write; return how many rows changed."""
+        self._write()
+        if self._late:
+            self._write_late()
         try:
             self._sql.execute(sql, bindings)
         except apsw.Error as error:
@@ -193,13 +192,11 @@ class Database:
 
     def _take(self, sql: str, bindings: Bindings = ()) -> list[Row]:
         """Write with a RETURNING clause; return its rows."""
-        if not self._writing:
-            self._start()
+        self._write()
         return self._rows(sql, bindings)
 
     def _run_many(self, sql: str, bindings: Iterable[tuple[Any, ...]]) -> None:
-        if not self._writing:
-            self._start()
+        self._write()
         if self._late:
             self._write_late()
         try:
@@ -209,8 +206,7 @@ class Database:
 
     def _later(self, insert: str, key: Any, row: tuple[Any, ...]) -> None:
         """Write a row with the commit; see ``Late.add``."""
-        if not self._writing:
-            self._start()
+        self._write()
         if self._late.add(insert, key, row):
             self._write_late()
 

@@ -1,12 +1,16 @@
-"""Envelopes seen and envelopes held, with the quotas they count against."""
+"""Envelopes seen and envelopes held, with the quotas they count against.
+
+What a transaction does to them is gathered and written with its commit, in the store's thread, or before the first
+question that only SQL can answer. So what comes and goes within one transaction leaves nothing but its id, and what
+passes through a relay costs its loop no more than one question.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from itertools import islice
 
 from quicprochat.adapters.sqlite.database import Database, Row, checksum, sturdy
 from quicprochat.core.envelope import CORE_BYTES, HEADER_BYTES
@@ -19,7 +23,10 @@ _TIMES = struct.Struct(">qq")
 _TOGETHER = 100_000
 """Sums that are gathered before they are charged, when the store opens."""
 _FRESH_MAX, _FRESH_BYTES = 4_096, 4 << 20
-"""Envelopes kept in memory as well: what passes through is asked for and let go of moments later."""
+"""Envelopes kept in memory beside the disk: what passes through is asked for and let go of moments later."""
+_BOUNDS_MAX = 4_096
+_NEW_BYTES = 1 << 20
+"""What is held is gathered up to so much; more, and it is written at once, so that a huge step needs no huge memory."""
 _CORE_LENGTH = CORE_BYTES.to_bytes(4, "big")
 # Where the core of an envelope has what is asked of it here (core/envelope.py).
 _KIND = 2
@@ -30,15 +37,17 @@ _PAYLOAD_HASH = slice(102, 134)
 _COLUMNS = "serial, " + sturdy("via", "#stored_at", "#expires_at", "checksum", "wire")
 _CHARGED = sturdy("via", "dst", "substr(wire, 1, 68)", "#length(wire)")
 _FATES = {int(fate): fate for fate in Fate}
-_SEEN = "INSERT OR REPLACE INTO seen"
-_HELD = "INSERT INTO held"
-_EXPIRES_AT = 5
-"""Where a row of ``held`` has the end of its envelope's life."""
+_FATE = f"SELECT {int(Fate.HELD)} FROM held WHERE id = ?1 UNION ALL SELECT fate FROM seen WHERE id = ?1 LIMIT 1"
 
 
 def _checksum(wire: bytes, via: bytes, stored_at: int, expires_at: int) -> bytes:
     """Cover the header, whose core has the payload's hash, and the store's own columns."""
     return checksum(wire[:HEADER_BYTES], via, _TIMES.pack(stored_at, expires_at))
+
+
+def _row(held: Held) -> Row:
+    check = _checksum(held.wire, held.via, held.stored_at, held.expires_at)
+    return (held.serial, held.id, held.dst, held.via, held.stored_at, held.expires_at, check, held.wire)
 
 
 def _intact(row: Row) -> Held | None:
@@ -70,6 +79,19 @@ class Envelopes(Database):
         self._quotas = Quotas()
         self._fresh: dict[EnvelopeId, Held] = {}
         self._fresh_bytes = 0
+        self._new: dict[EnvelopeId, Held] = {}
+        """Held since the transaction began, and not written yet."""
+        self._new_bytes = 0
+        self._gone: dict[EnvelopeId, int] = {}
+        """Serials of rows that were let go of and are still there."""
+        self._fates: dict[EnvelopeId, tuple[int, Instant | None]] = {}
+        """Remembered and not written yet."""
+        self._soonest: Instant | None = None
+        """No row that is written expires before this."""
+        self._asked = False
+        """True while ``_soonest`` holds."""
+        self._bounds: dict[tuple[bytes, PeerKey | None], int] = {}
+        """Up to which serial there is nothing any more that ``oldest`` was asked for."""
         self._serial: int = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'held'") or 0
         # A server may hold a million: rows of one author for one recipient are charged together, and none is kept.
         totals: dict[tuple[bytes, bytes, bytes], list[int]] = {}
@@ -92,22 +114,49 @@ class Envelopes(Database):
         for scope, key in _scopes(via, core[_KIND], core[_SRC], dst):
             self._quotas.add(scope, key, size, sign, count)
 
+    def _write_out(self) -> None:
+        """Let the tables have what was gathered."""
+        if not (self._new or self._gone or self._fates):
+            return
+        # First what goes: an id that was let go of may be held again.
+        self._run_many("DELETE FROM held WHERE serial = ?", [(serial,) for serial in self._gone.values()])
+        self._run_many("INSERT INTO held VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(_row, self._new.values()))
+        seen = [(id, fate, forget_at) for id, (fate, forget_at) in self._fates.items()]
+        self._run_many("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", seen)
+        self._new.clear()
+        self._new_bytes = 0
+        self._gone.clear()
+        self._fates.clear()
+        self._asked = False
+
+    def _flush(self) -> None:
+        super()._flush()
+        self._write_out()
+
     # --- dedup
 
     def fate(self, id: EnvelopeId) -> Fate | None:
-        late = self._late.find(_SEEN, id)
-        return _FATES.get(self._peek("SELECT fate FROM seen WHERE id = ?", (id,)) if late is None else late[1])
+        if id in self._new:
+            return Fate.HELD
+        if id in self._fates:
+            return _FATES[self._fates[id][0]]
+        if id in self._gone:
+            return _FATES.get(self._peek("SELECT fate FROM seen WHERE id = ?", (id,)))
+        return _FATES.get(self._peek(_FATE, (id,)))
 
     def remember(self, id: EnvelopeId, fate: Fate, forget_at: Instant | None) -> None:
-        self._later(_SEEN, id, (id, int(fate), forget_at))
+        self._write()
+        self._fates[id] = (int(fate), forget_at)
 
     def forget(self, now: Instant, limit: int) -> int:
+        self._write_out()
         return self._run(
             "DELETE FROM seen WHERE id IN (SELECT id FROM seen WHERE forget_at <= ? ORDER BY forget_at LIMIT ?)",
             (now, limit),
         )
 
     def forget_passed(self, keep: int, limit: int) -> int:
+        self._write_out()
         passed = f"fate IN ({int(Fate.GONE)}, {int(Fate.PASSED)})"  # as the index has it
         excess = min(limit, self._one(f"SELECT count(*) FROM seen WHERE {passed}") - keep)
         if excess <= 0:
@@ -120,54 +169,60 @@ class Envelopes(Database):
     # --- held envelopes
 
     def hold(self, held: Held) -> int:
+        self._write()
+        assert held.id not in self._new
         self._serial += 1
-        check = _checksum(held.wire, held.via, held.stored_at, held.expires_at)
-        self._later(
-            _HELD,
-            self._serial,
-            (self._serial, held.id, held.dst, held.via, held.stored_at, held.expires_at, check, held.wire),
+        size = len(held.wire)
+        self._charge(held.via, held.dst, held.wire[: _DST.stop], size, 1)
+        # Not ``replace``, which takes three times as long: this is done for all that comes in.
+        kept = Held(
+            held.id, held.kind, held.src, held.dst, held.via, held.wire, held.stored_at, held.expires_at, self._serial
         )
-        self._charge(held.via, held.dst, held.wire[: _DST.stop], len(held.wire), 1)
-        self._keep_fresh(
-            Held(
-                held.id, held.kind, held.src, held.dst, held.via, held.wire, held.stored_at, held.expires_at,
-                self._serial,
-            )
-        )  # fmt: skip
+        self._new[held.id] = self._fresh[held.id] = kept
+        self._fresh_bytes += size
+        while len(self._fresh) > _FRESH_MAX or self._fresh_bytes > _FRESH_BYTES:
+            self._stale(next(iter(self._fresh)))
+        if self._asked and (self._soonest is None or held.expires_at < self._soonest):
+            self._soonest = held.expires_at
+        self._new_bytes += size
+        if self._new_bytes > _NEW_BYTES:
+            self._write_out()
         return self._serial
 
-    def _keep_fresh(self, held: Held) -> None:
-        self._fresh[held.id] = held
-        self._fresh_bytes += len(held.wire)
-        while len(self._fresh) > _FRESH_MAX or self._fresh_bytes > _FRESH_BYTES:
-            self._take_fresh(next(iter(self._fresh)))
-
-    def _take_fresh(self, id: EnvelopeId) -> Held | None:
+    def _stale(self, id: EnvelopeId) -> Held | None:
         held = self._fresh.pop(id, None)
         if held is not None:
             self._fresh_bytes -= len(held.wire)
         return held
 
     def held(self, id: EnvelopeId) -> Held | None:
-        if (fresh := self._fresh.get(id)) is not None:
-            return fresh
-        found = self._whole("held", self._rows(f"SELECT {_COLUMNS} FROM held WHERE id = ?", (id,)), _intact)
+        if (known := self._new.get(id) or self._fresh.get(id)) is not None:
+            return known
+        if id in self._gone:
+            return None
+        found = self._whole("held", self._peek_rows(f"SELECT {_COLUMNS} FROM held WHERE id = ?", (id,)), _intact)
         return found[0] if found and found[0].id == id else None
 
     def release(self, id: EnvelopeId) -> None:
-        if (fresh := self._take_fresh(id)) is not None:
-            if not self._late.drop(_HELD, fresh.serial):
-                self._run_apart("DELETE FROM held WHERE serial = ?", (fresh.serial,))
-            self._charge(fresh.via, fresh.dst, fresh.wire[: _DST.stop], len(fresh.wire), -1)
+        fresh = self._stale(id)
+        new = self._new.pop(id, None)
+        if (known := new or fresh) is not None:
+            if new is None:
+                self._write()
+                self._gone[id] = known.serial
+            self._charge(known.via, known.dst, known.wire[: _DST.stop], len(known.wire), -1)
             return
-        # Two statements: DELETE with RETURNING puts its row into a temporary table and takes longer.
-        row = self._one(f"SELECT serial, {_CHARGED} FROM held WHERE id = ?", (id,))
+        if id in self._gone:
+            return
+        row = self._peek(f"SELECT serial, {_CHARGED} FROM held WHERE id = ?", (id,))
         if row is not None:
             serial, via, dst, core, size = row
-            self._run("DELETE FROM held WHERE serial = ?", (serial,))
+            self._write()
+            self._gone[id] = serial
             self._charge(via, dst, core, size, -1)
 
     def waiting(self, dst: bytes, after: int, limit: int) -> Sequence[Held]:
+        self._write_out()
         sql = f"SELECT {_COLUMNS} FROM held WHERE dst = ? AND serial > ? ORDER BY serial LIMIT ?"
         found: list[Held] = []
         while len(found) < limit:
@@ -179,6 +234,7 @@ class Envelopes(Database):
         return found
 
     def own(self, after: int, limit: int) -> Sequence[Held]:
+        self._write_out()
         sql = f"SELECT {_COLUMNS} FROM held WHERE via = x'' AND serial > ? ORDER BY serial LIMIT ?"
         found: list[Held] = []
         while len(found) < limit:
@@ -190,6 +246,7 @@ class Envelopes(Database):
         return found
 
     def expired(self, now: Instant, limit: int) -> Sequence[Held]:
+        self._write_out()
         # Found by the index, read from the table: a damaged index must not make an intact row look damaged.
         rows = self._rows(
             f"SELECT {_COLUMNS} FROM held WHERE serial IN "
@@ -200,17 +257,23 @@ class Envelopes(Database):
         return sorted(found, key=lambda held: (held.expires_at, held.serial))[:limit]
 
     def next_expiry(self) -> Instant | None:
-        times = [row[_EXPIRES_AT] for row in self._late.rows(_HELD)]
-        at: Instant | None = self._peek("SELECT min(expires_at) FROM held")
-        return min(times if at is None else [*times, at], default=None)
+        if not self._asked:
+            self._soonest = self._peek("SELECT min(expires_at) FROM held")
+            self._asked = True
+            for held in self._new.values():
+                if self._soonest is None or held.expires_at < self._soonest:
+                    self._soonest = held.expires_at
+        return self._soonest
 
     def usage(self, scope: Scope, key: bytes = b"") -> Usage:
         return self._quotas.usage(scope, key)
 
     def destinations(self) -> Sequence[bytes]:
+        self._write_out()
         return [dst for (dst,) in self._rows("SELECT DISTINCT CAST(dst AS BLOB) FROM held ORDER BY 1")]
 
     def crowding(self, via: bytes, src: PeerKey, limit: int) -> Sequence[Held]:
+        self._write_out()
         rows = self._rows(
             f"SELECT {_COLUMNS} FROM held WHERE via = ? AND substr(wire, 5, 32) = ? AND via != x''"
             " AND substr(wire, 3, 1) NOT IN (x'02', x'03') ORDER BY serial LIMIT ?",
@@ -222,6 +285,7 @@ class Envelopes(Database):
         return self._quotas.heaviest(scope, prefix)
 
     def recipients(self) -> int:
+        self._write_out()
         count: int = self._one("SELECT count(DISTINCT dst) FROM held")
         return count - self._channels_held()
 
@@ -231,14 +295,24 @@ class Envelopes(Database):
 
     def oldest(self, dst: bytes, src: PeerKey | None, limit: int) -> Sequence[EnvelopeId]:
         whose = "via != x''" if src is None else "substr(wire, 5, 32) = :src"
-        sql = f"SELECT id FROM held WHERE dst = :dst AND {whose} ORDER BY serial LIMIT :limit"
-        found = [id for (id,) in self._peek_rows(sql, {"dst": dst, "src": src, "limit": limit})]
-        if len(found) < limit:
-            # What waits to be written is newer than all that is.
-            found += islice(self._late_of(dst, src), limit - len(found))
-        return found
-
-    def _late_of(self, dst: bytes, src: PeerKey | None) -> Iterator[EnvelopeId]:
-        for _, id, of, via, *_, wire in self._late.rows(_HELD):
-            if of == dst and (bool(via) if src is None else wire[_SRC] == src):
-                yield id
+        sql = (
+            f"SELECT serial, id FROM held WHERE dst = :dst AND serial > :after AND {whose} ORDER BY serial LIMIT :limit"
+        )
+        found: list[EnvelopeId] = []
+        after = self._bounds.get((dst, src), 0)
+        while len(found) < limit:
+            rows = self._peek_rows(sql, {"dst": dst, "src": src, "after": after, "limit": limit + 1})
+            for serial, id in rows:
+                after = serial
+                if id not in self._gone:
+                    found.append(id)
+                elif not found:
+                    self._bounds[dst, src] = serial
+            if len(rows) <= limit:
+                # What is not written yet is newer than all that is.
+                new = (held for held in self._new.values() if held.dst == dst)
+                found += [held.id for held in new if (not held.own if src is None else held.src == src)]
+                break
+        if len(self._bounds) > _BOUNDS_MAX:
+            self._bounds.clear()
+        return found[:limit]

@@ -171,6 +171,7 @@ class FederationTables(SqliteStore):
         return count
 
     def forget_id(self, id: EnvelopeId) -> None:
+        self._write_out()
         self._run("DELETE FROM seen WHERE id = ?", (id,))
 
     # --- where an author's mail came from

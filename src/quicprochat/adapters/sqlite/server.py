@@ -38,6 +38,7 @@ class ServerStore(FederationTables):
 
     def first_stored(self) -> Instant | None:
         """Return since when the longest waiting envelope has been here, None when none waits."""
+        self._write_out()
         at: Instant | None = self._one("SELECT stored_at FROM held ORDER BY serial LIMIT 1")
         return at
 
