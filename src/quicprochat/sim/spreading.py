@@ -15,12 +15,12 @@ from typing import Any
 from quicprochat.console.text import display, fields
 from quicprochat.core.errors import LocalError
 from quicprochat.sim.community import Community, Posted
-from quicprochat.sim.flooding import flood, redundancy
 from quicprochat.sim.graph import Edge, Graph, read_graph, shortest
 from quicprochat.sim.peer import COMMIT_MS
 from quicprochat.sim.progress import Progress
 from quicprochat.sim.topology import components
 from quicprochat.sim.world import retried_ms
+from quicprochat.sim.yardsticks import along, flood, redundancy
 
 POSTS, POSTS_MAX = 40, 500
 AUTHORS = 10
@@ -119,19 +119,18 @@ def _spread(world: Community, pieces: Sequence[set[str]], cold: list[Posted], wa
         edge = edges[one, other]
         return edge.latency_ms + retried_ms(edge.latency_ms, edge.loss, rng)
 
-    reached, lasts, bests, ratios, flooded, floods = [], [], [], [], [], []
+    reached, lasts, bests, flooded, floods = [], [], [], [], []
     for post in warm:
         readers = _readers(world, pieces, post.author)
         reached.append(len(post.came.keys() & readers) / len(readers))
-        paths = shortest(ways, post.author)
-        best = max(paths[reader] for reader in readers) / 1_000 + COMMIT_MS
+        paths = along(ways, post.author, delay)
+        best = max(paths[reader] for reader in readers) + COMMIT_MS
         sent, came = flood(near, post.author, delay)
         floods.append(redundancy(sent, len(came)))
-        flooded.append((max(came[reader] for reader in readers) + COMMIT_MS) / best)
+        flooded.append(max(came[reader] for reader in readers) + COMMIT_MS)
         bests.append(best)
         if post.came.keys() >= readers:
             lasts.append(max(post.came.values()) - post.written)
-            ratios.append(lasts[-1] / best)
     return {
         "reached_ratio": mean(reached),
         "redundancy": round(mean(_redundancy(world, post) for post in warm), 4),
@@ -139,9 +138,9 @@ def _spread(world: Community, pieces: Sequence[set[str]], cold: list[Posted], wa
         "redundancy_cold": round(mean(_redundancy(world, post) for post in cold), 4),
         "flooding_redundancy": round(mean(floods), 4),
         "last_delivery_ms": median(lasts) if lasts else None,
-        "shortest_path_ms": round(median(bests), 1),
-        "last_delivery_ratio": round(mean(ratios), 3) if ratios else None,
-        "flooding_delivery_ratio": round(mean(flooded), 3),
+        "shortest_path_ms": median(bests),
+        "last_delivery_ratio": round(mean(lasts) / mean(bests), 3) if lasts else None,
+        "flooding_delivery_ratio": round(mean(flooded) / mean(bests), 3),
         "twice": world.twice,
     }
 
@@ -198,11 +197,15 @@ def _heal(world: Community, piece: set[str], rng: random.Random, progress: Progr
     world.settle()
     subscribers = set(world.subscribers)
     posts: list[Posted] = []
-    apart = 0.0
     for side in sides:
         authors = sorted(side & subscribers)
         posts += _write(world, [side], [rng.choice(authors) for _ in range(HALF_POSTS if authors else 0)], progress)
-        apart = mean(len(p.came.keys() & side) / max(1, len((side & subscribers) - {p.author})) for p in posts)
+    apart = [
+        len(post.came.keys() & side) / max(1, len(side & subscribers - {post.author}))
+        for post in posts
+        for side in sides
+        if post.author in side
+    ]
     twice, joined = world.twice, world.world.now
     world.rounds.clear()
     for edge in cut:
@@ -212,7 +215,7 @@ def _heal(world: Community, piece: set[str], rng: random.Random, progress: Progr
     rounds = max((world.rounds[id(world.cables[edge])] for edge in cut), default=0)
     return {
         "cut_links": len(cut), "halves": [len(side) for side in sides], "cut_posts": len(posts),
-        "cut_reached_ratio": round(apart, 6),
+        "cut_reached_ratio": round(mean(apart), 6),
         "heal_reached_ratio": 1.0 if healed else _reached(posts, subscribers & piece),
         "heal_ms": last - joined if healed else None,
         "heal_rounds": -(-rounds // 2),
