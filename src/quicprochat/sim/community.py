@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from quicprochat.core.channel import BroadcastChannel
 from quicprochat.core.envelope import CORE_BYTES, Kind
-from quicprochat.core.events import Effect, Journaled, PostAccepted
+from quicprochat.core.events import Effect, Journaled, LinkMeasured, PostAccepted
 from quicprochat.core.gate import Limits
 from quicprochat.core.ids import Uid
 from quicprochat.core.link import FrameType
@@ -57,6 +57,13 @@ class Neighbour(Peer):
     def __init__(self, community: Community, name: str) -> None:
         super().__init__(community.world, name, Clock(), Limits())
         self._community = community
+
+    def receive(self, link: Link, kind: int, body: bytes) -> None:
+        """A frame is here; with the first one the link is up, and what it loses is known as if it were an old one."""
+        super().receive(link, kind, body)
+        if kind == FrameType.HELLO:
+            cable = link.cable
+            self.post(LinkMeasured(link.id, 2 * cable.latency_ms, cable.loss, relayed=False))
 
     def _release(self, effect: Effect) -> None:
         super()._release(effect)
