@@ -7,6 +7,7 @@ from fuzz.common import instrumented, run
 with instrumented():
     from quicprochat.core.errors import WireError
     from quicprochat.core.link import (
+        ChannelFrame,
         FrameParser,
         FrameType,
         Hello,
@@ -53,6 +54,8 @@ def read(kind: int, body: bytes) -> None:
                 assert encode_record(record, age) == body
             case FrameType.INTEREST:
                 assert encode_interest(decode_interest(body)) == body
+            case FrameType.CHANNEL:
+                assert ChannelFrame.decode(body).encode() == body
             case FrameType.BYE:
                 code, reason = decode_bye(body)
                 assert code == body[0]

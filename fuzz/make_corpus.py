@@ -38,7 +38,7 @@ def seeds() -> dict[str, list[bytes]]:
     plains = hexed("plain", "messages")
     inners = [plain.rstrip(b"\0")[64:-1] for plain in plains]
     frames = hexed("frame", "frames")
-    kinds = {"hello": 1, "results": 5, "record": 6, "bye": 7, "interest": 0x80}
+    kinds = {"hello": 1, "results": 5, "record": 6, "bye": 7, "interest": 0x80, "channel": 0x8A}
     wrong = [
         (1 + len(case["body"]) // 2).to_bytes(4, "big") + bytes([kinds[case["format"]]]) + bytes.fromhex(case["body"])
         for case in vectors["frames_refused"]

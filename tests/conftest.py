@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 LOGS = ("quicprochat", "quic")
+
+
+def pytest_configure() -> None:
+    """Hear signals as when started by hand: nohup and a shell's ``&`` leave them ignored, here and in what we start."""
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 @pytest.fixture(autouse=True)

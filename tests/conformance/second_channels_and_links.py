@@ -156,6 +156,12 @@ def read_interest(body: bytes) -> list[bytes]:
     return ids
 
 
+def read_channel_frame(body: bytes) -> tuple[bytes, int, int, bytes]:
+    c = Cursor(body)
+    head = c.take(32), c.number(1), c.number(1)
+    return *head, body[34:]
+
+
 def read_bye(body: bytes) -> tuple[int, str]:
     c = Cursor(body)
     return c.number(1), c.data[:200].decode("utf-8", "replace")

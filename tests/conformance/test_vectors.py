@@ -319,12 +319,16 @@ def said_by_us(kind: int, body: bytes) -> Any:
             return list(link.decode_bye(body))
         case link.FrameType.INTEREST:
             return list(link.decode_interest(body))
+        case link.FrameType.CHANNEL:
+            found = link.ChannelFrame.decode(body)
+            assert found.encode() == body
+            return [found.channel, found.interests, found.kind, found.body]
     return None
 
 
 READERS = {
     1: streams.read_hello, 5: streams.read_results, 6: streams.read_record_frame, 7: streams.read_bye,
-    0x80: streams.read_interest,
+    0x80: streams.read_interest, 0x8A: streams.read_channel_frame,
 }  # fmt: skip
 
 
@@ -344,7 +348,7 @@ def test_frames(case: Case) -> None:
 
 @each("frames_refused")
 def test_refused_frames(case: Case) -> None:
-    kind = {"hello": 1, "results": 5, "record": 6, "bye": 7, "interest": 0x80}[case["format"]]
+    kind = {"hello": 1, "results": 5, "record": 6, "bye": 7, "interest": 0x80, "channel": 0x8A}[case["format"]]
     refuses(lambda: READERS[kind](case["body"]), case["why"])
     with pytest.raises(WireError):
         said_by_us(kind, case["body"])

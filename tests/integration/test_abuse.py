@@ -20,8 +20,8 @@ from quicprochat.core.record import PeerRecord, sign_record
 from quicprochat.p2p import Options, P2pNode
 
 
-def node(home: Path) -> P2pNode:
-    return P2pNode(Options(home, bind=Address("127.0.0.1", _free_port()), ephemeral=True))
+def node(home: Path, *, stays: bool = True) -> P2pNode:
+    return P2pNode(Options(home, bind=Address("127.0.0.1", _free_port()), ephemeral=True, stays=stays))
 
 
 def _free_port() -> int:
@@ -30,9 +30,9 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def scene(tmp_path: Path, play: Callable[[P2pNode, Attacker], Awaitable[None]]) -> None:
+def scene(tmp_path: Path, play: Callable[[P2pNode, Attacker], Awaitable[None]], *, stays: bool = True) -> None:
     async def run() -> None:
-        async with asyncio.timeout(30), node(tmp_path / "victim") as victim, Attacker() as attacker:
+        async with asyncio.timeout(30), node(tmp_path / "victim", stays=stays) as victim, Attacker() as attacker:
             await play(victim, attacker)
 
     asyncio.run(run())

@@ -19,6 +19,7 @@ from quicprochat.core.errors import LocalError
 from quicprochat.core.gate import Reason, Verdict
 from quicprochat.core.ids import Uid
 from quicprochat.core.link import (
+    EVERY_CHANNEL,
     INTEREST_MAX,
     FrameType,
     Result,
@@ -81,10 +82,11 @@ def test_the_library_joins_posts_and_hears(tmp_path: Path) -> None:
         assert await b.subscribe("family", made.secret) == made
         assert await b.subscribe("family", made.secret.hex()) == made, "twice is once"
         uids = await subscribed(a, "family")
+        # What was written before a saw b's interest is asked for, and may come after what was handed over at once.
         lines = await heard(b.posts(), len(uids))
-        assert [(line.kind, line.peer, line.uid, line.channel) for line in lines] == [
+        assert {(line.kind, line.peer, line.uid, line.channel) for line in lines} == {
             (LineKind.POST, a.key, uid, made.id) for uid in uids
-        ]
+        }
         assert b.channel(lines[0].channel) == made
         assert await a.reached(uids[-1], 10) == 1
         (view,) = await b.channel_views()
@@ -102,12 +104,13 @@ def test_messages_and_posts_are_heard_apart(tmp_path: Path) -> None:
         await a.subscribe("village")
         await b.subscribe("village")
         uids = await subscribed(a, "village")
-        await a.reached(uids[-1], 10)
+        for uid in uids:
+            await a.reached(uid, 10)
         await a.send(b.key, "just for you")
         messages = b.messages()
         assert (await anext(messages)).text == "just for you"
         assert (await b.channel_views())[0].unread == len(uids), "whoever hears messages has not read the posts"
-        assert [line.uid for line in await heard(b.posts(), len(uids))] == uids
+        assert {line.uid for line in await heard(b.posts(), len(uids))} == set(uids)
 
     pair(tmp_path, play)
 
@@ -187,16 +190,51 @@ def test_a_stranger_gets_what_it_asks_for_by_id_and_reads_only_what_is_open(tmp_
         await attacker.link(victim)
         told = decode_interest(await until(FrameType.INTEREST, attacker))
         assert set(told) == {private.id, VILLAGE.id}
-        await victim.broadcast("family", "a word among us")
-        await victim.broadcast("village", "to everybody")
         await attacker.say(FrameType.INTEREST, encode_interest(told))
+        while not (await victim.broadcast("family", "a word among us")).neighbours:
+            pass
+        await victim.broadcast("village", "to everybody")
         posts = [MeshEnvelope.decode(await until(FrameType.ENVELOPE, attacker)) for _ in range(2)]
         found = {post.dst: open_post(post, VILLAGE.secret, CRYPTO) for post in posts}
         assert found[private.id] is None
         assert found[VILLAGE.id] is not None
         assert b"a word among us" not in b"".join(post.wire() for post in posts)
 
+    scene(tmp_path, play, stays=False)
+
+
+def test_a_node_that_stays_takes_part_in_all_channels_and_does_not_say_which_are_its_own(tmp_path: Path) -> None:
+    async def play(victim: P2pNode, attacker: Attacker) -> None:
+        await victim.subscribe("village")
+        await attacker.link(victim)
+        assert decode_interest(await until(FrameType.INTEREST, attacker)) == (EVERY_CHANNEL,)
+        await attacker.say(FrameType.CHANNEL, b"short")
+        assert "cut short" in await attacker.connection.closed()
+
     scene(tmp_path, play)
+
+
+def test_a_post_crosses_a_node_that_does_not_read_it(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with (
+            asyncio.timeout(50), node(tmp_path / "a") as a, node(tmp_path / "b") as b, node(tmp_path / "c") as c,
+        ):  # fmt: skip
+            made = await a.subscribe("family", "new")
+            await c.subscribe("family", made.secret)
+            await b.add(str(a.ticket()), "alice")
+            await b.add(str(c.ticket()), "carol")
+            for near, far in ((b, a), (b, c), (a, b), (c, b)):
+                await near.wait_linked(far.key, 20)
+            posted = await a.broadcast("family", "soup")
+            (line,) = await heard(c.posts(), 1)
+            assert (line.text, line.uid, line.peer, line.hops) == ("soup", posted.uid, a.key, 1)
+            await c.broadcast("family", "bread")
+            (line,) = await heard(a.posts(), 1)
+            assert (line.text, line.hops) == ("bread", 1)
+            assert await b.inbox() == []
+            assert (await b.store_view()).posts == 2, "it keeps them for who comes later"
+
+    asyncio.run(run())
 
 
 def test_posts_nobody_asked_for_or_nobody_can_open_are_refused_with_a_reason(tmp_path: Path) -> None:
@@ -221,4 +259,4 @@ def test_posts_nobody_asked_for_or_nobody_can_open_are_refused_with_a_reason(tmp
         results = decode_results(await until(FrameType.RESULTS, attacker))
         assert results == (Result(good.id, Verdict.STORED, Reason.NONE),), "whoever has the key is a member"
 
-    scene(tmp_path, play)
+    scene(tmp_path, play, stays=False)

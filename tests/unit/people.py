@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
-from quicprochat.core.channel import BroadcastChannel, Post, Secrets, seal_post
+from quicprochat.core.channel import BroadcastChannel, Post, Secrets, seal_post, secrets_of
+from quicprochat.core.encounter import Want, decode_offer
+from quicprochat.core.entries import EntrySet
 from quicprochat.core.envelope import HOPS_DEFAULT, TTL_DEFAULT_S, Header, Kind, MeshEnvelope, make
 from quicprochat.core.events import (
     ChannelsChanged,
     Effect,
     EnvelopeArrived,
     Event,
+    FrameArrived,
     InterestArrived,
     LinkId,
     LinkUp,
@@ -21,6 +25,7 @@ from quicprochat.core.events import (
     RecordArrived,
     SelfChanged,
     SendEnvelope,
+    SendFrame,
     SendInterest,
     Subscribed,
     Unsubscribed,
@@ -28,9 +33,11 @@ from quicprochat.core.events import (
 )
 from quicprochat.core.gate import Admission, Checked, Limits, Policy, Reason, Verdict, admit, check
 from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey, Uid
+from quicprochat.core.link import ChannelFrame, FrameType
 from quicprochat.core.memory import MemoryStore
 from quicprochat.core.node import Node
 from quicprochat.core.receipt import Receipt, State, Status
+from quicprochat.core.reconcile import Ranges, Reconciler
 from quicprochat.core.record import PeerRecord, sign_record
 from quicprochat.core.seal import BOOTSTRAP_ID, Letter, Prekey, Protection, seal
 from quicprochat.core.store import Line
@@ -41,6 +48,8 @@ T0 = 1_000
 """The life clock when a person is made."""
 WALL = WallTime(WALL_FLOOR + 10_000_000)
 WINDOW = 1_024
+INTERESTS = 64
+"""More words of ours than were ever sent: a frame that is never late."""
 
 
 def at(instant: int, wall: int = 0, *, trusted: bool = False) -> Now:
@@ -136,8 +145,7 @@ class Person:
             self.keys[BOOTSTRAP_ID] = self.signer.exchange_private()
         for effect in out:
             if isinstance(effect, ChannelsChanged):
-                channels = [s.channel for s in effect.subscriptions if not s.left]
-                self.secrets = {c.id: ((c.epoch, c.secret),) for c in channels}
+                self.secrets = secrets_of(effect.subscriptions)
 
     # --- channels
 
@@ -283,6 +291,37 @@ class Person:
         return [(event.state, event.carrier) for event in self.store.trace(uid)]
 
 
+class Taker:
+    """A neighbour that wants all the posts it is offered over one link; it answers each frame about a channel."""
+
+    def __init__(self, giver: Person, link: int) -> None:
+        self.giver, self.link = giver, link
+        self._offers: Counter[ChannelId] = Counter()
+        self._reconcilers: dict[ChannelId, Reconciler] = {}
+
+    def take(self, out: tuple[Effect, ...]) -> tuple[Effect, ...]:
+        """Answer what a step said, and what comes of that, until nothing is said any more; return all of it."""
+        answers = [self._answer(ChannelFrame.decode(body)) for body in channel_frames(out, self.link)]
+        events = [FrameArrived(LinkId(self.link), FrameType.CHANNEL, frame.encode()) for frame in answers if frame]
+        return out + self.take(self.giver.step(*events)) if events else out
+
+    def _answer(self, frame: ChannelFrame) -> ChannelFrame | None:
+        channel = frame.channel
+        if frame.kind == FrameType.OFFER:
+            first = self._offers[channel]
+            self._offers[channel] += len(decode_offer(frame.body))
+            want = Want(self._offers[channel], tuple(range(first, self._offers[channel])))
+            return replace(frame, kind=FrameType.WANT, body=want.encode(), interests=INTERESTS)
+        if frame.kind == FrameType.RANGES:
+            ranges = Ranges.decode(frame.body)
+            if ranges.step == 0:
+                self._reconcilers[channel] = Reconciler(EntrySet(), ranges.salt)
+            reply = self._reconcilers[channel].heard(ranges).reply
+            if reply is not None:
+                return replace(frame, body=reply.encode(), interests=INTERESTS)
+        return None
+
+
 def protection(prekey: Prekey | None) -> Protection:
     return Protection.IDENTITY if prekey is None else Protection.PREKEY
 
@@ -296,6 +335,11 @@ def people(*names: str, limits: Limits | None = None) -> list[Person]:
 def envelopes(out: tuple[Effect, ...]) -> list[MeshEnvelope]:
     """The envelopes that a step sends, in order."""
     return [MeshEnvelope.decode(effect.wire) for effect in out if isinstance(effect, SendEnvelope)]
+
+
+def channel_frames(out: tuple[Effect, ...], link: int) -> list[bytes]:
+    """What a step says about channels over a link."""
+    return [e.body for e in out if isinstance(e, SendFrame) and e.kind is FrameType.CHANNEL and e.link == link]
 
 
 def receipts(out: tuple[Effect, ...]) -> list[Receipt]:

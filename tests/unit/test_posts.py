@@ -8,6 +8,7 @@ import pytest
 from tests.unit.people import (
     T0,
     Person,
+    Taker,
     accepted_posts,
     at,
     by_clock,
@@ -34,10 +35,11 @@ from quicprochat.core.events import (
     Tick,
 )
 from quicprochat.core.gate import Limits, Reason, Verdict
+from quicprochat.core.interest import TELL_BURST
 from quicprochat.core.link import Result
 from quicprochat.core.node import SWEEP_BATCH
 from quicprochat.core.patience import BAD_MAX
-from quicprochat.core.posts import IN_FLIGHT, TELL_BURST
+from quicprochat.core.posts import IN_FLIGHT
 from quicprochat.core.store import Scope
 from quicprochat.core.time import DAY_MS, SECOND_MS
 from quicprochat.core.window import PostLimits
@@ -69,6 +71,11 @@ def answer(alice: Person, link: int, *posts: MeshEnvelope, verdict: Verdict = Ve
 def relink(alice: Person, link: int, peer: Person, *, epoch: bytes = b"") -> tuple[Effect, ...]:
     alice.step(LinkDown(LinkId(link)))
     return alice.step(LinkUp(LinkId(link + 10), peer.key, WINDOW, store_epoch=epoch))
+
+
+def asks(alice: Person, link: int, *channels: BroadcastChannel, now: int | None = None) -> tuple[Effect, ...]:
+    """A neighbour tells its channels, and wants all that it is offered of them."""
+    return Taker(alice, link).take(alice.hears(link, *channels, now=None if now is None else at(now)))
 
 
 def read(post: MeshEnvelope, channel: BroadcastChannel, reader: Person) -> Post:
@@ -139,7 +146,7 @@ def test_a_post_goes_to_each_neighbour_that_subscribes(three: tuple[Person, Pers
     assert (post.src, post.dst, post.hop, post.age_ms, post.created_ms) == (alice.key, FAMILY.id, 0, 0, 0)
     assert post.ttl_ms == 7 * DAY_MS
     assert read(post, FAMILY, bob).text == "soup is ready"
-    assert texts(alice.hears(CAROL, FAMILY, VILLAGE), FAMILY, carol) == ["soup is ready"]
+    assert texts(asks(alice, CAROL, FAMILY, VILLAGE), FAMILY, carol) == ["soup is ready"]
 
 
 def test_a_post_says_nothing_of_the_time_however_sure_the_clock_is(three: tuple[Person, Person, Person]) -> None:
@@ -157,13 +164,13 @@ def test_what_a_neighbour_answered_is_not_repeated_when_its_link_flaps(three: tu
     answer(alice, BOB, posts[1], verdict=Verdict.DUPLICATE)
     answer(alice, BOB, posts[4], verdict=Verdict.REFUSED, reason=Reason.EXPIRED)
     relink(alice, BOB, bob)
-    assert texts(alice.hears(BOB + 10, FAMILY), FAMILY, bob) == ["2"]
+    assert texts(asks(alice, BOB + 10, FAMILY), FAMILY, bob) == ["2"]
     out = relink(alice, BOB + 10, bob)
     assert envelopes(out) == [], "nothing is handed over before the neighbour says what it wants"
-    assert texts(alice.hears(BOB + 20, FAMILY), FAMILY, bob) == ["2"]
+    assert texts(asks(alice, BOB + 20, FAMILY), FAMILY, bob) == ["2"]
     answer(alice, BOB + 20, posts[2])
     relink(alice, BOB + 20, bob)
-    assert envelopes(alice.hears(BOB + 30, FAMILY)) == []
+    assert envelopes(asks(alice, BOB + 30, FAMILY)) == []
 
 
 def test_a_neighbour_that_lost_its_store_gets_all_again(three: tuple[Person, Person, Person]) -> None:
@@ -171,9 +178,9 @@ def test_a_neighbour_that_lost_its_store_gets_all_again(three: tuple[Person, Per
     alice.hears(BOB, FAMILY)
     answer(alice, BOB, *envelopes(alice.write_post(FAMILY, "1")))
     relink(alice, BOB, bob)
-    assert envelopes(alice.hears(BOB + 10, FAMILY)) == []
+    assert envelopes(asks(alice, BOB + 10, FAMILY)) == []
     relink(alice, BOB + 10, bob, epoch=b"another store...")
-    assert texts(alice.hears(BOB + 20, FAMILY), FAMILY, bob) == ["1"]
+    assert texts(asks(alice, BOB + 20, FAMILY), FAMILY, bob) == ["1"]
 
 
 def test_a_link_that_takes_over_without_a_word_of_the_old_ones_end_starts_anew(
@@ -183,7 +190,7 @@ def test_a_link_that_takes_over_without_a_word_of_the_old_ones_end_starts_anew(
     alice.hears(BOB, FAMILY)
     (post,) = envelopes(alice.write_post(FAMILY, "1"))
     alice.step(LinkUp(LinkId(9), bob.key, WINDOW))
-    assert [sent.id for sent in envelopes(alice.hears(9, FAMILY))] == [post.id]
+    assert [sent.id for sent in envelopes(asks(alice, 9, FAMILY))] == [post.id]
     alice.step(LinkDown(LinkId(BOB)))
     assert envelopes(alice.write_post(FAMILY, "2")) != [], "the old link's end must not end the new one"
 
@@ -206,7 +213,7 @@ def test_a_late_subscriber_gets_the_window_in_order() -> None:
     alice.start(at(T0 + 10))
     alice.meet(BOB, bob)
     out = alice.step(now=at(T0 + 60_000))
-    out += alice.hears(BOB, FAMILY, now=at(T0 + 60_000))
+    out += asks(alice, BOB, FAMILY, now=T0 + 60_000)
     assert texts(out, FAMILY, bob) == ["2", "3", "4"]
     assert {post.age_ms for post in envelopes(out)} == {60_000}
 
@@ -216,15 +223,23 @@ def test_a_channel_joined_later_brings_its_older_posts(three: tuple[Person, Pers
     alice.write_post(VILLAGE, "old")
     alice.hears(BOB, FAMILY)
     alice.write_post(FAMILY, "new")
-    assert texts(alice.hears(BOB, FAMILY, VILLAGE), VILLAGE, bob) == ["old"]
+    assert texts(asks(alice, BOB, FAMILY, VILLAGE), VILLAGE, bob) == ["old"]
 
 
-def test_others_posts_are_kept_and_not_handed_on_yet(three: tuple[Person, Person, Person]) -> None:
+def test_others_posts_are_offered_to_who_subscribes_and_one_hop_older(three: tuple[Person, Person, Person]) -> None:
     alice, _, carol = three
-    post = carol.posted(FAMILY)
+    post = carol.posted(FAMILY, hop=3)
     alice.step(alice.arrived(CAROL, post))
-    assert envelopes(alice.hears(BOB, FAMILY)) == []
-    assert alice.store.held(post.id) is not None
+    assert envelopes(asks(alice, CAROL, FAMILY)) == [], "its author has it"
+    (handed,) = envelopes(asks(alice, BOB, FAMILY))
+    assert (handed.id, handed.hop) == (post.id, 4)
+
+
+def test_a_post_at_the_end_of_its_hops_is_read_and_not_handed_on(three: tuple[Person, Person, Person]) -> None:
+    alice, _, carol = three
+    alice.step(alice.arrived(CAROL, carol.posted(FAMILY, "far", hop=32)))
+    assert [line.text for line in alice.inbox()] == ["far"]
+    assert envelopes(asks(alice, BOB, FAMILY)) == []
 
 
 def test_expired_posts_leave_and_are_no_expired_messages(three: tuple[Person, Person, Person]) -> None:
@@ -235,14 +250,14 @@ def test_expired_posts_leave_and_are_no_expired_messages(three: tuple[Person, Pe
     alice.step(Tick(), now=at(T0 + 7 * DAY_MS))
     assert alice.store.usage(Scope.OWN_POSTS, FAMILY.id).count == alice.store.usage(Scope.POSTS).count == 0
     assert "expired" not in alice.store.counters()
-    assert envelopes(alice.hears(BOB, FAMILY)) == []
+    assert envelopes(asks(alice, BOB, FAMILY)) == []
 
 
 def test_an_expired_post_that_is_not_swept_yet_is_not_handed_over(three: tuple[Person, Person, Person]) -> None:
     alice, _, _ = three
     for _ in range(SWEEP_BATCH + 10):
         alice.write_post(FAMILY)
-    assert envelopes(alice.hears(BOB, FAMILY, now=at(T0 + 7 * DAY_MS))) == []
+    assert envelopes(asks(alice, BOB, FAMILY, now=T0 + 7 * DAY_MS)) == []
 
 
 def test_leaving_forgets_what_was_kept(three: tuple[Person, Person, Person]) -> None:
@@ -311,7 +326,7 @@ def test_a_neighbour_that_left_the_channel_is_left_alone_until_it_comes_back(
     assert envelopes(alice.step(Tick(), now=at(T0 + DAY_MS))) == []
     alice.hears(BOB)
     assert envelopes(alice.write_post(FAMILY, "2")) == []
-    assert texts(alice.hears(BOB, FAMILY), FAMILY, bob) == ["1", "2"]
+    assert texts(asks(alice, BOB, FAMILY), FAMILY, bob) == ["1", "2"]
 
 
 def test_what_is_not_answered_is_offered_again(three: tuple[Person, Person, Person]) -> None:
@@ -328,10 +343,11 @@ def test_posts_under_way_are_bounded_and_leave_room_for_messages(three: tuple[Pe
     alice, bob, _ = three
     for n in range(IN_FLIGHT + 50):
         alice.write_post(FAMILY, str(n))
-    first = envelopes(alice.hears(BOB, FAMILY))
+    taker = Taker(alice, BOB)
+    first = envelopes(taker.take(alice.hears(BOB, FAMILY)))
     assert len(first) == IN_FLIGHT
     assert len(envelopes(alice.step(alice.written(bob.key, "hi", bob.prekey)))) == 1
-    rest = envelopes(answer(alice, BOB, *first[:60]))
+    rest = envelopes(taker.take(answer(alice, BOB, *first[:60])))
     assert len(rest) == 50
     assert [read(post, FAMILY, bob).text for post in first + rest] == [str(n) for n in range(IN_FLIGHT + 50)]
 
@@ -340,7 +356,7 @@ def test_long_posts_are_bounded_by_bytes(three: tuple[Person, Person, Person]) -
     alice, _, _ = three
     for _ in range(9):
         alice.write_post(FAMILY, "x" * 60_000)
-    sent = envelopes(alice.hears(BOB, FAMILY))
+    sent = envelopes(asks(alice, BOB, FAMILY))
     size = len(sent[0].wire())
     assert (len(sent) - 1) * size < IN_FLIGHT_BYTES // 2 <= len(sent) * size
 
@@ -462,7 +478,7 @@ def test_a_number_is_given_again_only_where_the_post_never_was(three: tuple[Pers
     assert numbers(lost, FAMILY, bob) == [2]
     alice.start(at(T0 + 9))
     alice.meet(BOB, bob, record=False)
-    assert numbers(alice.hears(BOB, FAMILY), FAMILY, bob) == [1]
+    assert numbers(asks(alice, BOB, FAMILY), FAMILY, bob) == [1]
     assert numbers(alice.write_post(FAMILY), FAMILY, bob) == [2]
 
 

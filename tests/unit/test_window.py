@@ -9,7 +9,7 @@ from quicprochat.core.ids import ChannelId
 from quicprochat.core.memory import MemoryStore
 from quicprochat.core.store import Fate, Held, MeshStore, Scope
 from quicprochat.core.time import Instant
-from quicprochat.core.window import PostLimits, after_release, clear, expire, slide
+from quicprochat.core.window import PostLimits, after_release, clear, release, slide
 
 NOW = Instant(5_000)
 NEWS = ChannelId(bytes(key("news")))
@@ -90,7 +90,7 @@ def test_what_expired_or_was_left_is_remembered_as_gone(store: MeshStore) -> Non
     mine = held_post("m", src="me", via="")
     put(store, PostLimits(share=1), *items, other, mine)
     with Step(store) as tx:
-        expire(tx, items[0], NOW)
+        release(tx, items[0].id, NOW)
     assert names(store, *items)[0] == 1
     with Step(store) as tx:
         clear(tx, NEWS, NOW)

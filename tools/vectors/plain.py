@@ -195,6 +195,7 @@ def frames() -> list[Json]:
     said = [[r.id, r.verdict, r.reason] for r in results]
     card = sign_record(RECORD, BOB)
     interests = sorted({ids.ChannelId(case["id"]) for case in channels()})
+    offer = link.ChannelFrame(interests[0], 3, link.FrameType.OFFER, b"\0\1" + IDS[0])
     made: list[tuple[str, link.FrameType, bytes, Any]] = [
         ("hello", link.FrameType.HELLO, first.encode(), hello_json(first)),
         ("hello of a later version", link.FrameType.HELLO, later.encode() + b"more", hello_json(later)),
@@ -207,6 +208,8 @@ def frames() -> list[Json]:
         ("record", link.FrameType.RECORD, link.encode_record(card, 12_345), [12_345, card]),
         ("interest", link.FrameType.INTEREST, link.encode_interest(interests), interests),
         ("no interest", link.FrameType.INTEREST, link.encode_interest(()), []),
+        ("interest in all", link.FrameType.INTEREST, link.encode_interest((link.EVERY_CHANNEL,)), [bytes(32)]),
+        ("offer in a channel", link.FrameType.CHANNEL, offer.encode(), [offer.channel, 3, 0x85, offer.body]),
         ("bye", link.FrameType.BYE, link.encode_bye(link.Goodbye.LEAVING, "bis später"), [0, "bis später"]),
         ("bye without a reason", link.FrameType.BYE, b"\xfe", [254, ""]),
     ]  # fmt: skip
@@ -229,5 +232,6 @@ def frames_refused() -> list[Json]:
         ("interest", "cut short", b"\0\1" + bytes(31)), ("interest", "trailing bytes", bytes(3)),
         ("interest", "too many channels", b"\1\1" + b"".join(n.to_bytes(32, "big") for n in range(257))),
         ("record", "record too long", bytes(8 + 2_049)), ("record", "cut short", bytes(7)), ("bye", "cut short", b""),
+        ("channel", "cut short", bytes(33)),
     ]  # fmt: skip
     return [{"format": name, "why": why, "body": body} for name, why, body in cases]

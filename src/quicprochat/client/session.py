@@ -136,6 +136,7 @@ class Session:
             discovery=not s.no_discovery,
             quiet=s.quiet,
             carry=Carry(s.carry),
+            stays=self._stays,
         )
         node = P2pNode(options, network=self._network)
         await node.start()

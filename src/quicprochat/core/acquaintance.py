@@ -63,3 +63,7 @@ class Acquaintances:
         if len(self._by_peer) > NEIGHBOURS_MAX:
             del self._by_peer[next(iter(self._by_peer))]
         return known
+
+    def forget(self, peer: PeerKey) -> None:
+        """A neighbour has lost what it had."""
+        self._by_peer.pop(peer, None)

@@ -26,7 +26,7 @@ from quicprochat.core.acquaintance import IDS_MAX, Acquaintances
 from quicprochat.core.asking import Asking
 from quicprochat.core.crypto import Entropy
 from quicprochat.core.cures import Cures
-from quicprochat.core.encounter import Encounter, Rank, Want, decode_offer, encode_offer
+from quicprochat.core.encounter import OFFER_MAX, Encounter, Rank, Want, decode_offer, encode_offer
 from quicprochat.core.entries import Entry, EntrySet
 from quicprochat.core.envelope import Kind
 from quicprochat.core.errors import WireError
@@ -117,8 +117,11 @@ class Carry:
 
     # --- what the node has
 
-    def hold(self, parcel: Parcel, now: Instant) -> list[EnvelopeId]:
-        """An envelope is in the store and may be handed on; return what must leave the store, at times itself."""
+    def hold(self, parcel: Parcel, now: Instant, *, offer: bool = True) -> list[EnvelopeId]:
+        """An envelope is in the store and may be handed on; return what must leave the store, at times itself.
+
+        Without ``offer`` the neighbours of this moment are offered it only by :meth:`offer`.
+        """
         id = parcel.id
         self._entries.add(parcel.entry, parcel.expires_at)
         self._shelf.put(parcel)
@@ -128,12 +131,29 @@ class Carry:
             self._evicted[victim.id] = victim.dst
             gone.append(victim.id)
         self._asking.came(id, now)
-        if id in self._shelf:
-            for peer, encounter in self._encounters.items():
-                if peer != parcel.via and id not in encounter.known:
-                    encounter.giving.queue(self._rank(parcel, encounter), id)
-                    self._dirty[peer] = None
+        if offer and id in self._shelf:
+            for peer in self._encounters:
+                if peer != parcel.via:
+                    self.offer(peer, id)
         return gone
+
+    def offer(self, peer: PeerKey, id: EnvelopeId) -> None:
+        """Let a neighbour be offered what is held, unless it is known to have it."""
+        encounter, parcel = self._encounters.get(peer), self._shelf.get(id)
+        if encounter is not None and parcel is not None and id not in encounter.known and not _wrote(peer, parcel):
+            encounter.giving.queue(self._rank(parcel, encounter), id)
+            self._dirty[peer] = None
+
+    def has(self, peer: PeerKey, id: EnvelopeId) -> None:
+        """A neighbour has shown that it has an envelope, or does not want it."""
+        encounter = self._encounters.get(peer)
+        if encounter is not None:
+            encounter.known.has((id,), self._shelf.ids())
+
+    def known_to(self, peer: PeerKey, id: EnvelopeId) -> bool:
+        """Say whether a neighbour is known to have an envelope."""
+        encounter = self._encounters.get(peer)
+        return encounter is not None and id in encounter.known
 
     def seen(self, entry: Entry, id: EnvelopeId, expires_at: Instant, now: Instant, *, settled: bool = False) -> None:
         """An envelope is known and not held: delivered here, cured, or refused for good.
@@ -144,6 +164,14 @@ class Carry:
         if settled:
             self._entries.settle(id)
         self._asking.came(id, now)
+
+    def begin_anew(self) -> None:
+        """Forget what was seen and is not held: it is wanted from now on. The next comparing finds it."""
+        self._entries = EntrySet()
+        for id in self._shelf.ids():
+            parcel = self._shelf.get(id)
+            assert parcel is not None
+            self._entries.add(parcel.entry, parcel.expires_at)
 
     def expects(self, id: EnvelopeId) -> bool:
         """Say whether a neighbour was asked for an envelope and has not brought it yet."""
@@ -185,6 +213,8 @@ class Carry:
         return (-parcel.handed, self._likely.of(parcel.dst, now))
 
     def _rank(self, parcel: Parcel, encounter: Encounter) -> Rank:
+        if parcel.kind == Kind.CHANNEL:
+            return (parcel.order,)
         if parcel.dst == encounter.peer:
             group = 0
         elif parcel.src == self.me:
@@ -197,12 +227,18 @@ class Carry:
 
     # --- links
 
-    def link_up(self, peer: PeerKey, now: Instant) -> None:
-        """A link came up: what is little is offered at once, and where that is much both sides compare first."""
+    def link_up(self, peer: PeerKey, now: Instant, *, fresh: bool = False, speaks: bool = False) -> None:
+        """A link came up: what is little is offered at once, and where that is much both sides compare first.
+
+        ``fresh``: the neighbour has lost its memory. ``speaks``: both have said already that they carry.
+        """
         self.link_down(peer, now)
         self._entries.expire(now)
+        if fresh:
+            self._acquaintances.forget(peer)
         known = self._acquaintances.meet(peer)
         self._encounters[peer] = encounter = Encounter(peer, known, Instant(now + AGAIN_MS))
+        encounter.speaks = encounter.greeted = speaks
         self._likely.met(peer, now)
         direct = known.perhaps_lacking(self._shelf.ids(), DIRECT_MAX)
         if direct is None:
@@ -210,7 +246,8 @@ class Carry:
             # What is for the peer itself need not wait for what comes of comparing.
             direct = {parcel.id for parcel in self._shelf.addressed_to(peer)}
         for id in direct:
-            if (parcel := self._shelf.get(id)) is not None and parcel.expires_at > now:
+            parcel = self._shelf.get(id)
+            if parcel is not None and parcel.expires_at > now and not _wrote(peer, parcel):
                 encounter.giving.queue(self._rank(parcel, encounter), id)
         self._dirty[peer] = None
 
@@ -230,11 +267,16 @@ class Carry:
             self._dirty.pop(peer, None)
             self._say = [say for say in self._say if say.peer != peer]
 
-    def received(self, peer: PeerKey, kind: int, body: bytes, now: Instant) -> None:
-        """A frame of carrying came. Raises: WireError, which ends the link."""
+    def linked(self, peer: PeerKey) -> bool:
+        """Say whether a link to this neighbour is up."""
+        return peer in self._encounters
+
+    def received(self, peer: PeerKey, kind: int, body: bytes, now: Instant) -> list[EnvelopeId]:
+        """A frame of carrying came; return what the neighbour wants. Raises: WireError, which ends the link."""
         encounter = self._encounters.get(peer)
+        wanted: list[EnvelopeId] = []
         if encounter is None:
-            return
+            return wanted
         encounter.speaks = True
         self._dirty[peer] = None
         match kind:
@@ -249,6 +291,7 @@ class Carry:
                 for id in wanted:
                     if (parcel := self._shelf.get(id)) is not None:
                         encounter.giving.want(self._rank(parcel, encounter), id)
+        return wanted
 
     def _ranges(self, encounter: Encounter, ranges: Ranges, now: Instant) -> None:
         if ranges.step == 0:
@@ -267,7 +310,7 @@ class Carry:
         found = encounter.reconciler.heard(ranges)
         for entry in found.lacking:
             parcel = self._shelf.get(EnvelopeId(entry[8:]))
-            if parcel is not None and parcel.expires_at > now:
+            if parcel is not None and parcel.expires_at > now and not _wrote(encounter.peer, parcel):
                 encounter.known.lacks(parcel.id)
                 encounter.giving.queue(self._rank(parcel, encounter), parcel.id)
         if found.reply is not None:
@@ -298,11 +341,16 @@ class Carry:
         out, self._say = self._say, []
         return out
 
-    def take(self, peer: PeerKey, room_bytes: int, now: Instant) -> list[EnvelopeId]:
-        """Return what to hand over to a neighbour now, the most useful first, within so many bytes."""
+    def wanted(self, peer: PeerKey) -> bool:
+        """Say whether a neighbour waits for something that it wants."""
+        encounter = self._encounters.get(peer)
+        return encounter is not None and encounter.giving.next() is not None
+
+    def take(self, peer: PeerKey, room_bytes: int, now: Instant, most: int = OFFER_MAX) -> list[EnvelopeId]:
+        """Return what to hand over to a neighbour now, the most useful first, within so many bytes and so many."""
         encounter = self._encounters.get(peer)
         out: list[EnvelopeId] = []
-        while encounter is not None and (id := encounter.giving.next()) is not None:
+        while encounter is not None and len(out) < most and (id := encounter.giving.next()) is not None:
             parcel = self._shelf.get(id)
             if parcel is not None and parcel.expires_at > now:
                 if parcel.size > room_bytes:
@@ -341,3 +389,8 @@ class Carry:
                     self._begin(encounter, now)
                 else:
                     encounter.again_at = None
+
+
+def _wrote(peer: PeerKey, parcel: Parcel) -> bool:
+    """Say whether a post is of this peer: it knows its own, also those that it keeps no more."""
+    return parcel.kind == Kind.CHANNEL and parcel.src == peer

@@ -95,6 +95,12 @@ class Subscription:
     left: bool = False
 
 
+def secrets_of(subscriptions: Iterable[Subscription]) -> Secrets:
+    """Return what opens the posts of all channels we are in."""
+    joined = (one.channel for one in subscriptions if not one.left)
+    return {channel.id: ((channel.epoch, channel.secret),) for channel in joined}
+
+
 def heads_after(heads: tuple[EnvelopeId, ...], id: EnvelopeId, parents: Iterable[EnvelopeId]) -> tuple[EnvelopeId, ...]:
     """Return a channel's heads with one more post: it takes the place of those it names as read before it."""
     answered = {id, *parents}
@@ -210,6 +216,12 @@ def post_epoch(envelope: MeshEnvelope) -> int | None:
     if envelope.kind != Kind.CHANNEL or len(envelope.payload) < _HEAD.size:
         return None
     return int(_EPOCH.unpack_from(envelope.payload)[0])
+
+
+def lacks_key(envelope: MeshEnvelope, secrets: Iterable[tuple[int, bytes]]) -> bool:
+    """Say whether a post says to be of an epoch that none of a channel's secrets is for."""
+    epoch = post_epoch(envelope)
+    return epoch is not None and all(epoch != known for known, _ in secrets)
 
 
 def open_post(envelope: MeshEnvelope, secret: bytes, crypto: Crypto) -> Post | None:

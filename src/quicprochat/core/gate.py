@@ -7,15 +7,15 @@ server's call, a bundle file: every way in goes through both, and nothing else i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
 
-from quicprochat.core.channel import Post, Secrets, heads_after, open_with
+from quicprochat.core.channel import Post, Secrets, heads_after, lacks_key, open_with
 from quicprochat.core.crypto import Crypto, PrivateKey
 from quicprochat.core.envelope import HEADER_BYTES, SUITE_X25519, TRANSIT, TRANSIT_OFFSET, Kind, MeshEnvelope
 from quicprochat.core.errors import WireError
-from quicprochat.core.ids import ChannelId, Label, PeerKey
+from quicprochat.core.ids import ChannelId, EnvelopeId, Label, PeerKey
 from quicprochat.core.policy import Carry as Carry
 from quicprochat.core.policy import Limits as Limits
 from quicprochat.core.policy import Policy as Policy
@@ -77,7 +77,7 @@ class Reject:
 class Checked:
     """An envelope whose author's signature holds; opened if it was for us or a channel of ours, and could be.
 
-    ``keyless`` is True for a post of a channel whose secrets were not at hand: that it did not open says nothing.
+    ``keyless`` is True for a post of whose epoch no secret was at hand: that it did not open says nothing.
     """
 
     envelope: MeshEnvelope
@@ -113,7 +113,7 @@ def check(
     if secrets is not None:
         post = open_with(envelope, secrets, crypto)
     record = _record_in(envelope, receipt, me, crypto)
-    return Checked(envelope, opened, receipt, record, post, keyless=secrets is None)
+    return Checked(envelope, opened, receipt, record, post, keyless=lacks_key(envelope, secrets or ()))
 
 
 def _record_in(envelope: MeshEnvelope, receipt: Receipt | None, me: PeerKey, crypto: Crypto) -> PeerRecord | None:
@@ -137,7 +137,7 @@ def understood(envelope: MeshEnvelope) -> bool:
 class Admission:
     """What ``admit`` did: the answer for the link, and what the recipient should tell the author (None: nothing).
 
-    ``held`` is what was STORED of somebody else's envelope, posts apart.
+    ``held`` is what was STORED of somebody else's envelope, ``gone`` what left its channel's window for it.
     """
 
     verdict: Verdict
@@ -146,6 +146,7 @@ class Admission:
     line: Line | None = None
     held: Held | None = field(default=None, compare=False)
     """What is kept for somebody else, as it is in the store."""
+    gone: Sequence[EnvelopeId] = field(default=(), compare=False)
 
 
 def lifetime(envelope: MeshEnvelope, via: bytes, now: Now) -> int | Reason:
@@ -165,12 +166,19 @@ def lifetime(envelope: MeshEnvelope, via: bytes, now: Now) -> int | Reason:
 
 
 def admit(
-    tx: MeshStore, checked: Checked, via: PeerKey, policy: Policy, now: Now, *, passing: bool = False
+    tx: MeshStore,
+    checked: Checked,
+    via: PeerKey,
+    policy: Policy,
+    now: Now,
+    *,
+    passing: bool = False,
+    foreign_bytes: float = 0,
 ) -> Admission:
     """Decide on a checked envelope and write what follows from it, in the caller's transaction.
 
-    ``via`` is the peer it came from, ``passing`` True when a next hop waits for what is not for us. The caller
-    acknowledges after its commit, never before.
+    ``via`` is the peer it came from, ``passing`` True when a next hop waits for what is not for us; ``foreign_bytes``
+    is for ``window.slide``. The caller acknowledges after its commit, never before.
     """
     envelope = checked.envelope
     if envelope.src == policy.me:
@@ -193,7 +201,7 @@ def admit(
     if policy.disk_low:
         return Admission(Verdict.DEFERRED, Reason.DISK)
     if envelope.kind == Kind.CHANNEL and envelope.dst != policy.me:
-        return _post(tx, checked, via, age, policy, now)
+        return _post(tx, checked, via, age, policy, now, foreign_bytes)
     if envelope.dst != policy.me:
         if not policy.carries(envelope.src, envelope.dst):
             return Admission(Verdict.REFUSED, Reason.POLICY)
@@ -244,40 +252,57 @@ def _sent_at(age: int, now: Now) -> WallTime:
     return WallTime(now.wall - age if now.trusted else 0)
 
 
-def _post(tx: MeshStore, checked: Checked, via: PeerKey, age: int, policy: Policy, now: Now) -> Admission:
-    """Put a post that opened into the inbox, once by (author, uid), and into its channel's window."""
+def _post(
+    tx: MeshStore, checked: Checked, via: PeerKey, age: int, policy: Policy, now: Now, foreign_bytes: float
+) -> Admission:
+    """Put a post into its channel's window, and into the inbox if it opened.
+
+    A willing node keeps posts of channels that are not its own; a member keeps unread what is sealed in an epoch whose
+    key it has not got yet.
+    """
     envelope, post = checked.envelope, checked.post
     subscription = tx.channel(ChannelId(envelope.dst))
-    if subscription is None or subscription.left:
+    ours = subscription is not None and not subscription.left
+    if not ours and not policy.willing:
         return Admission(Verdict.REFUSED, Reason.POLICY)
-    if not understood(envelope):
+    if ours and not understood(envelope):
         return Admission(Verdict.REFUSED, Reason.UNSUPPORTED)
-    if tx.fate(envelope.id) is not None:
+    fate = tx.fate(envelope.id)
+    if fate is not None and not (ours and fate is Fate.PASSED):
         tx.count("duplicates")
         return Admission(Verdict.DUPLICATE)
-    if post is None:
-        if checked.keyless:
-            # We subscribed while it was on its way through the check: let it come again.
-            return Admission(Verdict.DEFERRED)
+    line = None
+    if ours and post is None and not checked.keyless:
         # Nothing is remembered of it: any member can make such posts.
         tx.count("unopenable")
         return Admission(Verdict.REFUSED, Reason.UNOPENABLE)
+    if ours and post is not None:
+        line = read_post(tx, envelope, post, age, now)
+        if line is None:
+            # The same post in another envelope; see _deliver.
+            tx.count("duplicates")
+            return Admission(Verdict.DUPLICATE)
+    tx.remember(envelope.id, Fate.HELD, _forget_at(envelope, now.at))
+    held = _held(envelope, via, age, now)
+    held = replace(held, serial=tx.hold(held))
+    gone = slide(tx, held, policy.limits.posts, now.at, foreign_bytes=foreign_bytes)
+    return Admission(Verdict.STORED, line=line, held=held, gone=gone)
+
+
+def read_post(tx: MeshStore, envelope: MeshEnvelope, post: Post, age: int, now: Now) -> Line | None:
+    """Put an opened post of a channel we are in into the inbox, once by (author, uid); None when it was there."""
+    subscription = tx.channel(ChannelId(envelope.dst))
+    assert subscription is not None
     line = Line(
         LineKind.POST, envelope.src, post.uid, now.wall, post.text, envelope.hop, subscription.channel.kind.value,
         domain=post.domain, channel=envelope.dst, sent_at=_sent_at(age, now),
     )  # fmt: skip
     cursor = tx.deliver(line)
     if cursor is None:
-        # The same post in another envelope; see _deliver.
-        tx.count("duplicates")
-        return Admission(Verdict.DUPLICATE)
+        return None
     tx.count("delivered")
-    tx.remember(envelope.id, Fate.HELD, _forget_at(envelope, now.at))
     tx.put_channel(replace(subscription, heads=heads_after(subscription.heads, envelope.id, post.parents)))
-    held = _held(envelope, via, age, now)
-    tx.hold(held)
-    slide(tx, held, policy.limits.posts, now.at)
-    return Admission(Verdict.STORED, line=replace(line, cursor=cursor))
+    return replace(line, cursor=cursor)
 
 
 def _held(envelope: MeshEnvelope, via: bytes, age: int, now: Now) -> Held:
@@ -382,11 +407,15 @@ def submit(tx: MeshStore, envelope: MeshEnvelope, policy: Policy, now: Now) -> H
     return replace(held, serial=tx.hold(held))
 
 
-def publish(tx: MeshStore, envelope: MeshEnvelope, policy: Policy, now: Now) -> Held | Reason:
-    """Put a post of our own into its channel's window; return it as it is held there, or why it is not."""
+def publish(
+    tx: MeshStore, envelope: MeshEnvelope, policy: Policy, now: Now
+) -> tuple[Held, Sequence[EnvelopeId]] | Reason:
+    """Put a post of our own into its channel's window; return it as it is held there, and what left the window for it.
+
+    Or why it is not held.
+    """
     if policy.disk_low:
         return Reason.DISK
     held = _held(envelope, b"", envelope.age_ms, now)
     held = replace(held, serial=tx.hold(held))
-    slide(tx, held, policy.limits.posts, now.at)
-    return held
+    return held, slide(tx, held, policy.limits.posts, now.at)

@@ -10,7 +10,8 @@
     BYE     = code 1 | reason (UTF-8)
     PING, PONG, BEAT = empty
     OBSERVED= address
-    INTEREST= count 2 (0..256) | count * channel id 32, ascending
+    INTEREST= count 2 (0..256) | count * channel id 32, ascending; 32 zero bytes stand for every channel
+    CHANNEL = channel id 32 | interests 1 | type 1 | body         a frame of carrying, about one channel's posts
 
 Who the other end is, the transport has proved: its node key is its mesh key. Types of 0x80 and above may be skipped
 by who does not know them; an unknown type below ends the link.
@@ -67,10 +68,15 @@ class FrameType(IntEnum):
     OFFER = 0x85
     WANT = 0x86
     OBSERVED = 0x88
+    CHANNEL = 0x8A
 
 
-FOR_NODE = frozenset({FrameType.ROUTE, FrameType.RANGES, FrameType.OFFER, FrameType.WANT})
+FOR_NODE = frozenset({FrameType.ROUTE, FrameType.RANGES, FrameType.OFFER, FrameType.WANT, FrameType.CHANNEL})
 """Frames of routing and carrying, which are read by the node and not by the link."""
+FOR_CHANNEL = frozenset({FrameType.RANGES, FrameType.OFFER, FrameType.WANT})
+"""What a CHANNEL frame may hold; anything else in it is skipped."""
+EVERY_CHANNEL = ChannelId(bytes(ID_BYTES))
+"""Told as an interest: all channels, whatever their ids."""
 
 
 class Goodbye(IntEnum):
@@ -232,6 +238,30 @@ def encode_interest(channels: Sequence[ChannelId]) -> bytes:
     assert len(channels) <= INTEREST_MAX
     assert all(later > earlier for earlier, later in pairwise(channels))
     return len(channels).to_bytes(2, "big") + b"".join(channels)
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelFrame:
+    """A frame of carrying about one channel.
+
+    ``interests`` counts the INTEREST frames that the sender had received over this link, modulo 256: so the receiver
+    knows what was sent before its last word arrived.
+    """
+
+    channel: ChannelId
+    interests: int
+    kind: int
+    body: bytes
+
+    def encode(self) -> bytes:
+        """Return the body of the CHANNEL frame."""
+        return self.channel + bytes((self.interests & 0xFF, self.kind)) + self.body
+
+    @classmethod
+    def decode(cls, body: bytes) -> ChannelFrame:
+        """Read a CHANNEL frame; what it holds is not looked at. Raises: WireError."""
+        reader = Reader(body, "a channel's frame")
+        return cls(ChannelId(reader.take(ID_BYTES)), reader.uint(1), reader.uint(1), reader.rest())
 
 
 def decode_observed(body: bytes) -> Address:

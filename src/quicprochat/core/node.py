@@ -20,6 +20,7 @@ from quicprochat.core.carrying import Carrying
 from quicprochat.core.courier import Lane
 from quicprochat.core.crypto import Crypto, Entropy, Signer
 from quicprochat.core.envelope import TTL_MAX_S, Header, Kind, MeshEnvelope, make
+from quicprochat.core.errors import WireError
 from quicprochat.core.events import (
     Accepted,
     BundleArrived,
@@ -76,7 +77,6 @@ from quicprochat.core.seal import Protection
 from quicprochat.core.store import Fate, Held, MeshStore, Scope, Sent, Sighting
 from quicprochat.core.time import MINUTE_MS, Instant, Now
 from quicprochat.core.window import after_release
-from quicprochat.core.window import expire as expire_post
 
 SWEEP_MS = MINUTE_MS
 SWEEP_BATCH = 512
@@ -101,10 +101,10 @@ class Node:
         self._wanted = PeerRecord(signer.key, 0, 0)
         self._outbox = Outbox()
         self._homes = Homes()
-        self._posts = Posts(signer, crypto, entropy)
         self._neighbours = Neighbours()
         self._routes = Routes(signer, crypto)
         self._routed = hops is None
+        self._posts = Posts(signer, crypto, entropy, self._routes if self._routed else None, policy)
         self._forward = Forward(hops or self._routes, self._neighbours, self._outbox)
         self._carrying = Carrying(signer.key, entropy, self._neighbours, self._outbox, policy)
         self._servers: dict[PeerKey, Taken] = {}
@@ -145,7 +145,7 @@ class Node:
         """Take up what the store remembers; to be called once, inside a transaction, before the first step."""
         out: list[Effect] = []
         self._card.start(tx, now, out)
-        self._posts.start(tx, out)
+        self._posts.start(tx, self._policy, now.at, out)
         self._records.start(tx)
         self._forward.start(tx)
         self._routes.start(tx, now.at)
@@ -206,6 +206,7 @@ class Node:
         self._carry_on(tx, now, out)
         for server in servers:
             self._fill(server, tx, now, out)
+        self._posts.flush(self._neighbours, tx, now.at, out)
 
     def _carry_on(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         """Offer whoever is met what has no way, and hand over what was asked for."""
@@ -262,11 +263,11 @@ class Node:
                 self._publish(tx, now, out)
             case InterestArrived():
                 if (neighbour := self._neighbours.at(event.link)) is not None:
-                    self._posts.interest(neighbour.peer, event.channels)
+                    self._posts.interest(neighbour.peer, event.channels, now.at)
             case PostWritten():
                 self._posts.write(event, tx, self._policy, now, out)
             case Subscribed():
-                self._posts.join(tx, event.channel, out)
+                self._posts.join(tx, event.channel, self._policy, now, out)
             case Unsubscribed():
                 self._posts.leave(tx, event.channel, now, out)
             case LinkMeasured():
@@ -286,7 +287,15 @@ class Node:
 
     def _frame(self, event: FrameArrived, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         neighbour = self._neighbours.at(event.link)
-        if neighbour is None or not self._routed:
+        if neighbour is None:
+            return
+        if event.kind is FrameType.CHANNEL:
+            try:
+                self._posts.heard(neighbour.peer, event.body, tx, now.at)
+            except WireError as error:
+                out.append(CloseLink(event.link, Goodbye.PROTOCOL, str(error)))
+            return
+        if not self._routed:
             return
         if event.kind is not FrameType.ROUTE:
             self._carrying.heard(event, neighbour, tx, now, out)
@@ -307,7 +316,7 @@ class Node:
         if old is not None:
             self._records.link_down(old.lane.link)
             self._forward.link_down(old, tx)
-        self._posts.link_up(event.peer, event.store_epoch, now.at)
+        self._posts.link_up(event.peer, event.store_epoch, now.at, carrier=event.carrier)
         if event.carrier:
             return
         cost = link_cost(event.rtt_ms, relayed=event.relayed)
@@ -361,7 +370,7 @@ class Node:
         self._results.pop(link, None)
         neighbour = self._neighbours.drop(link)
         if neighbour is not None:
-            self._posts.link_down(neighbour.peer)
+            self._posts.link_down(neighbour.peer, now.at)
             self._forward.link_down(neighbour, tx)
             self._routes.link_down(neighbour.peer, now.at)
             self._carrying.link_down(neighbour.peer, now)
@@ -650,7 +659,7 @@ class Node:
         if self._next_expiry is not None and now.at >= self._next_expiry:
             for held in tx.expired(now.at, SWEEP_BATCH):
                 if held.kind == Kind.CHANNEL:
-                    expire_post(tx, held, now.at)
+                    self._posts.expire(tx, held, now.at)
                     continue
                 self._outbox.expire(tx, held, now, out)
                 self._carrying.release((held.id,))

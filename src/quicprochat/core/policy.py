@@ -55,6 +55,13 @@ class Policy:
     carry: Carry = Carry.ALL
     keeps: bool = False
     """A home server's: what it has acknowledged never gives way to anything."""
+    stays: bool = False
+    """True for a node that is there for longer than one command."""
+
+    @property
+    def willing(self) -> bool:
+        """Say whether this node takes part in every channel, also in those whose posts it cannot read."""
+        return self.stays and self.carry is Carry.ALL
 
     def carries(self, src: PeerKey, dst: bytes) -> bool:
         """Say whether mail from one to another is taken."""

@@ -1,46 +1,77 @@
-"""Posts: what this node writes into channels, and to which neighbours it hands that.
+"""Posts: what this node writes into channels, what it takes of others', and to whom it hands both.
 
-Each neighbour tells which channels it subscribes to. Posts of ours go to every neighbour that does, in the order they
-were written, until it has answered for each; what it has answered is remembered when its link goes, so that a link
-that flaps repeats nothing. Posts of others are kept in the same window and not handed on yet: ``_ours_to_give`` is the
-one place that says so.
+Each neighbour tells which channels it takes part in. A new post goes at once to whom the tree of its author leads
+(``tree.py``), and is offered to the others a little later; what neighbours lack of older ones they find out by
+comparing (``sharing.py``). Whoever is *willing* takes part in all channels, and keeps posts that it cannot read.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import replace
+from math import inf
 
 from quicprochat.core.bucket import TokenBucket
-from quicprochat.core.channel import SALT_BYTES, BroadcastChannel, Post, Subscription, heads_after, seal_post
-from quicprochat.core.courier import DEFERRED_MS, IN_FLIGHT_BYTES, RETRY_LAST_MS, Lane
+from quicprochat.core.channel import (
+    SALT_BYTES,
+    BroadcastChannel,
+    Post,
+    Subscription,
+    heads_after,
+    lacks_key,
+    open_with,
+    seal_post,
+    secrets_of,
+)
+from quicprochat.core.courier import DEFERRED_MS, IN_FLIGHT_BYTES, Lane
 from quicprochat.core.crypto import Crypto, Entropy, Signer
-from quicprochat.core.envelope import TTL_DEFAULT_S, Header, Kind, make
+from quicprochat.core.envelope import TRANSIT, TRANSIT_OFFSET, TTL_DEFAULT_S, Header, Kind, MeshEnvelope, make
 from quicprochat.core.events import (
     ChannelsChanged,
+    CloseLink,
     Effect,
+    Journaled,
     LinkId,
     PostAccepted,
     PostTaken,
     PostWritten,
+    SendFrame,
     SendInterest,
 )
-from quicprochat.core.gate import Admission, Checked, Policy, Reason, Verdict, admit, publish
+from quicprochat.core.gate import (
+    Admission,
+    Carry,
+    Checked,
+    Policy,
+    Reason,
+    Verdict,
+    admit,
+    publish,
+    read_post,
+    understood,
+)
 from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey
-from quicprochat.core.link import Result
-from quicprochat.core.store import Held, MeshStore
-from quicprochat.core.time import Instant, Now
-from quicprochat.core.window import clear
+from quicprochat.core.interest import DEAF_MAX, PUSH_MAX, Reader
+from quicprochat.core.link import EVERY_CHANNEL, ChannelFrame, FrameType, Goodbye, Result
+from quicprochat.core.neighbours import Neighbours
+from quicprochat.core.sharing import Sharing, travels
+from quicprochat.core.store import Fate, Held, MeshStore
+from quicprochat.core.time import SECOND_MS, Instant, Now
+from quicprochat.core.tree import Tree, Ways
+from quicprochat.core.window import BATCH, clear, release
 
 POST_TTL_S = TTL_DEFAULT_S
 """At least as long as the window, so that no post dies while subscribers may still ask for it."""
 IN_FLIGHT = 256
 """Posts handed to one neighbour and not yet answered; the rest of its window is left to messages."""
-BATCH = 256
-TELL_BURST, TELL_PER_S = 8, 1
-"""How often a neighbour is told of our channels; only the last of several changes is told (docs/protocol.md §9)."""
-READERS_MAX = 1_024
-"""Peers of which it is known what they have: twice as many as there can be links."""
+GATHER_MS = 300
+"""Whom the tree does not lead to is offered a post so much later, unless it shows before that it has it."""
+FRESH_MS = 10 * SECOND_MS
+"""An older post does not come along the tree, but is offered; who wants it is not handed the next ones for that."""
 AUTHORS_MAX = 4_096
+LINKS_MAX = 1_024
+"""Neighbours whose patience and store are remembered: twice as many as there can be links."""
 SEQ_BYTES = 8
 NONCE_BYTES = 16
 
@@ -57,82 +88,79 @@ def set_last_number(tx: MeshStore, channel: ChannelId, number: int) -> None:
     tx.set_value(_NUMBER_KEY + channel.hex(), number.to_bytes(SEQ_BYTES, "big"))
 
 
-class _Reach:
-    """How far one peer has come in one channel.
-
-    Up to ``cursor``, a serial of the store, every post of ours was handed over; of these ``again`` must be offered
-    once more, and ``declined`` were not wanted before the peer tells its interest anew.
-    """
-
-    __slots__ = ("again", "cursor", "declined", "deferred_ms")
-
-    def __init__(self) -> None:
-        self.cursor = 0
-        self.again: dict[EnvelopeId, None] = {}
-        self.declined: dict[EnvelopeId, None] = {}
-        self.deferred_ms = DEFERRED_MS
-
-
-class _Reader:
-    """A peer as one that posts go to, linked now or before. ``busy`` are channels with something left to hand over."""
-
-    __slots__ = ("busy", "epoch", "flying", "interests", "reach", "tell", "tell_at", "told", "waiting")
-
-    def __init__(self, epoch: bytes) -> None:
-        self.epoch = epoch
-        self.reach: dict[ChannelId, _Reach] = {}
-        self.flying: dict[EnvelopeId, ChannelId] = {}
-        self.interests: frozenset[ChannelId] = frozenset()
-        self.busy: set[ChannelId] = set()
-        self.waiting: dict[ChannelId, Instant] = {}
-        self.told: frozenset[ChannelId] = frozenset()
-        self.tell: TokenBucket | None = None
-        """None while the peer is not linked."""
-        self.tell_at: Instant | None = None
-
-    def unlink(self) -> None:
-        """Its link is gone: what was under way is offered again on the next."""
-        for id, channel in self.flying.items():
-            self.reach[channel].again[id] = None
-        self.flying.clear()
-        self.waiting.clear()
-        self.interests = self.told = frozenset()
-        self.tell = self.tell_at = None
-
-    def forget(self, channel: ChannelId) -> None:
-        """We left a channel."""
-        self.reach.pop(channel, None)
-        self.waiting.pop(channel, None)
-        self.busy.discard(channel)
-        self.flying = {id: of for id, of in self.flying.items() if of != channel}
-
-
 class Posts:
-    """Our channels, the posts we write, and how far each neighbour has them."""
+    """Our channels, the posts we write, and those we hand on."""
 
-    def __init__(self, signer: Signer, crypto: Crypto, entropy: Entropy) -> None:
+    def __init__(self, signer: Signer, crypto: Crypto, entropy: Entropy, ways: Ways | None, policy: Policy) -> None:
         self._signer = signer
         self._crypto = crypto
         self._entropy = entropy
+        self._me = policy.me
+        self._willing = policy.willing
         self.joined: frozenset[ChannelId] = frozenset()
-        self._readers: dict[PeerKey, _Reader] = {}
+        self._readers: dict[PeerKey, Reader] = {}
+        self._epochs: dict[PeerKey, bytes] = {}
+        self._tree = Tree(policy.me, ways)
+        self._sharing = Sharing(policy.me, entropy, self._readers, self._known, policy.limits.posts)
+        self._tx: MeshStore | None = None
+        self._later: deque[tuple[Instant, ChannelId, EnvelopeId]] = deque()
+        """What is to be offered when, the soonest first."""
         self._by_author: dict[PeerKey, TokenBucket] = {}
         self._by_link: dict[PeerKey, TokenBucket] = {}
 
+    def _known(self, channel: ChannelId, id: EnvelopeId) -> bool:
+        assert self._tx is not None
+        fate = self._tx.fate(id)
+        if fate is Fate.PASSED:
+            return channel not in self.joined
+        return fate is not None or self._tx.held(id) is not None
+
     # --- channels
 
-    def start(self, tx: MeshStore, out: list[Effect]) -> None:
-        """Take up the channels that the store remembers."""
+    def start(self, tx: MeshStore, policy: Policy, now: Instant, out: list[Effect]) -> None:
+        """Take up the channels and posts that the store remembers."""
+        self._tx = tx
         self._reload(tx, out)
+        for id in self.joined:
+            self._sharing.of(id, now)
+        for dst in tx.destinations():
+            channel = ChannelId(dst)
+            for held in kept(tx, channel):
+                if held.kind != Kind.CHANNEL:
+                    break
+                foreign = channel not in self.joined
+                if foreign and policy.carry is not Carry.ALL:
+                    clear(tx, channel, now, Fate.PASSED)
+                    break
+                self._hold(tx, held, now, foreign=foreign)
 
-    def join(self, tx: MeshStore, channel: BroadcastChannel, out: list[Effect]) -> None:
-        """The owner joined a channel."""
+    def join(self, tx: MeshStore, channel: BroadcastChannel, policy: Policy, now: Now, out: list[Effect]) -> None:
+        """The owner joined a channel: what is held of it already opens at once."""
         known = tx.channel(channel.id)
         tx.put_channel(Subscription(channel, known.heads if known is not None else ()))
         self._reload(tx, out)
-        for reader in self._readers.values():
-            if channel.id in reader.interests:
-                reader.busy.add(channel.id)
+        self._sharing.adopt(channel.id, kept(tx, channel.id), now.at)
+        self.open_held(tx, channel.id, policy, now, out)
+
+    def open_held(self, tx: MeshStore, id: ChannelId, policy: Policy, now: Now, out: list[Effect]) -> int:
+        """Read what is held of a channel of ours and could not be read until now; return how many posts that were.
+
+        To be called when there is a new key. They come into the inbox as if they had just come, in the order in which
+        they came; what was delivered before is not delivered again.
+        """
+        secrets = secrets_of(tx.channels()).get(id, ())
+        count = 0
+        for held in kept(tx, id):
+            if held.own or held.src in policy.blocked:
+                continue
+            envelope = MeshEnvelope.decode(held.wire)
+            if not understood(envelope) or (post := open_with(envelope, secrets, self._crypto)) is None:
+                continue
+            line = read_post(tx, envelope, post, envelope.age_ms + max(0, now.at - held.stored_at), now)
+            if line is not None:
+                out.append(Journaled(line))
+                count += 1
+        return count
 
     def leave(self, tx: MeshStore, id: ChannelId, now: Now, out: list[Effect]) -> None:
         """The owner left a channel: its secret and its posts go, its topic and our sequence number stay."""
@@ -140,7 +168,7 @@ class Posts:
         if known is None or known.left:
             return
         tx.put_channel(Subscription(replace(known.channel, secret=b""), known.heads, left=True))
-        clear(tx, id, now.at)
+        self._sharing.release(id, clear(tx, id, now.at))
         self._reload(tx, out)
         for reader in self._readers.values():
             reader.forget(id)
@@ -166,167 +194,264 @@ class Posts:
         post = Post(event.uid, seq, event.text, parents)
         salt = self._entropy(SALT_BYTES)
         payload = seal_post(header, channel.secret, channel.epoch, salt, post, self._crypto)
-        held = publish(tx, make(header, payload, self._signer), policy, now)
-        if isinstance(held, Reason):
-            out.append(PostAccepted(event.uid, held))
+        published = publish(tx, make(header, payload, self._signer), policy, now)
+        if isinstance(published, Reason):
+            out.append(PostAccepted(event.uid, published))
             return
+        held, gone = published
         set_last_number(tx, channel.id, seq)
         tx.put_channel(replace(subscription, heads=heads_after(parents, held.id, parents)))
-        neighbours = 0
-        for reader in self._readers.values():
-            if channel.id in reader.interests:
-                reader.busy.add(channel.id)
-                neighbours += 1
+        self._sharing.release(channel.id, gone)
+        self._hold(tx, held, now.at, foreign=False)
+        self._spread(held, now.at)
+        neighbours = sum(reader.wants(channel.id) for reader in self._readers.values())
         out.append(PostAccepted(event.uid, Reason.NONE, held.id, neighbours))
 
     # --- neighbours
 
-    def link_up(self, peer: PeerKey, store_epoch: bytes, now: Instant) -> None:
+    def link_up(self, peer: PeerKey, store_epoch: bytes, now: Instant, *, carrier: bool) -> None:
         """A neighbour is there; what it is interested in, it will tell."""
-        reader = self._readers.pop(peer, None)
-        if reader is not None:
-            reader.unlink()
-        if reader is None or reader.epoch != store_epoch:
-            reader = _Reader(store_epoch)
-        self._readers[peer] = reader
-        reader.tell = TokenBucket(TELL_BURST, TELL_PER_S, now)
-        if len(self._readers) > READERS_MAX:
-            oldest = next((key for key, one in self._readers.items() if one.tell is None), None)
-            if oldest is not None:
-                del self._readers[oldest]
+        self.link_down(peer, now)
+        fresh = self._epochs.pop(peer, store_epoch) != store_epoch
+        self._epochs[peer] = store_epoch
+        if len(self._epochs) > LINKS_MAX:
+            del self._epochs[next(iter(self._epochs))]
+        self._readers[peer] = Reader(peer, now, carrier=carrier, fresh=fresh)
 
-    def link_down(self, peer: PeerKey) -> None:
-        """A neighbour is gone."""
-        reader = self._readers.get(peer)
-        if reader is not None:
-            reader.unlink()
+    def link_down(self, peer: PeerKey, now: Instant) -> None:
+        """A neighbour is gone; what was under way is offered again on the next link."""
+        if self._readers.pop(peer, None) is not None:
+            self._sharing.link_down(peer, now)
+            self._tree.forget(peer)
 
-    def interest(self, peer: PeerKey, channels: tuple[ChannelId, ...]) -> None:
-        """A neighbour told its channels: hand it what it has not got of those that are ours too."""
+    def interest(self, peer: PeerKey, channels: tuple[ChannelId, ...], now: Instant) -> None:
+        """A neighbour told its channels: of those that are ours too, each offers what the other has not got."""
         reader = self._readers[peer]
-        reader.interests = frozenset(channels)
-        for id in reader.interests & self.joined:
-            reach = reader.reach.setdefault(id, _Reach())
-            reach.again |= reach.declined
-            reach.declined.clear()
-            reader.busy.add(id)
+        reader.hears(frozenset(channels))
+        self._sharing.match(reader, now)
+
+    def heard(self, peer: PeerKey, body: bytes, tx: MeshStore, now: Instant) -> None:
+        """A frame about a channel came. Raises: WireError."""
+        reader = self._readers.get(peer)
+        if reader is None:
+            return
+        self._tx = tx
+        frame = ChannelFrame.decode(body)
+        foreign = frame.channel not in self.joined
+        for id in self._sharing.heard(reader, frame, now, foreign=foreign):
+            held = tx.held(id)
+            if held is not None and _is_fresh(held, now):
+                self._tree.graft(held.src, peer)
+        self._make_room(tx, now)
+
+    # --- what comes in
 
     def admit(self, tx: MeshStore, checked: Checked, via: PeerKey, policy: Policy, now: Now) -> Admission:
-        """Let a post in by the gate, unless its author, or the neighbour that brings it, has sent too many of late.
+        """Let a post in by the gate, keep it, and hand it on, unless too many came of late.
 
-        An author pays for new posts only: whoever repeats another's old ones must not use up what that one has left.
+        Its author pays for new posts only: whoever repeats another's old ones must not use up what that one has left.
+        The neighbour pays for all it brings, but for duplicates that it may well have brought.
         """
-        envelope, limits = checked.envelope, policy.limits.posts
-        if envelope.dst not in self.joined or envelope.src == policy.me:
+        envelope, channel = checked.envelope, ChannelId(checked.envelope.dst)
+        foreign = channel not in self.joined
+        if envelope.src == policy.me:
+            self._sharing.seen(envelope, now.at)
+            self._sharing.has(via, channel, envelope.id)
+        if (foreign and not self._willing) or envelope.src == policy.me:
             return admit(tx, checked, via, policy, now)
+        if not foreign and checked.post is None and checked.keyless:
+            # Perhaps the key came while the post was on its way through the check.
+            secrets = secrets_of(tx.channels()).get(channel, ())
+            post = open_with(envelope, secrets, self._crypto)
+            checked = replace(checked, post=post, keyless=lacks_key(envelope, secrets))
+        limits = policy.limits.posts
         cost = 1 + len(envelope.payload) // limits.piece_bytes
         author = _bucket(self._by_author, envelope.src, AUTHORS_MAX, limits.author_burst, limits.author_per_s, now.at)
-        link = _bucket(self._by_link, via, READERS_MAX, limits.link_burst, limits.link_per_s, now.at)
+        link = _bucket(self._by_link, via, LINKS_MAX, limits.link_burst, limits.link_per_s, now.at)
+        asked = self._sharing.expects(channel, envelope.id)
         if (author.wait_ms(now.at, cost) or link.wait_ms(now.at, cost)) and tx.fate(envelope.id) is None:
+            self._sharing.put_off(envelope, now.at)
             return Admission(Verdict.DEFERRED, Reason.FULL)
-        admission = admit(tx, checked, via, policy, now)
+        admission = admit(tx, checked, via, policy, now, foreign_bytes=inf if foreign else self._sharing.foreign_bytes)
         if admission.verdict is Verdict.STORED:
             author.take(now.at, cost)
-        if admission.verdict is not Verdict.DUPLICATE:
+        if admission.verdict is not Verdict.DUPLICATE or not (asked or self._tree.fed_by(envelope.src, via)):
             link.take(now.at, cost)
+        self._admitted(tx, envelope, admission, via, now, foreign=foreign)
         return admission
 
-    # --- handing over
+    def _admitted(
+        self, tx: MeshStore, envelope: MeshEnvelope, admission: Admission, via: PeerKey, now: Now, *, foreign: bool
+    ) -> None:
+        channel = ChannelId(envelope.dst)
+        if admission.held is not None:
+            self._sharing.release(channel, admission.gone)
+            self._hold(tx, admission.held, now.at, foreign=foreign)
+            self._sharing.has(via, channel, envelope.id)
+            self._spread(admission.held, now.at)
+        elif admission.verdict is Verdict.DEFERRED:
+            self._sharing.put_off(envelope, now.at)
+        else:
+            self._sharing.seen(envelope, now.at)
+            self._sharing.has(via, channel, envelope.id)
+
+    def _hold(self, tx: MeshStore, held: Held, now: Instant, *, foreign: bool) -> None:
+        """Let a post that is in the store be offered, and make room for it."""
+        for id in self._sharing.hold(held, now, foreign=foreign):
+            release(tx, id, now, Fate.PASSED)
+        self._make_room(tx, now)
+
+    def _make_room(self, tx: MeshStore, now: Instant) -> None:
+        """Forget channels that we are not in while there are too many."""
+        while (crowded := self._sharing.crowded()) is not None:
+            self._sharing.release(crowded, clear(tx, crowded, now, Fate.PASSED))
+            for reader in self._sharing.drop(crowded):
+                reader.ignore(crowded)
+
+    def expire(self, tx: MeshStore, held: Held, now: Instant) -> None:
+        """Let go of a post whose time is over."""
+        release(tx, held.id, now)
+        self._sharing.release(ChannelId(held.dst), (held.id,))
+
+    # --- handing on
+
+    def _spread(self, held: Held, now: Instant) -> None:
+        """A post is new here: hand it at once to whom the tree leads, and offer it to the others a little later."""
+        channel, author = ChannelId(held.dst), held.src
+        if not travels(held):
+            return
+        fresh = _is_fresh(held, now)
+        for peer, reader in self._readers.items():
+            if peer in (held.via, author) or not (reader.shares(channel) or (reader.carrier and held.own)):
+                continue
+            if reader.wants(channel) and fresh and self._tree.feeds(author, peer) and len(reader.push) < PUSH_MAX:
+                reader.push[held.id] = channel
+        if author in self._readers:
+            self._sharing.has(author, channel, held.id)
+        if fresh and self._tree.rooted(author):
+            self._later.append((Instant(now + GATHER_MS), channel, held.id))
+        else:
+            self._later.appendleft((now, channel, held.id))
+
+    def _offer(self, now: Instant) -> None:
+        """Offer what was gathered to all who have not shown that they have it."""
+        while self._later and self._later[0][0] <= now:
+            _, channel, id = self._later.popleft()
+            for peer, reader in self._readers.items():
+                if reader.shares(channel) and id not in reader.push and id not in reader.flying:
+                    self._sharing.offer(peer, channel, id)
 
     def fill(self, tx: MeshStore, lane: Lane, now: Instant, out: list[Effect]) -> None:
         """Tell a neighbour our channels if they changed, and hand it posts as far as its window goes."""
+        self._tx = tx
         reader = self._readers[lane.peer]
-        if reader.told is not self.joined and reader.told != self.joined:
-            self._tell(reader, lane.link, now, out)
-        if reader.waiting:
-            for id in [id for id, at in reader.waiting.items() if at <= now]:
-                del reader.waiting[id]
-                reader.busy.add(id)
-        if not reader.busy:
-            return
-        for id in sorted(reader.busy & reader.interests & self.joined - reader.waiting.keys()):
-            if not self._hand_channel(tx, lane, reader, id, now, out):
-                return
-            reader.busy.discard(id)
-        reader.busy.clear()
+        channels = frozenset((EVERY_CHANNEL,)) if self._willing and not reader.carrier else self.joined
+        if reader.told is not channels and reader.told != channels:
+            self._tell(reader, lane.link, channels, now, out)
+        reader.resume(now)
+        while reader.push and _room(lane, reader):
+            id, channel = next(iter(reader.push.items()))
+            del reader.push[id]
+            if reader.paused(channel):
+                reader.pause(channel).ids[id] = None
+            elif not self._sharing.known_to(lane.peer, channel, id):
+                self._launch(tx, lane, reader, id, now, out)
 
-    def _tell(self, reader: _Reader, link: LinkId, now: Instant, out: list[Effect]) -> None:
-        assert reader.tell is not None
+    def flush(self, neighbours: Neighbours, tx: MeshStore, now: Instant, out: list[Effect]) -> None:
+        """Say what is to be said about channels, and hand over what is wanted, as far as the windows go."""
+        self._tx = tx
+        self._offer(now)
+        for neighbour in neighbours:
+            reader = self._readers[neighbour.peer]
+            while reader.wanting and _room(neighbour.lane, reader):
+                room_bytes = IN_FLIGHT_BYTES - neighbour.lane.flying_bytes
+                ids = self._sharing.take(reader, room_bytes, IN_FLIGHT - len(reader.flying), now)
+                for id in ids:
+                    if id not in reader.flying:
+                        self._launch(tx, neighbour.lane, reader, id, now, out)
+                if not ids:
+                    break
+            if len(reader.deaf) > DEAF_MAX:
+                out.append(CloseLink(neighbour.lane.link, Goodbye.BUSY, "too many channels came and went"))
+        for peer, frame in self._sharing.poll(now):
+            found = neighbours.find(peer)
+            if found is not None:
+                body = replace(frame, interests=self._readers[peer].hearings).encode()
+                out.append(SendFrame(found.lane.link, FrameType.CHANNEL, body))
+
+    def _tell(
+        self, reader: Reader, link: LinkId, channels: frozenset[ChannelId], now: Instant, out: list[Effect]
+    ) -> None:
         if reader.tell.take(now):
-            out.append(SendInterest(link, tuple(sorted(self.joined))))
-            reader.told, reader.tell_at = self.joined, None
+            out.append(SendInterest(link, tuple(sorted(channels))))
+            reader.tells(channels)
+            self._sharing.match(reader, now)
         else:
             reader.tell_at = Instant(now + reader.tell.wait_ms(now))
 
-    def _hand_channel(
-        self, tx: MeshStore, lane: Lane, reader: _Reader, id: ChannelId, now: Instant, out: list[Effect]
-    ) -> bool:
-        """Hand over what is left of one channel; False when there is no more room."""
-        reach = reader.reach.setdefault(id, _Reach())
-        while reach.again:
-            if not _room(lane, reader):
-                return False
-            envelope_id = next(iter(reach.again))
-            del reach.again[envelope_id]
-            held = tx.held(envelope_id)
-            if held is not None:
-                _launch(lane, reader, held, now, out)
-        while True:
-            found = tx.waiting(id, reach.cursor, BATCH)
-            for held in found:
-                if not _room(lane, reader):
-                    return False
-                reach.cursor = held.serial
-                if _ours_to_give(held):
-                    _launch(lane, reader, held, now, out)
-            if len(found) < BATCH:
-                return True
+    def _launch(
+        self, tx: MeshStore, lane: Lane, reader: Reader, id: EnvelopeId, now: Instant, out: list[Effect]
+    ) -> None:
+        held = tx.held(id)
+        if held is not None and held.expires_at > now:
+            reader.flying[id] = (ChannelId(held.dst), held.src)
+            lane.launch(held, now, out)
 
     def answered(self, peer: PeerKey, result: Result, now: Instant, out: list[Effect]) -> bool:
         """Take a neighbour's answer to a post; False when it is about something else."""
         reader = self._readers[peer]
-        id = reader.flying.pop(result.id, None)
-        if id is None:
+        flown = reader.flying.pop(result.id, None)
+        if flown is None:
             return False
-        reach = reader.reach[id]
+        channel, author = flown
         match result.verdict:
             case Verdict.STORED | Verdict.DUPLICATE:
-                reach.deferred_ms = DEFERRED_MS
-                out.append(PostTaken(result.id, peer))
+                reader.pause(channel).ms = DEFERRED_MS
+                self._sharing.has(peer, channel, result.id)
+                if result.verdict is Verdict.DUPLICATE:
+                    self._tree.prune(author, peer)
+                if author == self._me:
+                    out.append(PostTaken(result.id, peer))
             case Verdict.DEFERRED:
-                reach.again[result.id] = None
-                if id not in reader.waiting:
-                    reader.waiting[id] = Instant(now + reach.deferred_ms)
-                    reach.deferred_ms = min(2 * reach.deferred_ms, RETRY_LAST_MS)
+                reader.pause(channel).ids[result.id] = None
+                reader.pause(channel).begin(now)
             case Verdict.REFUSED if result.reason is Reason.POLICY:
                 # It has left the channel; should it come back, it will say so.
-                reach.declined[result.id] = None
-            case Verdict.REFUSED:
                 pass
+            case Verdict.REFUSED:
+                self._sharing.has(peer, channel, result.id)
         return True
 
     def deadline(self) -> Instant | None:
-        """Return when :meth:`fill` has something to do again, if nothing happens before."""
-        times = [at for reader in self._readers.values() for at in reader.waiting.values()]
-        times += [reader.tell_at for reader in self._readers.values() if reader.tell_at is not None]
+        """Return when there is something to do again, if nothing happens before."""
+        times = [self._later[0][0]] if self._later else []
+        for reader in self._readers.values():
+            times += [pause.until for pause in reader.pauses.values() if pause.until is not None]
+            if reader.tell_at is not None:
+                times.append(reader.tell_at)
+        if (at := self._sharing.deadline()) is not None:
+            times.append(at)
         return min(times, default=None)
 
 
-def _ours_to_give(held: Held) -> bool:
-    return held.own
+def kept(tx: MeshStore, channel: ChannelId) -> Iterator[Held]:
+    """Yield what is held for a channel, in the order in which it came."""
+    after = 0
+    while found := tx.waiting(channel, after, BATCH):
+        yield from found
+        after = found[-1].serial
 
 
-def _room(lane: Lane, reader: _Reader) -> bool:
+def _is_fresh(held: Held, now: Instant) -> bool:
+    age = TRANSIT.unpack_from(held.wire, TRANSIT_OFFSET)[1]
+    return int(age) + now - held.stored_at < FRESH_MS
+
+
+def _room(lane: Lane, reader: Reader) -> bool:
     if len(reader.flying) >= IN_FLIGHT:
         # Some may have left the window, and then nobody waits for their answer any more.
         reader.flying = {id: of for id, of in reader.flying.items() if id in lane.flying}
     return len(reader.flying) < IN_FLIGHT and lane.room() and lane.flying_bytes < IN_FLIGHT_BYTES // 2
-
-
-def _launch(lane: Lane, reader: _Reader, held: Held, now: Instant, out: list[Effect]) -> None:
-    if held.expires_at > now:
-        reader.flying[held.id] = ChannelId(held.dst)
-        lane.launch(held, now, out)
 
 
 def _bucket(

@@ -393,6 +393,17 @@ class Routes:
         best = None if number is None or number == SELF else self._table.best[number]
         return None if best is None else best.key
 
+    def awaits(self, neighbour: PeerKey, destination: PeerKey) -> bool:
+        """Say whether a neighbour reaches a destination through us, as far as what it tells and does not tell shows.
+
+        By split horizon it tells no way to whom it is told the way. So among honest neighbours whose routes have
+        settled exactly one is told so by each; one that leads nobody on tells the same, and is wrongly taken for one.
+        """
+        one, number = self._table.links.get(neighbour), self._table.index.get(destination)
+        if one is None or number is None or one.promised[number] != INFINITY:
+            return False
+        return number == SELF or (one.heard and self._table.best[number] not in (None, one))
+
     def changed(self) -> set[PeerKey]:
         """Return the destinations whose next hop appeared, changed or went since the last call."""
         moved, self._table.moved = self._table.moved, set()

@@ -39,6 +39,8 @@ class Parcel:
     kept: bool = False
     handed: int = 0
     """How many neighbours have it from us."""
+    order: int = 0
+    """Of posts: the lowest is handed over first."""
 
     @property
     def id(self) -> EnvelopeId:

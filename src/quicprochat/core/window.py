@@ -31,7 +31,13 @@ class PostLimits:
     share: float = 0.25
     """Part of a channel's window, in posts and in bytes, that one author may fill."""
     all_bytes: int = 64 << 20
-    """Others' posts kept, in all channels together."""
+    """Others' posts kept, in all channels together that we are in."""
+    foreign_bytes: int = 32 << 20
+    """Posts kept of channels that we are not in: whoever fills most over one link makes room."""
+    foreign: int = 16_384
+    """The same in posts."""
+    foreign_channels: int = 1_024
+    """Channels that we are not in and know something of: made-up ids."""
     author_burst: int = 1_000
     """Posts taken from one author at once, whatever way they come: a member that floods."""
     author_per_s: float = 1
@@ -47,22 +53,40 @@ def after_release(now: Instant) -> Instant:
     return Instant(now + 2 * TTL_MAX_S * 1_000 + HOUR_MS)
 
 
-def slide(tx: MeshStore, held: Held, limits: PostLimits, now: Instant) -> None:
-    """A post is new in its channel's window: let go of what has no more room there."""
+def slide(tx: MeshStore, held: Held, limits: PostLimits, now: Instant, *, foreign_bytes: float = 0) -> list[EnvelopeId]:
+    """A post is new in its channel's window: let go of what has no more room there, and return what that was.
+
+    ``foreign_bytes`` are those of channels that we are not in, which have a bound of their own; infinite when this
+    post belongs to one of them.
+    """
     channel, author = held.dst, held.src
+    fate = Fate.PASSED if foreign_bytes == inf else Fate.GONE
+    gone: list[EnvelopeId] = []
+
+    def drop_oldest(of: PeerKey | None) -> bool:
+        """Let go of one post; False when there is none: after damage the totals may count what cannot be found."""
+        found = [id for id in tx.oldest(channel, of, 1) if tx.held(id) is not None]
+        for id in found:
+            release(tx, id, now, fate)
+        gone.extend(found)
+        return bool(found)
+
     if held.own:
-        while tx.usage(Scope.OWN_POSTS, channel).count > limits.own and _drop_oldest(tx, channel, author, now):
+        while tx.usage(Scope.OWN_POSTS, channel).count > limits.own and drop_oldest(author):
             pass
-        return
+        return gone
     count, size = max(1, limits.others * limits.share), limits.others_bytes * limits.share
-    while _over(tx, author + channel, count, size) and _drop_oldest(tx, channel, author, now):
+    while _over(tx, author + channel, count, size) and drop_oldest(author):
         pass
-    while _others_over(tx, channel, limits) and _drop_oldest(tx, channel, None, now):
+    while _others_over(tx, channel, limits, foreign_bytes) and drop_oldest(None):
         pass
+    return gone
 
 
-def _others_over(tx: MeshStore, channel: bytes, limits: PostLimits) -> bool:
-    return _over(tx, channel, limits.others, limits.others_bytes) or _over(tx, b"", inf, limits.all_bytes)
+def _others_over(tx: MeshStore, channel: bytes, limits: PostLimits, foreign_bytes: float) -> bool:
+    if _over(tx, channel, limits.others, limits.others_bytes):
+        return True
+    return tx.usage(Scope.POSTS).bytes - foreign_bytes > limits.all_bytes
 
 
 def _over(tx: MeshStore, key: bytes, count: float, size: float) -> bool:
@@ -70,27 +94,18 @@ def _over(tx: MeshStore, key: bytes, count: float, size: float) -> bool:
     return used.count > count or used.bytes > size
 
 
-def _drop_oldest(tx: MeshStore, channel: bytes, author: PeerKey | None, now: Instant) -> bool:
-    """Let go of one post; False when there is none: after damage the totals may count what cannot be found."""
-    found = [id for id in tx.oldest(channel, author, 1) if tx.held(id) is not None]
-    for id in found:
-        _release(tx, id, now)
-    return bool(found)
-
-
-def _release(tx: MeshStore, id: EnvelopeId, now: Instant) -> None:
+def release(tx: MeshStore, id: EnvelopeId, now: Instant, fate: Fate = Fate.GONE) -> None:
+    """Let go of a post; that it was seen stays. PASSED: we have not read it, and may want it one day."""
     tx.release(id)
     if tx.fate(id) is not None:  # our own are known by their author
-        tx.remember(id, Fate.GONE, after_release(now))
+        tx.remember(id, fate, after_release(now))
 
 
-def clear(tx: MeshStore, channel: ChannelId, now: Instant) -> None:
-    """Let go of everything kept for a channel."""
+def clear(tx: MeshStore, channel: ChannelId, now: Instant, fate: Fate = Fate.GONE) -> list[EnvelopeId]:
+    """Let go of everything kept for a channel, and return what that was."""
+    gone: list[EnvelopeId] = []
     while found := tx.waiting(channel, 0, BATCH):
         for held in found:
-            _release(tx, held.id, now)
-
-
-def expire(tx: MeshStore, held: Held, now: Instant) -> None:
-    """Let go of a post whose time is over."""
-    _release(tx, held.id, now)
+            release(tx, held.id, now, fate)
+            gone.append(held.id)
+    return gone

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from quicprochat.core.channel import Secrets, Subscription
+from quicprochat.core.channel import Secrets, Subscription, secrets_of
 from quicprochat.core.crypto import Crypto, Entropy, PrivateKey, Signer
 from quicprochat.core.envelope import Header, Kind, MeshEnvelope, make
 from quicprochat.core.events import Reseal, Resealed, ResealFailed, Written
@@ -39,8 +39,7 @@ class Edge:
 
     def load_channels(self, subscriptions: Iterable[Subscription]) -> None:
         """Take over the secrets of the channels we are in; replaced as a whole, like the prekeys."""
-        joined = [s.channel for s in subscriptions if not s.left]
-        self.channels = {channel.id: ((channel.epoch, channel.secret),) for channel in joined}
+        self.channels = secrets_of(subscriptions)
 
     def write(
         self, to: PeerKey, text: str, prekey: Prekey | None, ttl_s: int, now: Now, *, claim_time: bool, require_fs: bool

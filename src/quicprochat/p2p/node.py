@@ -153,8 +153,9 @@ class P2pNode:
         self._clock = SystemClock(self._store.value(CLOCK_KEY))
         self._disk_low = self._make_room()
         self._policy = Policy(
-            identity.key, identity.known(), identity.blocked(), options.limits, self._disk_low, options.carry
-        )
+            identity.key, identity.known(), identity.blocked(), options.limits, self._disk_low, options.carry,
+            stays=options.stays,
+        )  # fmt: skip
         self._node = Node(signer, self._crypto, entropy, self._policy)
         self._edge = Edge(signer, signer.exchange_private(), self._crypto, entropy)
         self._driver = Driver(self._node, self._store, self._clock, self._release, self._probe)

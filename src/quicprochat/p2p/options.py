@@ -30,5 +30,7 @@ class Options:
     quiet: bool = False
     carry: Carry = Carry.ALL
     """Whose mail is taken for others, and passed on or carried to them."""
+    stays: bool = True
+    """False for a run of a moment, as for one command: it takes no part in channels that it does not subscribe to."""
     limits: Limits = field(default_factory=Limits)
     disk_reserve_bytes: int = 16 << 20

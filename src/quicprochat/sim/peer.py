@@ -7,7 +7,7 @@ from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from quicprochat.core.channel import BroadcastChannel, Secrets
+from quicprochat.core.channel import BroadcastChannel, Secrets, secrets_of
 from quicprochat.core.envelope import TTL_DEFAULT_S, Header, Kind, MeshEnvelope, make
 from quicprochat.core.events import (
     Accepted,
@@ -231,8 +231,7 @@ class Peer:
             case SendInterest():
                 self._send(effect.link, FrameType.INTEREST, encode_interest(effect.channels))
             case ChannelsChanged():
-                channels = [s.channel for s in effect.subscriptions if not s.left]
-                self._secrets = {c.id: ((c.epoch, c.secret),) for c in channels}
+                self._secrets = secrets_of(effect.subscriptions)
             case Accepted() | Journaled() | StateChanged() | Alarm() | PostAccepted() | PostTaken():
                 self.told.append(effect)
             case BundleTaken():

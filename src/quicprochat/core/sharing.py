@@ -1,0 +1,254 @@
+"""The posts of all channels a node takes part in, carried as mail is: for each channel one ``Carry`` with its links.
+
+What both ends of a link share they compare and offer each other (``carry.py``), in frames that name the channel.
+A channel that nothing is known of costs nothing: its set comes into being with its first post or frame, and of those
+that this node is not in, no more are kept than a bound, at the cost of the neighbour that brought most.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import partial
+from heapq import heappop, heappush
+
+from quicprochat.core.carry import Carry, CarryLimits
+from quicprochat.core.crypto import Entropy
+from quicprochat.core.entries import entry_of
+from quicprochat.core.envelope import CORE, TRANSIT, TRANSIT_OFFSET, MeshEnvelope
+from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey
+from quicprochat.core.interest import Reader
+from quicprochat.core.link import FOR_CHANNEL, ChannelFrame
+from quicprochat.core.shelf import Parcel, Shelf
+from quicprochat.core.store import Held
+from quicprochat.core.time import Instant
+from quicprochat.core.window import PostLimits
+
+_UNBOUNDED = CarryLimits(1 << 62, 1 << 62)
+"""What is kept of each channel, the window says."""
+
+
+def travels(held: Held) -> bool:
+    """Say whether a post may go one hop further."""
+    max_hops = CORE.unpack_from(held.wire)[8]
+    return held.own or TRANSIT.unpack_from(held.wire, TRANSIT_OFFSET)[0] < max_hops
+
+
+def _parcel(held: Held) -> Parcel:
+    created_ms = int.from_bytes(held.wire[68:76], "big")
+    return Parcel(
+        entry_of(created_ms, held.id), held.kind, held.src, held.dst, len(held.wire), PeerKey(held.via),
+        held.expires_at, kept=True, order=held.serial,
+    )  # fmt: skip
+
+
+class Sharing:
+    """One node's sets of posts, one for each channel."""
+
+    def __init__(
+        self,
+        me: PeerKey,
+        entropy: Entropy,
+        readers: dict[PeerKey, Reader],
+        known: Callable[[ChannelId, EnvelopeId], bool],
+        limits: PostLimits,
+    ) -> None:
+        """``readers`` are the linked neighbours; ``known`` says whether a post was seen, and may read the store."""
+        self._me, self._entropy, self._known = me, entropy, known
+        self._readers = readers
+        self._sets: dict[ChannelId, Carry] = {}
+        self._foreign: dict[ChannelId, PeerKey] = {}
+        """Channels we are not in, and who brought them; the one that was looked at longest ago first."""
+        self._shelf = Shelf(limits.foreign_bytes, limits.foreign)
+        self._touched: dict[ChannelId, None] = {}
+        self._alarms: list[tuple[Instant, ChannelId]] = []
+        self._due: dict[ChannelId, Instant] = {}
+        self._limits = limits
+
+    # --- sets
+
+    def __contains__(self, channel: ChannelId) -> bool:
+        return channel in self._sets
+
+    @property
+    def foreign_bytes(self) -> int:
+        """Bytes of posts of channels we are not in."""
+        return self._shelf.bytes
+
+    def of(self, channel: ChannelId, now: Instant, via: PeerKey | None = None) -> Carry:
+        """Return a channel's set, made and linked if it is new; ``via`` brought it, None if we are in it."""
+        found = self._sets.get(channel)
+        if found is None:
+            found = self._sets[channel] = Carry(self._me, self._entropy, _UNBOUNDED, partial(self._known, channel))
+            for reader in self._readers.values():
+                if reader.shares(channel):
+                    found.link_up(reader.peer, now, fresh=reader.fresh, speaks=True)
+        if via is not None:
+            self._foreign[channel] = self._foreign.pop(channel, via)
+        self._touched[channel] = None
+        return found
+
+    def crowded(self) -> ChannelId | None:
+        """Return the foreign channel that must go because there are too many; None if there are not."""
+        if len(self._foreign) <= self._limits.foreign_channels:
+            return None
+        brought = Counter(self._foreign.values())
+        most = max(brought, key=lambda peer: (brought[peer], peer))
+        return next(channel for channel, via in self._foreign.items() if via == most)
+
+    def adopt(self, channel: ChannelId, posts: Iterable[Held], now: Instant) -> None:
+        """We are in a channel now: what is held of it gives way to no other's, and what gave way is wanted again."""
+        new = channel not in self._sets
+        carry = self.of(channel, now)
+        if self._foreign.pop(channel, None) is not None:
+            carry.begin_anew()
+        for held in posts:
+            self._shelf.pop(held.id)
+            if new:
+                self.hold(held, now, foreign=False)
+
+    def drop(self, channel: ChannelId) -> list[Reader]:
+        """Forget a channel; return the neighbours with whom it must not be talked about any more over this link."""
+        carry = self._sets.pop(channel, None)
+        for table in (self._foreign, self._touched, self._due):
+            table.pop(channel, None)
+        return [] if carry is None else [one for one in self._readers.values() if carry.linked(one.peer)]
+
+    # --- posts
+
+    def hold(self, held: Held, now: Instant, *, foreign: bool) -> list[EnvelopeId]:
+        """A post is in the store; return what must leave it to make room. Nobody is offered it yet."""
+        channel = ChannelId(held.dst)
+        carry = self.of(channel, now, PeerKey(held.via) if foreign else None)
+        parcel = _parcel(held)
+        if not travels(held):
+            carry.seen(parcel.entry, held.id, held.expires_at, now)
+        else:
+            carry.hold(parcel, now, offer=False)
+        gone = []
+        if foreign:
+            parcel = _parcel(held)
+            parcel.kept = False
+            self._shelf.put(parcel)
+            while self._shelf.over and (victim := self._shelf.victim(lambda one: ())) is not None:
+                self._shelf.pop(victim.id)
+                self._sets[ChannelId(victim.dst)].release(victim.id)
+                gone.append(victim.id)
+        return gone
+
+    def seen(self, envelope: MeshEnvelope, now: Instant) -> None:
+        """A post came and is not held: it was refused, or known."""
+        channel = ChannelId(envelope.dst)
+        if channel in self._sets:
+            expires_at = Instant(now + max(0, envelope.ttl_ms - envelope.age_ms))
+            self.of(channel, now).seen(entry_of(envelope.created_ms, envelope.id), envelope.id, expires_at, now)
+
+    def put_off(self, envelope: MeshEnvelope, now: Instant) -> None:
+        """A post came and there was no room for it."""
+        channel = ChannelId(envelope.dst)
+        if channel in self._sets:
+            self.of(channel, now).unwelcome(envelope.id, now)
+
+    def release(self, channel: ChannelId, ids: Iterable[EnvelopeId]) -> None:
+        """These are not held any more."""
+        carry = self._sets.get(channel)
+        for id in ids:
+            self._shelf.pop(id)
+            if carry is not None:
+                carry.release(id)
+
+    def expects(self, channel: ChannelId, id: EnvelopeId) -> bool:
+        """Say whether a neighbour was asked for a post."""
+        carry = self._sets.get(channel)
+        return carry is not None and carry.expects(id)
+
+    def has(self, peer: PeerKey, channel: ChannelId, id: EnvelopeId) -> None:
+        """A neighbour has a post, or wants it not."""
+        if (carry := self._sets.get(channel)) is not None:
+            carry.has(peer, id)
+
+    def known_to(self, peer: PeerKey, channel: ChannelId, id: EnvelopeId) -> bool:
+        """Say whether a neighbour is known to have a post."""
+        carry = self._sets.get(channel)
+        return carry is not None and carry.known_to(peer, id)
+
+    def offer(self, peer: PeerKey, channel: ChannelId, id: EnvelopeId) -> None:
+        """Let a neighbour be offered a post, unless it is known to have it."""
+        if (carry := self._sets.get(channel)) is not None:
+            carry.offer(peer, id)
+            self._touched[channel] = None
+
+    # --- links
+
+    def match(self, reader: Reader, now: Instant) -> None:
+        """What a neighbour and we take part in has changed: begin with some channels, and end with others."""
+        for channel, carry in self._sets.items():
+            shared = reader.shares(channel)
+            if shared != carry.linked(reader.peer):
+                if shared:
+                    carry.link_up(reader.peer, now, fresh=reader.fresh, speaks=True)
+                else:
+                    carry.link_down(reader.peer, now)
+                    reader.wanting.pop(channel, None)
+                self._touched[channel] = None
+
+    def link_down(self, peer: PeerKey, now: Instant) -> None:
+        """A neighbour is gone."""
+        for channel, carry in self._sets.items():
+            if carry.linked(peer):
+                carry.link_down(peer, now)
+                self._touched[channel] = None
+
+    def heard(self, reader: Reader, frame: ChannelFrame, now: Instant, *, foreign: bool) -> list[EnvelopeId]:
+        """A frame about a channel came; return which posts the neighbour wants. Raises: WireError."""
+        if not reader.shares(frame.channel) or frame.kind not in FOR_CHANNEL or reader.is_late(frame):
+            return []
+        carry = self.of(frame.channel, now, reader.peer if foreign else None)
+        wanted = carry.received(reader.peer, frame.kind, frame.body, now)
+        if wanted:
+            reader.wanting[frame.channel] = None
+        return wanted
+
+    def take(self, reader: Reader, room_bytes: int, most: int, now: Instant) -> list[EnvelopeId]:
+        """Return posts that a neighbour wants, to hand over now."""
+        for channel in list(reader.wanting):
+            carry = self._sets.get(channel)
+            ids = carry.take(reader.peer, room_bytes, now, most) if carry is not None else []
+            if ids:
+                self._touched[channel] = None
+            if carry is None or not carry.wanted(reader.peer):
+                del reader.wanting[channel]
+            if ids:
+                return ids
+        return []
+
+    # --- time
+
+    def _next_alarm(self) -> Instant | None:
+        while self._alarms and self._due.get(self._alarms[0][1]) != self._alarms[0][0]:
+            heappop(self._alarms)
+        return self._alarms[0][0] if self._alarms else None
+
+    def deadline(self) -> Instant | None:
+        """Return when :meth:`poll` has something to do, if nothing happens before; 0 for at once."""
+        return Instant(0) if self._touched else self._next_alarm()
+
+    def poll(self, now: Instant) -> list[tuple[PeerKey, ChannelFrame]]:
+        """Return the frames to send now; their count of interests is still to be set."""
+        while (at := self._next_alarm()) is not None and at <= now:
+            channel = heappop(self._alarms)[1]
+            del self._due[channel]
+            self._touched[channel] = None
+            self._sets[channel].tick(now)
+        out = []
+        touched, self._touched = self._touched, {}
+        for channel in touched:
+            carry = self._sets[channel]
+            out += [(say.peer, ChannelFrame(channel, 0, say.kind, say.body)) for say in carry.poll(now)]
+            at = carry.deadline()
+            if at is None:
+                self._due.pop(channel, None)
+            elif self._due.get(channel) != at:
+                self._due[channel] = at
+                heappush(self._alarms, (at, channel))
+        return out
