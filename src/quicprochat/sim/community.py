@@ -8,7 +8,7 @@ from __future__ import annotations
 import random  # noqa: TID251  seeded, and nothing secret comes from it
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from quicprochat.core.channel import BroadcastChannel
 from quicprochat.core.envelope import CORE_BYTES, Kind
@@ -33,6 +33,8 @@ QUIET_MS = 3_000
 """Routes have settled when nobody has had anything to tell about them for so long."""
 SETTLE_MAX_MS = 300_000
 KIND_OFFSET = 2
+_CHANNEL_KIND = 33
+"""Where a CHANNEL frame says what is in it."""
 _APART = frozenset({FrameType.HELLO, FrameType.ROUTE, FrameType.RECORD, FrameType.ENVELOPE})
 """What is no control traffic of channels: it would be sent without any, or is a post."""
 
@@ -56,6 +58,7 @@ class Neighbour(Peer):
 
     def __init__(self, community: Community, name: str) -> None:
         super().__init__(community.world, name, Clock(), Limits())
+        self.policy = replace(self.policy, stays=True)
         self._community = community
 
     def receive(self, link: Link, kind: int, body: bytes) -> None:
@@ -178,4 +181,4 @@ class Community:
 
 def compares(kind: FrameType, body: bytes) -> bool:
     """Say whether a frame compares what both ends have."""
-    return kind is FrameType.RANGES
+    return kind is FrameType.CHANNEL and body[_CHANNEL_KIND] == FrameType.RANGES
