@@ -201,7 +201,7 @@ def admit(
     if policy.disk_low:
         return Admission(Verdict.DEFERRED, Reason.DISK)
     if envelope.kind == Kind.CHANNEL and envelope.dst != policy.me:
-        return _post(tx, checked, via, age, policy, now, foreign_bytes)
+        return _post(tx, checked, via, age, fate, policy, now, foreign_bytes)
     if envelope.dst != policy.me:
         if not policy.carries(envelope.src, envelope.dst):
             return Admission(Verdict.REFUSED, Reason.POLICY)
@@ -253,8 +253,9 @@ def _sent_at(age: int, now: Now) -> WallTime:
 
 
 def _post(
-    tx: MeshStore, checked: Checked, via: PeerKey, age: int, policy: Policy, now: Now, foreign_bytes: float
-) -> Admission:
+    tx: MeshStore, checked: Checked, via: PeerKey, age: int, fate: Fate | None, policy: Policy, now: Now,
+    foreign_bytes: float,
+) -> Admission:  # fmt: skip
     """Put a post into its channel's window, and into the inbox if it opened.
 
     A willing node keeps posts of channels that are not its own; a member keeps unread what is sealed in an epoch whose
@@ -267,7 +268,6 @@ def _post(
         return Admission(Verdict.REFUSED, Reason.POLICY)
     if ours and not understood(envelope):
         return Admission(Verdict.REFUSED, Reason.UNSUPPORTED)
-    fate = tx.fate(envelope.id)
     if fate is not None and not (ours and fate is Fate.PASSED):
         tx.count("duplicates")
         return Admission(Verdict.DUPLICATE)
@@ -282,9 +282,7 @@ def _post(
             # The same post in another envelope; see _deliver.
             tx.count("duplicates")
             return Admission(Verdict.DUPLICATE)
-    tx.remember(envelope.id, Fate.HELD, _forget_at(envelope, now.at))
-    held = _held(envelope, via, age, now)
-    held = replace(held, serial=tx.hold(held))
+    held = _keep(tx, envelope, _held(envelope, via, age, now), now)
     gone = slide(tx, held, policy.limits.posts, now.at, foreign_bytes=foreign_bytes)
     return Admission(Verdict.STORED, line=line, held=held, gone=gone)
 
