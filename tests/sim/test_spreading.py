@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,14 @@ def test_lossy_links_are_compared_with_lossy_links() -> None:
     report = simulate(lossy, posts=10, quiet_s=10)
     assert (report["reached_ratio"], report["redundancy"], report["twice"]) == (1, 0, 0)
     assert report["shortest_path_ms"] > simulate(whole, posts=1, quiet_s=1)["shortest_path_ms"]
+
+
+def test_what_heals_a_partition_does_not_meet_itself_on_a_link() -> None:
+    # Links of different lengths that lose packets: posts overtake the news of the ways to their authors.
+    whole, rng = square(6), random.Random(5)
+    edges = (Edge(edge.one, edge.other, rng.choice((4, 30)), rng.choice((0, 0.3))) for edge in whole.edges)
+    report = simulate(Graph(whole.nodes, tuple(edges)), seed=5, posts=1, quiet_s=1)
+    assert (report["heal_reached_ratio"], report["heal_twice"]) == (1, 0)
 
 
 def test_the_same_seed_is_the_same_run() -> None:
