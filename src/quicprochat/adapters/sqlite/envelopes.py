@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import islice
 
 from quicprochat.adapters.sqlite.database import Database, Row, checksum, sturdy
 from quicprochat.core.envelope import CORE_BYTES, HEADER_BYTES
@@ -24,7 +26,8 @@ _TOGETHER = 100_000
 """Sums that are gathered before they are charged, when the store opens."""
 _FRESH_MAX, _FRESH_BYTES = 4_096, 4 << 20
 """Envelopes kept in memory beside the disk: what passes through is asked for and let go of moments later."""
-_BOUNDS_MAX = 4_096
+_AHEAD, _AHEADS_MAX = 64, 1_024
+"""A full window asks for its oldest post with every new one: so many are looked up together, for so many windows."""
 _NEW_BYTES = 1 << 20
 """What is held is gathered up to so much; more, and it is written at once, so that a huge step needs no huge memory."""
 _CORE_LENGTH = CORE_BYTES.to_bytes(4, "big")
@@ -90,8 +93,8 @@ class Envelopes(Database):
         """No row that is written expires before this."""
         self._asked = False
         """True while ``_soonest`` holds."""
-        self._bounds: dict[tuple[bytes, PeerKey | None], int] = {}
-        """Up to which serial there is nothing any more that ``oldest`` was asked for."""
+        self._ahead: dict[tuple[bytes, PeerKey | None], deque[EnvelopeId]] = {}
+        """What ``oldest`` says next, as long as nothing else goes."""
         self._serial: int = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'held'") or 0
         # A server may hold a million: rows of one author for one recipient are charged together, and none is kept.
         totals: dict[tuple[bytes, bytes, bytes], list[int]] = {}
@@ -210,6 +213,7 @@ class Envelopes(Database):
             if new is None:
                 self._write()
                 self._gone[id] = known.serial
+            self._not_ahead(known.dst, known.src, id)
             self._charge(known.via, known.dst, known.wire[: _DST.stop], len(known.wire), -1)
             return
         if id in self._gone:
@@ -219,6 +223,7 @@ class Envelopes(Database):
             serial, via, dst, core, size = row
             self._write()
             self._gone[id] = serial
+            self._not_ahead(dst, PeerKey(core[_SRC]), id)
             self._charge(via, dst, core, size, -1)
 
     def waiting(self, dst: bytes, after: int, limit: int) -> Sequence[Held]:
@@ -294,25 +299,31 @@ class Envelopes(Database):
         return len({key for scope in (Scope.POSTS, Scope.OWN_POSTS) for key in self._quotas.keys(scope, ID_BYTES)})
 
     def oldest(self, dst: bytes, src: PeerKey | None, limit: int) -> Sequence[EnvelopeId]:
+        ahead = self._ahead.get((dst, src))
+        if ahead is None or len(ahead) < limit:
+            if len(self._ahead) >= _AHEADS_MAX:
+                self._ahead.clear()
+            ahead = self._ahead[dst, src] = deque(self._look_up_oldest(dst, src, limit + _AHEAD))
+        return list(islice(ahead, limit))
+
+    def _look_up_oldest(self, dst: bytes, src: PeerKey | None, limit: int) -> list[EnvelopeId]:
         whose = "via != x''" if src is None else "substr(wire, 5, 32) = :src"
-        sql = (
-            f"SELECT serial, id FROM held WHERE dst = :dst AND serial > :after AND {whose} ORDER BY serial LIMIT :limit"
-        )
-        found: list[EnvelopeId] = []
-        after = self._bounds.get((dst, src), 0)
-        while len(found) < limit:
-            rows = self._peek_rows(sql, {"dst": dst, "src": src, "after": after, "limit": limit + 1})
-            for serial, id in rows:
-                after = serial
-                if id not in self._gone:
-                    found.append(id)
-                elif not found:
-                    self._bounds[dst, src] = serial
-            if len(rows) <= limit:
-                # What is not written yet is newer than all that is.
-                new = (held for held in self._new.values() if held.dst == dst)
-                found += [held.id for held in new if (not held.own if src is None else held.src == src)]
-                break
-        if len(self._bounds) > _BOUNDS_MAX:
-            self._bounds.clear()
+        sql = f"SELECT id FROM held WHERE dst = :dst AND {whose} ORDER BY serial LIMIT :limit"
+        most = limit + len(self._gone)
+        rows = self._peek_rows(sql, {"dst": dst, "src": src, "limit": most})
+        found = [id for (id,) in rows if id not in self._gone]
+        if len(rows) < most:
+            # What is not written yet is newer than all that is.
+            new = (held for held in self._new.values() if held.dst == dst)
+            found += [held.id for held in new if (not held.own if src is None else held.src == src)]
         return found[:limit]
+
+    def _not_ahead(self, dst: bytes, src: PeerKey, id: EnvelopeId) -> None:
+        for key in ((dst, src), (dst, None)):
+            ahead = self._ahead.get(key)
+            if ahead is None:
+                continue
+            if ahead and ahead[0] == id:
+                ahead.popleft()
+            elif id in ahead:
+                del self._ahead[key]
