@@ -2,10 +2,12 @@
 
 ``one``: a raw neighbour hands over envelopes signed beforehand, another, which announces a destination behind it,
 takes and answers them; so what is measured is the relay alone: checking, storing with synchronous=FULL, passing on.
+With ``--late 50`` the second answers after so many milliseconds: each envelope is then on the relay's disk before it is
+let go of, while of what is answered at once only the id gets there.
 
 ``chain``: five whole nodes in a row; the first writes to the last, each message is sealed, stored by all and receipted.
 
-    python -m bench.relay one [--count 40000]
+    python -m bench.relay one [--count 40000] [--late MS]
     python -m bench.relay chain [--count 6000] [--latency 200] [--relays 3]
 
 Beside ``chain``, the same with LXMF: ``rns_lxmf.py chain``. Compare ratios, not numbers: machines are noisy.
@@ -118,10 +120,16 @@ async def feed(source: Attacker, frames: list[bytes], stored: asyncio.Event) -> 
     stored.set()
 
 
-async def drain(sink: Attacker, count: int) -> set[EnvelopeId]:
-    """Take everything, and answer it."""
+async def drain(sink: Attacker, count: int, late_s: float) -> set[EnvelopeId]:
+    """Take everything, and answer it so much later."""
     seen: set[EnvelopeId] = set()
     pending: list[Result] = []
+    answers: set[asyncio.Task[None]] = set()
+
+    async def answer(results: list[Result]) -> None:
+        await asyncio.sleep(late_s)
+        await sink.stream.write(frame(FrameType.RESULTS, encode_results(results)))
+
     while len(seen) < count:
         kind, body = await sink.hear()
         if kind == FrameType.PING:
@@ -133,15 +141,17 @@ async def drain(sink: Attacker, count: int) -> set[EnvelopeId]:
             seen.add(id)
             pending.append(Result(id, Verdict.STORED))
             if len(pending) == BATCH or not sink._frames:
-                await sink.stream.write(frame(FrameType.RESULTS, encode_results(pending)))
+                answers.add(task := asyncio.create_task(answer(pending)))
+                task.add_done_callback(answers.discard)
                 pending = []
+    await asyncio.gather(*answers)
     return seen
 
 
 IDS: dict[bytes, EnvelopeId] = {}
 
 
-async def one(count: int) -> dict[str, Any]:
+async def one(count: int, late_ms: int) -> dict[str, Any]:
     destination, author = Ed25519Signer(os.urandom(32)), Ed25519Signer(os.urandom(32))
     frames = []
     for _ in range(count):
@@ -174,7 +184,7 @@ async def one(count: int) -> dict[str, Any]:
             start, stored = time.perf_counter(), asyncio.Event()
             async with asyncio.timeout(240):
                 feeding = asyncio.create_task(feed(source, frames, stored))
-                await drain(sink, count)
+                await drain(sink, count, late_ms / 1_000)
                 took = time.perf_counter() - start
                 await feeding
             await asyncio.sleep(1)
@@ -194,6 +204,7 @@ async def link(home: str, index: int, last: int, following: str, count: int, lat
             peer = await node.add(following, "next")
             await node.wait_linked(peer.key, 20)
         say(where=node.where(), key=node.key.hex())
+        began = time.process_time()
         if index == last:
             await node.add(json.loads(await asyncio.to_thread(sys.stdin.readline))["author"], "author")
             delays: list[int] = []
@@ -221,7 +232,7 @@ async def link(home: str, index: int, last: int, following: str, count: int, lat
             await asyncio.gather(*(send() for _ in range(count)))
             say(seconds=time.perf_counter() - start)
         await asyncio.to_thread(sys.stdin.readline)
-        say(cpu=time.process_time(), passed_on=(await node.store_view()).passed_on)
+        say(cpu=time.process_time() - began, passed_on=(await node.store_view()).passed_on)
 
 
 def profiling(index: int) -> list[str]:
@@ -259,7 +270,7 @@ def chain(count: int, latency: int, relays: int, window: int) -> dict[str, Any]:
         "relays": relays, "messages": count, "per_s": round(count / seconds),
         "p50_ms": round(statistics.median(delays), 2), "p99_ms": round(delays[int(len(delays) * 0.99)], 2),
         "passed_on": [used[index]["passed_on"] for index in range(1, last)],
-        "cpu_s": [round(used[index]["cpu"], 1) for index in range(last + 1)],
+        "cpu_us_each": [round(used[index]["cpu"] / (count + latency) * 1e6) for index in range(last + 1)],
     }  # fmt: skip
 
 
@@ -275,12 +286,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("one", "chain"))
     parser.add_argument("--count", type=int)
+    parser.add_argument("--late", type=int, default=0, metavar="MS")
     parser.add_argument("--latency", type=int, default=200)
     parser.add_argument("--relays", type=int, default=3)
     parser.add_argument("--window", type=int, default=512)
     given = parser.parse_args()
     if given.what == "one":
-        found = asyncio.run(one(given.count or 40_000))
+        found = asyncio.run(one(given.count or 40_000, given.late))
     else:
         found = chain(given.count or 6_000, given.latency, given.relays, given.window)
     print(json.dumps({**found, "load": os.getloadavg()[0]}))

@@ -91,6 +91,40 @@ def test_a_relay_with_a_wrong_clock_passes_on_all_the_same(skew_ms: int) -> None
     everything_arrived(a, e)
 
 
+@pytest.mark.parametrize("cut", [0, 1, 2])
+@pytest.mark.parametrize("notice_ms", [0, 10_000])
+def test_after_a_cut_the_shortest_way_is_used_again_within_seconds(cut: int, notice_ms: int) -> None:
+    """Whoever had messages when the way behind it broke is no black hole, also where the cut shows late."""
+    for seed in range(4):
+        world = World(seed)
+        a, b, c, z, x, y, w = (world.peer(name) for name in "abczxyw")
+        on(a, b, c, z, x, y, w)
+        short = [Cable(one, other, notice_ms=notice_ms) for one, other in pairwise([a, b, c, z])]
+        for cable in short:
+            cable.plug()
+        connect(*pairwise([a, x, y, w, z]))
+        z.decide(contacts=[a.key])
+        a.decide(contacts=[z.key])
+        world.run(5 * SECOND)
+        for number in range(200):
+            a.write(z.key, f"before and after {number}")
+            z.write(a.key, f"and back {number}")
+            world.run(100)
+            if number == 30:
+                short[cut].pull()
+        short[cut].plug()
+        world.run(15 * SECOND)
+        ways = []
+        for _ in range(10):
+            before = len(z.inbox())
+            a.write(z.key, "healed")
+            world.run(SECOND)
+            ways += [line.hops for line in z.inbox()[before:] if line.text == "healed"]
+        assert ways == [2] * 10, f"hops with seed {seed}"
+        everything_arrived(a, z)
+        everything_arrived(z, a)
+
+
 def test_three_ways_and_one_that_swallows_everything() -> None:
     world = World(3)
     a, z, bad = world.peer("a"), world.peer("z"), BlackHole(world, "bad")

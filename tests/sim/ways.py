@@ -50,7 +50,9 @@ class Omniscient:
         self._told = found
         return changed
 
-    def judge(self, neighbour: PeerKey, destination: PeerKey, arrived: bool, now: Instant) -> None:
+    def judge(
+        self, neighbour: PeerKey, destination: PeerKey, arrived: bool, now: Instant, since: Instant | None = None
+    ) -> None:
         """Put a next hop that was of no use behind the others."""
         (self.bad.discard if arrived else self.bad.add)((destination, neighbour))
 

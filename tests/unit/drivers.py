@@ -36,12 +36,12 @@ class Disk(MemoryStore):
         super().__init__(durable=True)
         self.commit_ms = 0
         self.threads: list[int] = []
-        self._clock = clock
+        self.clock = clock
 
     def commit(self) -> None:
         if self.dirty:
             self.threads.append(threading.get_ident())
-            self._clock.ms += self.commit_ms
+            self.clock.ms += self.commit_ms
         super().commit()
 
 

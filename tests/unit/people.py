@@ -77,7 +77,9 @@ class Hops:
         moved, self.moved = self.moved, []
         return moved
 
-    def judge(self, neighbour: PeerKey, destination: PeerKey, arrived: bool, now: Instant) -> None:
+    def judge(
+        self, neighbour: PeerKey, destination: PeerKey, arrived: bool, now: Instant, since: Instant | None = None
+    ) -> None:
         self.judged.append((neighbour, destination, arrived))
 
     def lead(self, to: Person, *over: Person) -> None:

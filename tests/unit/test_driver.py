@@ -1,20 +1,22 @@
-"""Where commits run: on the spot when they are small and the disk is quick, else in the store's thread; and what leaves
-before them."""
+"""Where commits run: on the spot when they are small and the disk is quick, else in the store's thread; what leaves
+before them, and which steps share one."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
 from tests.unit.drivers import Disk, HandClock, driven
 
 from quicprochat.core.errors import StoreError
-from quicprochat.core.events import Effect, Event, LinkId, SendEnvelope, SendResults, Tick
+from quicprochat.core.events import CloseLink, Effect, Event, LinkId, SendEnvelope, SendResults, Tick
+from quicprochat.core.link import Goodbye
 from quicprochat.core.store import MeshStore
 from quicprochat.core.time import Instant, Now
-from quicprochat.p2p.driver import INLINE_EVENTS, SLOW_FOR_MS, SLOW_MS, Driver
+from quicprochat.p2p.driver import INLINE_EVENTS, SHARED_EVENTS, SHARED_MS, SLOW_FOR_MS, SLOW_MS, Driver
 
 
 def write(store: MeshStore) -> None:
@@ -95,6 +97,139 @@ def test_a_fault_between_transactions_is_its_callers_and_stops_nobody() -> None:
     asyncio.run(scenario())
 
 
+class Broken(Disk):
+    """A disk that takes nothing once it is told to."""
+
+    def __init__(self, clock: HandClock) -> None:
+        super().__init__(clock)
+        self.log: list[object] = []
+        self.broken = False
+
+    def commit(self) -> None:
+        if self.dirty:
+            self.log.append("commit")
+            if self.broken:
+                raise StoreError("the disk is broken")
+        super().commit()
+
+
+class Passing:
+    """What takes in others' mail in each step that has events, and answers it; or says something of its own."""
+
+    def __init__(self) -> None:
+        self.says: tuple[Effect, ...] = (SendResults(LinkId(2), ()),)
+
+    def start(self, tx: MeshStore, now: Now) -> Sequence[Effect]:
+        return ()
+
+    def step(self, events: Sequence[Event], tx: MeshStore, now: Now) -> Sequence[Effect]:
+        if not events:
+            return ()
+        write(tx)
+        return self.says
+
+    def next_deadline(self) -> Instant:
+        return Instant(1 << 40)
+
+
+@asynccontextmanager
+async def passing() -> AsyncIterator[tuple[Driver, Broken, Passing]]:
+    clock, node = HandClock(), Passing()
+    disk = Broken(clock)
+    driver = Driver(node, disk, clock, disk.log.append)
+    running = asyncio.create_task(driver.run())
+    await driver.settle([Tick()])  # the first answer leaves at once
+    disk.log.clear()
+    yield driver, disk, node
+    driver.finish()
+    await running
+    driver.close()
+
+
+async def rest() -> None:
+    """Let everybody do what can be done without waiting."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def test_steps_that_nobody_waits_for_share_a_commit_and_answers_wait_for_it() -> None:
+    async def scenario() -> None:
+        async with passing() as (driver, disk, node):
+            settled = [driver.settle([Tick()])]
+            await rest()
+            settled.append(driver.settle([Tick()]))
+            await rest()
+            assert disk.log == [], "a result left before its commit"
+            assert not settled[0].done()
+            disk.clock.ms += SHARED_MS
+            await asyncio.gather(*settled)
+            assert disk.log == ["commit", node.says[0], node.says[0]]
+
+    asyncio.run(scenario())
+
+
+def test_a_lone_answer_leaves_at_once_and_what_has_none_waits_for_company() -> None:
+    async def scenario() -> None:
+        async with passing() as (driver, disk, node):
+            disk.clock.ms += SHARED_MS
+            await driver.settle([Tick()])
+            assert disk.log == ["commit", *node.says]
+            node.says = ()
+            disk.clock.ms += SHARED_MS
+            driver.post(Tick())
+            await rest()
+            assert disk.log[2:] == []
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("urgent", [SendEnvelope(LinkId(1), b"our own"), CloseLink(LinkId(1), Goodbye.BUSY, "")])
+def test_what_a_node_says_for_itself_takes_the_shared_commit_along(urgent: Effect) -> None:
+    async def scenario() -> None:
+        async with passing() as (driver, disk, node):
+            (result,) = node.says
+            driver.post(Tick())
+            await rest()
+            node.says = (urgent,)
+            await driver.settle([Tick()])
+            assert disk.log == ["commit", result, urgent]
+
+    asyncio.run(scenario())
+
+
+def test_no_shared_commit_grows_beyond_its_bound() -> None:
+    async def scenario() -> None:
+        async with passing() as (driver, disk, node):
+            await driver.settle([Tick()] * SHARED_EVENTS)
+            assert disk.log == ["commit", *node.says]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("how", ["call", "read", "aside"])
+def test_nobody_reads_what_a_shared_commit_has_not_made_durable(how: str) -> None:
+    async def scenario() -> None:
+        async with passing() as (driver, disk, node):
+            driver.post(Tick())
+            await rest()
+            await getattr(driver, how)(lambda store: disk.log.append(store.value("key")))
+            committed = ["commit", *node.says, b"value"]
+            assert disk.log == (committed if how == "aside" else [b"value", *committed[:-1]])
+
+    asyncio.run(scenario())
+
+
+def test_a_driver_that_ends_commits_what_was_shared() -> None:
+    async def scenario() -> None:
+        async with passing() as (driver, disk, node):
+            driver.post(Tick())
+            await rest()
+            assert disk.log == []
+        assert disk.log[:2] == ["commit", *node.says]
+
+    asyncio.run(scenario())
+
+
 ONWARD = SendEnvelope(LinkId(1), b"another's", onward=True)
 KEPT: tuple[Effect, ...] = (SendEnvelope(LinkId(1), b"our own"), SendResults(LinkId(2), ()))
 
@@ -113,22 +248,6 @@ class Relay:
 
     def next_deadline(self) -> Instant:
         return Instant(1 << 40)
-
-
-class Broken(Disk):
-    """A disk that takes nothing once it is told to."""
-
-    def __init__(self, clock: HandClock) -> None:
-        super().__init__(clock)
-        self.log: list[object] = []
-        self.broken = False
-
-    def commit(self) -> None:
-        if self.dirty:
-            self.log.append("commit")
-            if self.broken:
-                raise StoreError("the disk is broken")
-        super().commit()
 
 
 @pytest.mark.parametrize("events", [1, INLINE_EVENTS + 1])

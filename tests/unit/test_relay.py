@@ -125,6 +125,25 @@ def test_datagrams_go_to_their_key_with_the_senders(protocols: tuple[str, ...]) 
     run(scenario)
 
 
+@pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
+def test_a_small_frame_does_not_wait_for_the_acknowledgement_of_the_one_before(ip: str) -> None:
+    """With Nagle's algorithm a lone message over a relay took 20 ms longer: so long a client's TCP puts that off."""
+
+    async def scenario() -> None:
+        relay = Relay(nonces(), lambda _: asyncio.sleep(0, ""))
+        _, port = await relay.listen(ip, 0)
+        _, writer = await asyncio.open_connection(ip, port)
+        while not relay._sessions:  # noqa: ASYNC110 - nothing tells of a connection that has said nothing
+            await asyncio.sleep(0.01)
+        (session,) = relay._sessions
+        ours = session._transport.get_extra_info("socket")
+        assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        writer.close()
+        await relay.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_datagram_for_nobody_is_dropped_and_counted() -> None:
     async def scenario() -> None:
         async with relaying() as (relay, port):

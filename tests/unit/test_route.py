@@ -495,10 +495,11 @@ def test_who_fails_for_many_is_avoided_for_all_and_forgiven_in_time() -> None:
     mesh, sender, bad, _ = black_hole()
     fresh = mesh.names["t4"]
     assert sender.routes.next_hop(fresh) == bad
-    for name in ("t0", "t1", "t2", "t3"):
-        sender.routes.judge(bad, mesh.names[name], False, Instant(mesh.now))
-    mesh._flush(sender)
-    mesh.run(mesh.now + 10_000)
+    for _ in range(2):  # it says something worse after the first time, which excuses it, once
+        for name in ("t0", "t1", "t2", "t3"):
+            sender.routes.judge(bad, mesh.names[name], False, Instant(mesh.now))
+        mesh._flush(sender)
+        mesh.run(mesh.now + 10_000)
     assert sender.routes.next_hop(fresh) != bad
     price = sender.routes._table.links[bad].judge.price
     number = sender.routes._table.index[fresh]

@@ -406,6 +406,12 @@ def leaves_early(effect: Effect) -> bool:
     return isinstance(effect, SendEnvelope) and effect.onward
 
 
+def may_wait(effect: Effect) -> bool:
+    """Say whether nobody loses time when an effect leaves some milliseconds later: whoever gets a result has given
+    away what it is for, and sends on meanwhile."""
+    return isinstance(effect, SendResults)
+
+
 __all__ = [
     "Accepted", "Alarm", "BundleArrived", "BundleTaken", "ChannelsChanged", "CloseLink", "CopiedByHand", "Effect",
     "EnvelopeArrived", "EnvelopeId", "EnvelopeRejected", "Event", "FrameArrived", "HomeNamed", "InterestArrived",
@@ -413,5 +419,5 @@ __all__ = [
     "PostWritten", "PrekeysChanged", "RecordArrived", "RecordMade", "Report", "ReportsArrived", "Reseal",
     "ResealFailed", "Resealed", "ResultsArrived", "SelfChanged", "SendEnvelope", "SendFrame", "SendInterest",
     "SendRecord", "SendResults", "StateChanged", "Subscribed", "Tick", "Unsubscribed", "Withdrawn", "Written",
-    "leaves_early",
+    "leaves_early", "may_wait",
 ]  # fmt: skip

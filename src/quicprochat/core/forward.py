@@ -7,7 +7,7 @@ that comes again, late, is therefore a cry for another way: whoever passed it on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Protocol, TypeVar
@@ -56,8 +56,13 @@ class NextHops(Protocol):
         """Return whose ways are other ones than when this was asked last."""
         ...
 
-    def judge(self, neighbour: PeerKey, destination: PeerKey, arrived: bool, now: Instant) -> None:
-        """Learn what became of something that a next hop had taken: a receipt came, or none came in time."""
+    def judge(
+        self, neighbour: PeerKey, destination: PeerKey, arrived: bool, now: Instant, since: Instant | None = None
+    ) -> None:
+        """Learn what became of something that a next hop had taken: a receipt came, or none came in time.
+
+        ``since`` is when it was handed over.
+        """
         ...
 
 
@@ -106,8 +111,10 @@ class Forward:
         self._unsure: dict[EnvelopeId, tuple[Instant, PeerKey, int]] = {}
         """Receipts that were handed on a moment ago: when, to whom, their bytes."""
         self._unsure_bytes = 0
-        self._said: dict[PeerKey, PeerKey] = {}
-        """To which next hop the last receipt for an author went."""
+        self._said: dict[PeerKey, tuple[PeerKey, Instant]] = {}
+        """To which next hop the last receipt for an author went, and when."""
+        self._found: dict[PeerKey, tuple[Neighbour, ...]] = {}
+        """Next hops that were looked up since routes, links or judgements last changed."""
         self.gave_up = False
         """True once something of ours was given up on; whoever reads it sets it back."""
         self.left: list[Held] = []
@@ -120,9 +127,13 @@ class Forward:
 
     # --- what there is to pass on
 
+    def look_up_again(self) -> None:
+        """Routes or links may be other ones than when next hops were looked up."""
+        self._found.clear()
+
     def reaches(self, dst: bytes) -> bool:
         """Say whether a neighbour knows a way to somebody who is none himself."""
-        return next(self._ways(PeerKey(dst)), None) is not None
+        return bool(self._ways(PeerKey(dst)))
 
     def serves(self, held: Held) -> bool:
         """Say whether an envelope has a way that it has not been tried on in vain."""
@@ -190,10 +201,16 @@ class Forward:
     def _withheld(self, held: Held) -> bool:
         return held.own and (self._outbox.withheld(held.id) or self._outbox.upgrading(PeerKey(held.dst)))
 
-    def _ways(self, dst: PeerKey) -> Iterator[Neighbour]:
-        for hop in self._routes.next_hops(dst):
-            if (neighbour := self._mesh(hop)) is not None:
-                yield neighbour
+    def _ways(self, dst: PeerKey) -> tuple[Neighbour, ...]:
+        found = self._found.get(dst)
+        if found is None:
+            hops = map(self._mesh, self._routes.next_hops(dst))
+            found = self._found[dst] = tuple(hop for hop in hops if hop is not None)
+        return found
+
+    def _judge(self, hop: PeerKey, dst: PeerKey, since: Instant, now: Instant, *, arrived: bool) -> None:
+        self._routes.judge(hop, dst, arrived, now, since)
+        self._found.clear()
 
     def _choose(self, held: Held, tried: tuple[PeerKey, ...]) -> Neighbour | None:
         """Return the best next hop that was not tried: never the one it came from, nor its author."""
@@ -256,14 +273,15 @@ class Forward:
 
         ``again``: an earlier receipt did not arrive, so that way it is, whatever routing says.
         """
-        if again and (last := self._said.pop(author, via)) != via:
-            self._routes.judge(last, author, False, now.at)
-        ways = list(self._ways(author))
+        last, since = self._said.pop(author, (via, now.at)) if again else (via, now.at)
+        if last != via:
+            self._judge(last, author, since, now.at, arrived=False)
+        ways = self._ways(author)
         back = self._mesh(via)
         to = back if back is not None and (again or back in ways) else next(iter(ways), None)
         if to is not None:
             self._said.pop(author, None)
-            self._said[author] = to.peer
+            self._said[author] = (to.peer, now.at)
             _bound(self._said, ESTIMATES_MAX)
         return to
 
@@ -339,16 +357,19 @@ class Forward:
 
     def receipted(self, ids: Iterable[EnvelopeId], signer: PeerKey, via: PeerKey, now: Now) -> None:
         """A recipient's receipt for envelopes is here. It came the way they went: that next hop has kept its word."""
+        kept = False
         for id in ids:
             known = self._passes.get(id) or self._passed.get(id)
             if known is None or known.dst != signer:
                 continue
             if known.hop == via:
-                self._routes.judge(via, known.dst, True, now.at)
+                kept = True
                 if len(known.tried) == 1 and not known.rounds:
                     # Else nobody knows for which copy the receipt is (Karn's rule).
                     self._learn(known.dst, now.at - known.at)
             self._settled(id, known, now)
+        if kept:
+            self._judge(via, signer, now.at, now.at, arrived=True)
 
     def _settled(self, id: EnvelopeId, known: _Pass, now: Now) -> None:
         """No next hop owes us anything for an envelope; a copy that comes again late says that the receipt got lost."""
@@ -382,7 +403,7 @@ class Forward:
         if known is not None:
             known.via = held.via  # its receipt goes to who asked last
             if known.hop is not None:
-                self._routes.judge(known.hop, known.dst, False, now.at)
+                self._judge(known.hop, known.dst, known.at, now.at, arrived=False)
             if len(known.tried) > OTHERS_MAX:
                 known.tried = ()
             tried = known.tried
@@ -476,7 +497,7 @@ class Forward:
     def _retry(self, tx: MeshStore, held: Held, known: _Pass, now: Now, out: list[Effect]) -> None:
         """No receipt came in time: another next hop, then, more and more slowly, all of them again."""
         if known.stored and known.hop is not None:
-            self._routes.judge(known.hop, known.dst, False, now.at)
+            self._judge(known.hop, known.dst, known.at, now.at, arrived=False)
         found = self._choose(held, known.tried) if len(known.tried) <= OTHERS_MAX else None
         if found is None:
             self._give_up(held, known)

@@ -169,8 +169,11 @@ class Node:
     def step(self, events: Iterable[Event], tx: MeshStore, now: Now) -> tuple[Effect, ...]:
         """Apply events in order, then do what time and the events made due. Raises: StoreError only."""
         out: list[Effect] = []
+        self._forward.look_up_again()
         for event in _oldest_first(events):
             self._apply(event, tx, now, out)
+            if not isinstance(event, EnvelopeArrived | ResultsArrived):
+                self._forward.look_up_again()
         self._upgrade_on(tx, now, out)
         self._timers(tx, now, out)
         self._flush_receipts(tx, now, out)
@@ -186,6 +189,7 @@ class Node:
         if not self._routed:
             return
         frames = self._routes.due(now.at)
+        self._forward.look_up_again()
         self._routes.keep(tx)
         for peer, kind, body in frames:
             if (neighbour := self._neighbours.find(peer)) is not None:

@@ -35,7 +35,7 @@ from quicprochat.core.route_frames import (
     open_announcement,
 )
 from quicprochat.core.route_hear import AGAIN_MS, Hearing
-from quicprochat.core.route_judge import FORGIVE_MS
+from quicprochat.core.route_judge import ANY, FORGIVE_MS
 from quicprochat.core.route_own import Own
 from quicprochat.core.route_requests import Requests
 from quicprochat.core.route_table import DESTINATIONS_MAX, SELF, Neighbour, Opened, Table
@@ -161,6 +161,7 @@ class Routes:
         one = table.links.pop(neighbour, None)
         if one is None:
             return
+        one.judge.lost_way(ANY, now)
         self._flaps.setdefault(neighbour, Flaps(now)).down(now)
         if len(self._flaps) > NEIGHBOURS_MAX:
             del self._flaps[next(iter(self._flaps))]
@@ -259,7 +260,10 @@ class Routes:
 
     def _updated(self, one: Neighbour, body: bytes, now: Instant) -> Fault | None:
         update = decode_update(body)
+        wide = one.judge.wide
         heard = self._hearing.update(one, update, now)
+        if one.judge.wide != wide:
+            self._reconsider(one)
         if not one.heard:
             one.heard = True
             if now >= one.held_until:
@@ -416,15 +420,17 @@ class Routes:
         moved, self._table.moved = self._table.moved, set()
         return moved
 
-    def judge(self, neighbour: PeerKey, destination: PeerKey, arrived: bool, now: Instant) -> None:
-        """A receipt came for what this neighbour was handed, or none in the time it should have taken."""
+    def judge(
+        self, neighbour: PeerKey, destination: PeerKey, arrived: bool, now: Instant, since: Instant | None = None
+    ) -> None:
+        """A receipt came for what this neighbour was handed (``since``), or none in the time it should have taken."""
         table = self._table
         one, number = table.links.get(neighbour), table.index.get(destination)
         if one is None or number is None or number == SELF:
             return
         table.now = now
         wide = one.judge.wide
-        one.judge.judge(number, now, arrived=arrived)
+        one.judge.judge(number, now, arrived=arrived, since=since)
         if one.usable:
             if one.judge.wide != wide:
                 self._reconsider(one)

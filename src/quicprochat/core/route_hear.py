@@ -12,6 +12,7 @@ from quicprochat.core.route_frames import (
     Announcement,
     Update,
     encode_update,
+    hops_of,
 )
 from quicprochat.core.route_own import Own
 from quicprochat.core.route_table import SELF, Neighbour, Table
@@ -69,6 +70,8 @@ class Hearing:
             else:
                 said[number] = announcement
                 touched.append(number)
+                if one.judge:
+                    one.judge.renewed(number, now)
         best, distances, step, usable = table.best, table.distance, one.step, one.usable
         known = len(ids)
         for item in update.paths:
@@ -76,9 +79,11 @@ class Hearing:
             if id >= known or (number := ids[id]) == UNDEFINED:
                 continue
             found = item & INFINITY
-            if promised[number] == found:
+            if (was := promised[number]) == found:
                 continue
             promised[number] = found
+            if was != INFINITY and hops_of(found) > hops_of(was):
+                one.judge.lost_way(number, now)
             if usable and (best[number] is one or found + step < distances[number]):
                 table.offer(number, one)
         if usable:

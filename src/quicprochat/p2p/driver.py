@@ -2,8 +2,9 @@
 
 Only others' mail on its way through leaves ahead of the commit, so that on a long way it doesn't wait for every disk.
 
-No timer batches: what queued while the last commit ran is the next batch. Everything else reaches the node through
-``post`` and the store through ``call``.
+What queued while the last commit ran is the next batch. Where nobody waits for the disk, because nothing but others'
+mail passed on was answered, steps share a commit: the transaction stays open for ``SHARED_MS`` at most (ADR 6).
+Everything else reaches the node through ``post`` and the store through ``call``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from enum import Enum
 from typing import Any, Protocol, TypeVar
 
 from quicprochat.core.errors import QuicprochatError, StoreError, UnavailableError
-from quicprochat.core.events import Effect, Event, leaves_early
+from quicprochat.core.events import Effect, Event, leaves_early, may_wait
 from quicprochat.core.store import MeshStore
 from quicprochat.core.time import Instant, Now
 
@@ -31,6 +32,9 @@ INLINE_EVENTS = 8
 """A turn of so few events commits on the spot: handing it to a thread and back costs as much as a quick disk does."""
 SLOW_MS, SLOW_FOR_MS = 10, 10_000
 """A commit that took so long is a slow disk's; for a while no commit holds the loop up, however small."""
+SHARED_MS, SHARED_EVENTS = 20, 256
+"""A transaction that nobody waits for stays open so long at most, or for so many events. The first answer to what a
+neighbour gave us to pass on leaves with a commit of its own, those of the next milliseconds with one for all."""
 
 
 class Point(Enum):
@@ -99,6 +103,15 @@ class Driver:
         self._stopped: QuicprochatError | None = None
         self._finishing = False
         self._committing = False
+        self._open = False
+        """A transaction is under way; nobody may read what is not committed."""
+        self._shared_until: Instant | None = None
+        self._answered_at = Instant(-SHARED_MS)
+        """When a commit last let answers out that could have waited."""
+        self._taken = 0
+        """Events and calls of the open transaction."""
+        self._due: list[Effect] = []
+        """What leaves after the commit."""
         self._slow_until = 0
         self._pool = ThreadPoolExecutor(1, "store")
 
@@ -130,7 +143,7 @@ class Driver:
 
     async def read(self, work: Callable[[MeshStore], T]) -> T:
         """Run ``work``, which only reads: at once, unless a commit has the store. Raises: StoreError."""
-        if self._committing:
+        if self._committing or self._open:
             return await self.call(work)
         self._check()
         return work(self._store)
@@ -168,6 +181,7 @@ class Driver:
         try:
             while self._events or self._calls or self._asides or not self._finishing:
                 await self._turn()
+            await self._finish_shared()
             await self._keep_clock()
         except QuicprochatError as error:
             self._stop(error)
@@ -195,6 +209,7 @@ class Driver:
     async def _turn(self) -> None:
         await self._wait()
         if self._asides:
+            await self._finish_shared()
             await self._step_aside(*self._asides[0])
             self._asides.popleft()
         events, self._events = self._events[:EVENTS_MAX], self._events[EVENTS_MAX:]
@@ -202,17 +217,18 @@ class Driver:
         self._answering = calls
         now = self._clock.now()
         self._probe(Point.GATHERED)
-        self._store.begin()
+        if not self._open:
+            self._store.begin()
+            self._open = True
         answers = [(done, *_outcome(work, self._store)) for work, done in calls]
         effects = self._node.step(events, self._store, now)
-        self._probe(Point.STEPPED)
-        effects = await self._pass_on(effects)
-        self._probe(Point.PASSED_ON)
-        await self._commit(now, small=len(events) + len(calls) <= INLINE_EVENTS)
-        self._probe(Point.COMMITTED)
+        self._taken += len(events) + len(calls)
         self._done += len(events)
-        self._let_out(effects)
-        self._probe(Point.RELEASED)
+        self._probe(Point.STEPPED)
+        urgent = await self._pass_on(effects) or bool(calls)
+        self._probe(Point.PASSED_ON)
+        if not self._may_share(urgent=urgent, now=now.at):
+            await self._finish(now)
         for done, value, error in answers:
             if done.done():
                 continue
@@ -220,21 +236,52 @@ class Driver:
                 done.set_result(value)
             else:
                 done.set_exception(error)
+
+    async def _pass_on(self, effects: Sequence[Effect]) -> bool:
+        """Let out what need not wait for the disk, keep the rest; return whether somebody waits for that."""
+        if self._store.volatile or not self._store.dirty:
+            self._due += effects
+            return True
+        early, urgent = False, False
+        for effect in effects:
+            if leaves_early(effect):
+                self._release(effect)
+                early = True
+            else:
+                self._due.append(effect)
+                urgent = urgent or not may_wait(effect)
+        if early:
+            await asyncio.sleep(0)  # a commit on the spot would hold the links up: they write now
+        return urgent
+
+    def _may_share(self, *, urgent: bool, now: Instant) -> bool:
+        """Say whether the next step may write into the same transaction."""
+        if urgent or self._finishing or self._taken >= SHARED_EVENTS:
+            return False
+        if self._shared_until is None:
+            self._shared_until = Instant(now + SHARED_MS)
+        if self._due:
+            self._shared_until = min(self._shared_until, Instant(self._answered_at + SHARED_MS))
+        return now < self._shared_until
+
+    async def _finish_shared(self) -> None:
+        if self._open:
+            await self._finish(self._clock.now())
+
+    async def _finish(self, now: Now) -> None:
+        """Commit, then do what waited for it."""
+        await self._commit(now, small=self._taken <= INLINE_EVENTS)
+        self._probe(Point.COMMITTED)
+        self._open, self._shared_until, self._taken = False, None, 0
+        due, self._due = self._due, []
+        if due and all(map(may_wait, due)):
+            self._answered_at = now.at
+        self._let_out(due)
+        self._probe(Point.RELEASED)
         while self._waiters and self._waiters[0][0] <= self._done:
             waiter = self._waiters.pop(0)[1]
             if not waiter.done():
                 waiter.set_result(None)
-
-    async def _pass_on(self, effects: Sequence[Effect]) -> Sequence[Effect]:
-        """Let out what need not wait for the disk; return the rest."""
-        if self._store.volatile or not self._store.dirty or not any(map(leaves_early, effects)):
-            return effects
-        self._let_out([effect for effect in effects if leaves_early(effect)])
-        # A commit on the spot would hold the links up: they write now. Nobody may read what is not committed.
-        self._committing = True
-        await asyncio.sleep(0)
-        self._committing = False
-        return [effect for effect in effects if not leaves_early(effect)]
 
     async def _step_aside(self, work: Callable[[MeshStore], T], done: asyncio.Future[T]) -> None:
         # As with a commit: nobody else may touch the store meanwhile, also when the driver is cancelled.
@@ -255,7 +302,10 @@ class Driver:
             return
         self._wake.clear()
         now = self._clock.now().at
-        pause = max(0, min(self._node.next_deadline(), self._marked_at + MARK_EVERY_MS) - now) / 1_000
+        due = min(self._node.next_deadline(), self._marked_at + MARK_EVERY_MS)
+        if self._shared_until is not None:
+            due = min(due, self._shared_until)
+        pause = max(0, due - now) / 1_000
         alarm = asyncio.get_running_loop().call_later(pause, self._wake.set)
         try:
             await self._wake.wait()

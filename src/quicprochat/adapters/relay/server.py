@@ -247,7 +247,8 @@ class Relay:
 
 def _socket(ip: str, port: int) -> socket.socket:
     """Bind a TCP socket; ``::`` takes IPv4 as well, which asyncio by itself would not."""
-    made = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET)
+    # The protocol is named because asyncio sends small frames at once (TCP_NODELAY) only on sockets that say TCP.
+    made = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if made.family == socket.AF_INET6:

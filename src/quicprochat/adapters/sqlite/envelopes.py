@@ -114,7 +114,11 @@ class Envelopes(Database):
     def _charge(self, via: bytes, dst: bytes, core: bytes, size: int, sign: int, count: int = 1) -> None:
         if len(core) <= _KIND:
             return  # damage; what else there was of it never counted
-        for scope, key in _scopes(via, core[_KIND], core[_SRC], dst):
+        scopes = _scopes(via, core[_KIND], core[_SRC], dst)
+        if count == 1:
+            self._quotas.add_all(scopes, size, sign)
+            return
+        for scope, key in scopes:
             self._quotas.add(scope, key, size, sign, count)
 
     def _write_out(self) -> None:
