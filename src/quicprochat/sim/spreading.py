@@ -30,7 +30,8 @@ GAP_MS = 1_000
 """Between two posts: longer than a node waits before it offers what nobody gave or asked for."""
 LATE_MS = 60_000
 """A post that has not reached everybody after so long is counted as it stands."""
-QUIET_S = 300
+QUIET_S = 900
+"""Longer than it takes until each link compares again."""
 QUIET_MAX_S = 86_400
 HALF_POSTS = 40
 """Posts that each half writes while the graph is cut: too many to be offered without comparing first."""
