@@ -45,19 +45,6 @@ class Late:
         rows = self._rows.get(insert)
         return rows.get(key) if rows is not None else None
 
-    def rows(self, insert: str) -> Iterator[tuple[Any, ...]]:
-        """Return the rows that wait for a statement."""
-        return iter(self._rows.get(insert, {}).values())
-
-    def drop(self, insert: str, key: Any) -> bool:
-        """Let a row not be written at all; say whether it was there."""
-        rows = self._rows.get(insert)
-        if rows is None or rows.pop(key, None) is None:
-            return False
-        if not rows:
-            del self._rows[insert]
-        return True
-
     def clear(self) -> None:
         """Forget all."""
         self._count = 0
