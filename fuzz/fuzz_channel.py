@@ -1,4 +1,4 @@
-"""Any bytes are a post that writes exactly these bytes, or a WireError; as a payload they open to a post or to None."""
+"""Any bytes are a post, or what is in one, written again byte for byte, or a WireError; as a payload a post or None."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ with instrumented():
         open_post,
         post_epoch,
     )
+    from quicprochat.core.charter import Charter, Word
     from quicprochat.core.envelope import PAYLOAD_MAX_BYTES, Header, Kind, MeshEnvelope, make
     from quicprochat.core.errors import LocalError, WireError
+    from quicprochat.core.rotation import ChannelKey
     from quicprochat.core.seal import unpad
 
 SECRET, SALT = bytes(32), bytes(32)
@@ -28,6 +30,9 @@ KEY, COMMITMENT = _key_and_commitment(HEADER, SECRET, 0, SALT, CRYPTO)
 def one_input(data: bytes) -> None:
     with suppress(WireError):
         assert encode_post(decode_post(data)) == data
+    for body in (Charter, Word, ChannelKey):
+        with suppress(WireError):
+            assert body.decode(data).encode() == data
     if len(data) <= PAYLOAD_MAX_BYTES:
         assert open_post(enveloped(data), SECRET, CRYPTO) is None
         assert post_epoch(enveloped(data)) == (int.from_bytes(data[:4], "big") if len(data) >= 68 else None)

@@ -7,6 +7,7 @@ Files are named by their content, as libFuzzer does; inputs that once failed a t
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from pathlib import Path
@@ -47,6 +48,8 @@ def seeds() -> dict[str, list[bytes]]:
     posts = [wire[207:] for wire in hexed("wire", "posts", "posts_refused")]
     post = b"\1" + bytes(24) + b"\1" + bytes(32) + b"\4home\1" + (2).to_bytes(4, "big") + b"hi"
     tickets = [case["ticket"].encode() for case in (*vectors["tickets"], *vectors["tickets_refused"])]
+    invites = [case["invite"].encode() for case in (*vectors["invites"], *vectors["invites_refused"])]
+    bodies = [base64.b32decode(text[5:].upper() + b"=" * (-len(text[5:]) % 8))[:-4] for text in invites[:5]]
     contact = {
         "public_key": vectors["keys"][1]["key"], "name": "Bob", "verified": True, "blocked": False,
         "addresses": ["192.0.2.1:7000", "[2001:db8::1]:7000"], "relay": "r",
@@ -85,9 +88,17 @@ def seeds() -> dict[str, list[bytes]]:
         "record": hexed("record", "records", "records_refused"),
         "link": [*frames, b"".join(frames[1:4]), *wrong, b"\0\0\0\0\1", b"\xff" * 5],
         "ticket": [*tickets, b"192.0.2.1:7000", b"[2001:db8::1]:7000", b"Bob", contact["public_key"].encode()],
+        "invite": [*invites, *bodies],
         "identity": [text.encode() for text in files] + [files[1].encode()[:-9], b"[" * 2_000],
         "export": [*(header + document for document in moved), header, header[:-20] + b"\xff" * 20, moved[1]],
-        "channel": [*posts, post, post + b"\x80" + bytes(185), b"freifunk", "Gru\u0308ße".encode()],
+        "channel": [
+            *hexed("body", "charters", "charters_refused", "words", "words_refused", "channel_keys"),
+            *posts,
+            post,
+            post + b"\x80" + bytes(185),
+            b"freifunk",
+            "Gru\u0308ße".encode(),
+        ],
         "rpc": conversations(),
         "route": routing(),
         "carry": carried(),

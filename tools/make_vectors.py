@@ -53,6 +53,13 @@ def vectors() -> base.Json:
         "topics_refused": [
             "", " ", "two words", "#tag", "/cmd", "-x", "@home", "a\u200bb", "a\0b", "a\u202eb", "news.*", "a>b", "x" * 65,
         ],  # fmt: skip
+        "invites": plain.invites(),
+        "invites_refused": plain.invites_refused(),
+        "charters": plain.charters(),
+        "charters_refused": plain.charters_refused(),
+        "words": plain.words(),
+        "words_refused": plain.words_refused(),
+        "channel_keys": plain.channel_keys(),
         "posts": plain.posts(),
         "posts_refused": plain.posts_refused(),
         "frames": plain.frames(),

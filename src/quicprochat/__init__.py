@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from quicprochat.core.seal import Protection
     from quicprochat.core.store import Line, LineKind, MeshStore, Sent
     from quicprochat.p2p import Options, P2pNode
+    from quicprochat.p2p.history import Missing
     from quicprochat.p2p.views import PeerView
     from quicprochat.server.federation.client import FederationClient
     from quicprochat.server.federation.routing import resolve_destination
@@ -43,6 +44,7 @@ _HOMES = {
     "MeshEnvelope": "quicprochat.core.envelope",
     "MeshIdentity": "quicprochat.core.identity",
     "MeshStore": "quicprochat.core.store",
+    "Missing": "quicprochat.p2p.history",
     "Options": "quicprochat.p2p",
     "P2pNode": "quicprochat.p2p",
     "PeerKey": "quicprochat.core.ids",
@@ -70,6 +72,7 @@ __all__ = [
     "MeshEnvelope",
     "MeshIdentity",
     "MeshStore",
+    "Missing",
     "Options",
     "P2pNode",
     "PeerKey",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
+from typing import Any
 
-from quicprochat.core.channel import Access, BroadcastChannel, Subscription
+from quicprochat.core.channel import Access, BroadcastChannel, Earlier, Member, Subscription
 from quicprochat.core.envelope import Header, Kind, MeshEnvelope, make
+from quicprochat.core.gaps import Heard, hear
 from quicprochat.core.ids import ChannelId, EnvelopeId, Label, PeerKey, Uid
 from quicprochat.core.receipt import State
 from quicprochat.core.seal import Protection
@@ -88,6 +91,19 @@ def subscription(name: str, *, heads: int = 2, kind: Access = Access.PRIVATE, le
     return Subscription(BroadcastChannel(channel_id(name), kind, secret, 7, name), ids, left)
 
 
+def owned(name: str, **more: Any) -> Subscription:
+    """A channel's row with everything in it that a channel with an owner has."""
+    plain = subscription(name)
+    earlier = tuple(Earlier(6 - n, Instant(900 - n), bytes([n]) * 32) for n in range(2))
+    channel = replace(plain.channel, kind=Access.ANNOUNCEMENT, owner=key("ann"), salt=b"s" * 16)
+    full = replace(plain, channel=channel, earlier=earlier, charter=2**62, posters=(key("bob"), key("eve")), said=3)
+    return replace(full, **{"muted": True, **more})
+
+
+def member(peer: str, *, channel: str = "news", **more: Any) -> Member:
+    return Member(channel_id(channel), key(peer), **more)
+
+
 def lives(
     peer: str, domain: str = "b.example", *, source: HomeSource = HomeSource.RECORD, version: tuple[int, int] = (1, 2),
     at: int = 5,
@@ -99,6 +115,25 @@ def post(name: str, *, channel: str = "news", author: str = "ann", text: str = "
     return Line(
         LineKind.POST, key(author), uid(name), WALL, text, 3, "private", domain="d", channel=channel_id(channel)
     )  # fmt: skip
+
+
+def placed(
+    name: str, seq: int = 1, *parents: str, channel: str = "news", author: str = "ann", own: bool = False
+) -> Line:
+    """The line of a post that says where it stands."""
+    line = post(name, channel=channel, author="me" if own else author, text=name)
+    ids = tuple(envelope(parent).id for parent in parents)
+    kind = LineKind.OWN_POST if own else LineKind.POST
+    return replace(line, kind=kind, read=own, id=envelope(name).id, seq=seq, parents=ids)
+
+
+def numbers(author: str, *, seen: tuple[int, ...] = (1,), at: int = 0) -> Heard:
+    """What is known of an author after it was heard with these numbers, the last of them at a moment."""
+    known = None
+    for seq in seen:
+        known = hear(known, key(author), seq, Instant(at))
+    assert known is not None
+    return known
 
 
 def held_post(name: str, *, channel: str = "news", src: str = "bob", via: str = "bob", size: int = 64) -> Held:

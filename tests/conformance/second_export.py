@@ -37,4 +37,23 @@ def read_export(data: bytes, passphrase: str) -> dict[str, Any]:
 def read_channel(channel: dict[str, Any]) -> dict[str, Any]:
     binary = {name: base64.b64decode(channel[name]) for name in ("id", "secret")}
     plain = {name: channel[name] for name in ("kind", "epoch", "topic", "left", "seq")}
-    return {**binary, **plain, "heads": [base64.b64decode(head) for head in channel["heads"]]}
+    heads = [base64.b64decode(head) for head in channel["heads"]]
+    return {**binary, **plain, "heads": heads, **read_newer(channel)}
+
+
+def read_newer(channel: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **{name: base64.b64decode(channel.get(name, "")) for name in ("owner", "salt")},
+        "earlier": [
+            {"epoch": epoch, "secret": base64.b64decode(secret), "left_ms": left}
+            for epoch, secret, left in channel.get("earlier", [])
+        ],
+        "charter": channel.get("charter", 0),
+        "posters": [base64.b64decode(key) for key in channel.get("posters", [])],
+        "said": channel.get("said", 0),
+        "muted": channel.get("muted", False),
+        "members": [
+            {"key": base64.b64decode(key), "present": present, "said": said, "removed": removed, "epoch": epoch}
+            for key, present, said, removed, epoch in channel.get("members", [])
+        ],
+    }

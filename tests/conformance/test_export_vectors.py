@@ -12,7 +12,7 @@ from tests.conformance.vectors import Case, each
 from quicprochat.adapters.crypto import SodiumCrypto
 from quicprochat.adapters.passphrase import stretch
 from quicprochat.adapters.system import entropy
-from quicprochat.core.channel import Access, BroadcastChannel, Subscription
+from quicprochat.core.channel import Access, BroadcastChannel, Earlier, Member, Subscription
 from quicprochat.core.errors import LocalError
 from quicprochat.core.export import Aged, Membership, open_export, passphrase_bytes
 
@@ -35,8 +35,17 @@ def test_exports(case: Case) -> None:
 
 
 def membership(item: Case) -> Membership:
-    channel = BroadcastChannel(item["id"], Access(item["kind"]), item["secret"], item["epoch"], item["topic"])
-    return Membership(Subscription(channel, tuple(item["heads"]), item["left"]), item["seq"])
+    channel = BroadcastChannel(
+        item["id"], Access(item["kind"]), item["secret"], item["epoch"], item["topic"], item["owner"], item["salt"]
+    )
+    earlier = tuple(Earlier(old["epoch"], old["left_ms"], old["secret"]) for old in item["earlier"])
+    rest = (item["charter"], tuple(item["posters"]), item["said"], item["muted"])
+    subscription = Subscription(channel, tuple(item["heads"]), item["left"], earlier, *rest)
+    members = tuple(
+        Member(item["id"], one["key"], one["present"], one["said"], one["removed"], one["epoch"])
+        for one in item["members"]
+    )
+    return Membership(subscription, item["seq"], members)
 
 
 @each("exports_refused")

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.conformance.rows import (
@@ -18,7 +19,11 @@ from tests.conformance.rows import (
     held_post,
     key,
     lives,
+    member,
     message,
+    numbers,
+    owned,
+    placed,
     post,
     receipt,
     sent,
@@ -31,10 +36,11 @@ from tests.conformance.rows import (
 from quicprochat.adapters.sqlite import SqliteStore
 from quicprochat.core.channel import Access
 from quicprochat.core.envelope import Kind
-from quicprochat.core.ids import EnvelopeId
+from quicprochat.core.gaps import AUTHORS_MAX
+from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.memory import MemoryStore
 from quicprochat.core.receipt import State
-from quicprochat.core.seal import Protection
+from quicprochat.core.seal import TYPE_KEY, Protection
 from quicprochat.core.store import (
     HOMES_MAX,
     SIGHTINGS_MAX,
@@ -125,6 +131,11 @@ def test_a_new_store_is_empty(store: MeshStore) -> None:
     assert list(store.channels()) == []
     assert store.channel(channel_id("news")) is None
     assert store.unread_posts(channel_id("news")) == 0
+    assert store.unread_channels() == {}
+    assert list(store.places(channel_id("news"), limit=5)) == []
+    assert list(store.lines([1])) == []
+    assert store.heard(channel_id("news"), key("ann")) is None
+    assert list(store.heard_in(channel_id("news"))) == []
     assert list(store.oldest(key("news"), None, 5)) == []
     assert list(store.destinations()) == []
     assert list(store.crowding(key("cat"), key("bob"), 5)) == []
@@ -188,8 +199,13 @@ def write_everything(store: MeshStore) -> None:
     store.put_prekey(StoredPrekey(b"12345678", b"s" * 32, at(9)))
     store.put_channel(subscription("news"))
     store.put_channel(subscription("old", left=True))
+    store.put_member(member("ann"))
+    store.put_member(member("bob", said=2))
     store.hold(held_post("p"))
-    store.deliver(post("p"))
+    store.deliver(placed("p"))
+    store.note(placed("o", own=True))
+    store.put_heard(channel_id("news"), numbers("ann"))
+    store.put_heard(channel_id("old"), numbers("bob"))
 
 
 def change_everything(store: MeshStore) -> None:
@@ -220,9 +236,16 @@ def change_everything(store: MeshStore) -> None:
     store.put_prekey(StoredPrekey(b"87654321", b"t" * 32, at(90)))
     store.put_channel(subscription("news", heads=0, left=True))
     store.put_channel(subscription("more", kind=Access.OPEN))
+    store.put_member(member("bob", present=False, said=3))
+    store.put_member(member("bob", channel="old"))
+    store.drop_members(channel_id("old"))
     store.release(held_post("p").id)
     store.hold(held_post("q", src="me", via=""))
-    store.deliver(post("q"))
+    store.deliver(placed("q", 2, "p"))
+    store.note(placed("r", 2, "q", own=True))
+    store.put_heard(channel_id("news"), numbers("ann", seen=(1, 5), at=9))
+    store.put_heard(channel_id("news"), numbers("bob"))
+    store.forget_heard(channel_id("old"))
 
 
 def everything(store: MeshStore) -> dict[str, object]:
@@ -254,7 +277,11 @@ def everything(store: MeshStore) -> dict[str, object]:
         "homes": [*store.homes(10), store.home(key("ann"))],
         "prekeys": list(store.prekeys()),
         "channels": list(store.channels()),
+        "members": list(store.members(channel_id("news"))),
         "unread posts": store.unread_posts(channel_id("news")),
+        "places": list(store.places(channel_id("news"), limit=10)),
+        "lines": list(store.lines(range(1, 10))),
+        "heard": [list(store.heard_in(channel_id(name))) for name in ("news", "old")],
         "oldest": list(store.oldest(key("news"), None, 10)),
         "posts": [store.usage(Scope.POSTS, name) for name in (b"", key("news"), key("bob") + key("news"))],
     }
@@ -725,7 +752,8 @@ def test_requests_count_until_they_are_accepted(home: Home) -> None:
 def test_a_subscription_comes_back_as_it_was_and_is_replaced(home: Home) -> None:
     items = [
         subscription("a"), subscription("b", heads=0, kind=Access.OPEN),
-        subscription("\x00 \u202e \U0001f600", heads=4), subscription("d", left=True),
+        subscription("\x00 \u202e \U0001f600", heads=4), subscription("d", left=True), owned("e"),
+        owned("f", earlier=(), posters=(), charter=0, muted=False), replace(subscription("g"), muted=True),
     ]  # fmt: skip
     with Step(home.store) as tx:
         for item in items:
@@ -735,6 +763,31 @@ def test_a_subscription_comes_back_as_it_was_and_is_replaced(home: Home) -> None
     for store in home.now_and_again():
         assert list(store.channels()) == sorted(items, key=lambda s: s.channel.id)
         assert [store.channel(item.channel.id) for item in items] == items
+
+
+def test_a_member_is_kept_by_channel_and_key_and_replaced(home: Home) -> None:
+    full = member("bob", present=False, said=2**40, removed=True, epoch=2**32 - 1, letter=uid("letter"))
+    with Step(home.store) as tx:
+        for one in (member("ann"), member("bob"), member("ann", channel="club", said=3), full):
+            tx.put_member(one)
+    for store in home.now_and_again():
+        assert list(store.members(channel_id("news"))) == sorted((member("ann"), full), key=lambda m: m.peer)
+        assert list(store.members(channel_id("club"))) == [member("ann", channel="club", said=3)]
+        assert store.member(channel_id("news"), key("bob")) == full
+        assert store.member(channel_id("club"), key("bob")) is None
+    with Step(home.store) as tx:
+        tx.drop_members(channel_id("news"))
+    for store in home.now_and_again():
+        assert list(store.members(channel_id("news"))) == []
+        assert len(store.members(channel_id("club"))) == 1
+
+
+def test_a_sent_message_keeps_what_it_carries(home: Home) -> None:
+    letter = replace(sent("k"), type=TYPE_KEY, text="of a channel")
+    with Step(home.store) as tx:
+        tx.put_sent(letter)
+    for store in home.now_and_again():
+        assert store.sent(letter.uid) == letter
 
 
 def test_a_post_is_delivered_once_by_author_and_uid_whatever_its_channel(home: Home) -> None:
@@ -761,6 +814,101 @@ def test_posts_are_received_and_unread_like_messages(home: Home) -> None:
         assert texts(store.journal(after=0, limit=10, messages=True, peer=key("bob"))) == list("45")
         assert store.unread() == 3
         assert [store.unread_posts(channel_id(name)) for name in ("news", "other")] == [2, 0]
+
+
+# --- history
+
+
+def test_posts_and_our_own_stand_in_their_channels_history_as_they_arrived(home: Home) -> None:
+    lines = [
+        placed("1", 7, "x", "y"), placed("2", own=True), placed("3", 2**64 - 1, author="bob"), placed("4"), post("5"),
+        placed("6", channel="other"),
+    ]  # fmt: skip
+    with Step(home.store) as tx:
+        tx.deliver(message("m"))
+        kept = [
+            replace(line, cursor=tx.note(line) if line.kind is LineKind.OWN_POST else tx.deliver(line) or 0)
+            for line in lines
+        ]
+        tx.note(receipt("r"))
+    cursors = [line.cursor for line in kept]
+    for store in home.now_and_again():
+        places = store.places(channel_id("news"), limit=10)
+        assert list(places) == [line.place for line in kept[:5]]
+        assert [place.cursor for place in places] == cursors[:5]
+        assert list(store.places(channel_id("other"), limit=10)) == [kept[5].place]
+        # The newest of them, as they arrived.
+        assert [place.cursor for place in store.places(channel_id("news"), limit=2)] == cursors[3:5]
+        assert [place.cursor for place in store.places(channel_id("news"), after=cursors[2], limit=9)] == cursors[3:5]
+        assert list(store.lines([cursors[4], cursors[0], 999, cursors[1]])) == [kept[4], kept[0], kept[1]]
+
+
+def test_history_is_sieved_by_the_time_of_arrival_and_by_what_is_unread(home: Home) -> None:
+    with Step(home.store) as tx:
+        for n in range(5):
+            line = placed(str(n), n, own=n == 3)
+            line = replace(line, at=WallTime(1_000 * n))
+            _ = tx.note(line) if n == 3 else tx.deliver(line)
+        tx.mark_read([1])
+    for store in home.now_and_again():
+
+        def seen(store: MeshStore = store, **sieve: Any) -> list[int]:
+            return [place.seq for place in store.places(channel_id("news"), limit=10, **sieve)]
+
+        assert seen() == [0, 1, 2, 3, 4]
+        assert seen(since=WallTime(2_000)) == [2, 3, 4]
+        assert seen(since=WallTime(2_001), after=4) == [4]
+        assert seen(unread=True) == [1, 2, 4]
+
+
+def test_a_post_of_ours_is_no_news_for_readers(home: Home) -> None:
+    with Step(home.store) as tx:
+        tx.deliver(placed("1"))
+        tx.note(placed("2", own=True))
+        tx.deliver(placed("3", channel="other"))
+        tx.deliver(placed("4", channel="other"))
+    for store in home.now_and_again():
+        for messages, unread in ((False, False), (True, False), (False, True), (True, True)):
+            assert texts(store.journal(after=0, limit=10, messages=messages, unread=unread)) == ["1", "3", "4"]
+        assert list(store.journal(after=0, limit=10, peer=key("me"))) == []
+        assert (store.unread(), store.newest_line()) == (3, 4)
+        assert store.unread_channels() == {channel_id("news"): 1, channel_id("other"): 2}
+        assert not store.delivered(key("me"), uid("2"))
+
+
+def test_the_numbers_of_authors_come_back_as_they_were(home: Home) -> None:
+    news, other = channel_id("news"), channel_id("other")
+    ann, bob = numbers("ann", seen=(1, 4, 9), at=5), numbers("bob", seen=(3, 2**64 - 1), at=6)
+    with Step(home.store) as tx:
+        tx.put_heard(news, numbers("ann"))
+        tx.put_heard(news, ann)
+        tx.put_heard(news, bob)
+        tx.put_heard(other, numbers("cat"))
+    for store in home.now_and_again():
+        assert list(store.heard_in(news)) == sorted((ann, bob), key=lambda heard: heard.author)
+        assert (store.heard(news, key("ann")), store.heard(other, key("ann"))) == (ann, None)
+    with Step(home.store) as tx:
+        tx.forget_heard(news)
+        tx.forget_heard(channel_id("never"))
+    for store in home.now_and_again():
+        assert list(store.heard_in(news)) == []
+        assert list(store.heard_in(other)) == [numbers("cat")]
+
+
+def test_of_too_many_authors_the_one_not_heard_for_longest_is_forgotten(home: Home) -> None:
+    news = channel_id("news")
+    authors = [PeerKey(n.to_bytes(32, "big")) for n in range(AUTHORS_MAX + 2)]
+    with Step(home.store) as tx:
+        for moment, author in enumerate(authors[:AUTHORS_MAX], 1):
+            tx.put_heard(news, replace(numbers("ann", at=moment), author=author))
+        tx.put_heard(news, replace(numbers("ann", at=5_000), author=authors[0]))
+        # The newest stays, however old it says it is.
+        for moment, author in ((6_000, authors[-2]), (0, authors[-1])):
+            tx.put_heard(news, replace(numbers("ann", at=moment), author=author))
+        tx.put_heard(channel_id("other"), numbers("cat"))
+    for store in home.now_and_again():
+        assert {heard.author for heard in store.heard_in(news)} == {authors[0], *authors[3:]}
+        assert len(store.heard_in(channel_id("other"))) == 1
 
 
 def test_posts_count_by_channel_and_author_and_never_as_mail(home: Home) -> None:

@@ -24,6 +24,7 @@ def unhex(value: Any) -> Any:
 TEXTS = {
     "about", "label", "why", "name", "fingerprint", "digits", "ticket", "relay", "addresses", "domain", "text", "topic",
     "protection", "format", "kind", "topics_refused", "says", "passphrase",
+    "invite",
 }  # fmt: skip
 
 VECTORS: Case = unhex(json.loads(FILE.read_text("utf-8")))

@@ -310,3 +310,52 @@ def test_the_plain_prompt_serves_pipes(people: tuple[Person, Person]) -> None:
     a, _ = people
     done = finish(a.start("--json", stdin=subprocess.PIPE, program=NO_PROMPT_TOOLKIT), b"/store\n")
     assert (done.code, len(done.lines)) == (0, 1)
+
+
+def test_channels_at_the_plain_prompt(people: tuple[Person, Person]) -> None:
+    a, _ = people
+    lines = b"/join village\nit rains\n/history\n/unsubscribe village\nnobody hears this\n"
+    done = finish(a.start(stdin=subprocess.PIPE, program=NO_PROMPT_TOOLKIT), lines)
+    assert "plain lines go to #village (open) now" in done.talk
+    assert "#village (open) you: it rains" in done.out
+    assert "plain lines go to nobody now" in done.talk
+    assert "this line goes to nobody" in done.talk
+    assert (done.code, a.ask("mesh", "channels")) == (2, [])
+
+
+def test_two_channels_at_one_prompt(people: tuple[Person, Person]) -> None:
+    a, b = people
+    befriend(a, b)
+    a.up()
+    b.up()
+    for person in people:
+        person.ask("mesh", "subscribe", "village")
+        person.ask("mesh", "subscribe", "bakery")
+    ann = Sitting(a)
+    ann.shows("1 link")
+    ann.enter("/join village")
+    ann.shows("\n[#village (open)]")
+    ann.shows("in #village (open)")
+    b.ask("mesh", "broadcast", "bakery", "the bread is ready")  # Ann's node has it now, or as soon as it subscribes
+    ann.shows("#bakery (open) 1 | in #village (open)")
+    b.ask("mesh", "broadcast", "village", "who has a ladder?")
+    ann.shows("#village (open) bob: who has a ladder?")
+    ann.enter("I do")
+    ann.shows("-> #village (open): I do")
+    ann.until(lambda: {c["topic"]: c["unread"] for c in a.ask("mesh", "channels")} == {"village": 0, "bakery": 1}, "1")
+    assert "the bread" not in ann.emulator.shown
+
+    # What was counted is still unread for whoever owns the home next: here, this prompt.
+    a.down()
+    ann.shows("#bakery (open) 1 | in #village (open)")
+    ann.enter("/join bakery")
+    ann.shows("#bakery (open) bob: the bread is ready")
+    ann.until(lambda: "#bakery (open) 1" not in ann.emulator.shown, "all read")
+    until_nothing_unread(a)
+    ann.enter("/history village")
+    ann.until(lambda: ann.emulator.shown.count("who has a ladder?") == 2, "the history of the village")
+    ann.until(lambda: ann.emulator.shown.count("-> #village (open): I do") == 2, "our own post in it")
+    assert ann.emulator.shown.count("the bread is ready") == 1
+    ann.emulator.type("/quit\r")
+    assert ann.end() == 0
+    assert ann.emulator.strange == []

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import stat
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from tests.integration.qpc import Person, befriend, finish, read_line
 
+from quicprochat import __version__
 from quicprochat.client.errors import CallError, Moved, Vanished
 from quicprochat.client.server import CALLS_MAX, WINDOW, Server
 from quicprochat.client.session import Session
@@ -24,7 +25,7 @@ from quicprochat.client.settings import Settings
 from quicprochat.client.socket import LINE_MAX_BYTES, NAME, Hello, SocketCall, reachable
 from quicprochat.core.errors import LocalError, UnavailableError
 from quicprochat.core.ids import PeerKey, Uid
-from quicprochat.core.store import Line, LineKind
+from quicprochat.core.store import Line, LineKind, MeshStore
 from quicprochat.core.time import WallTime
 from quicprochat.p2p import Options, P2pNode
 
@@ -50,9 +51,9 @@ def in_a_loop(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
 class Owner:
     """A node without links, in this process, that answers at its home's socket."""
 
-    def __init__(self, home: Path) -> None:
-        self.node = P2pNode(Options(home, ephemeral=True), network=False)
-        self.server = Server(self.node, Hello("test", networked=False, stays=True), lambda: None)
+    def __init__(self, home: Path, *, version: str = __version__, ephemeral: bool = True) -> None:
+        self.node = P2pNode(Options(home, ephemeral=ephemeral), network=False)
+        self.server = Server(self.node, Hello(version, networked=False, stays=True), lambda: None)
 
     async def __aenter__(self) -> Owner:
         await self.node.start()
@@ -252,6 +253,80 @@ def test_only_what_was_written_out_counts_as_read(tmp_path: Path) -> None:
             assert await again.next() is None  # said only once the line is marked
             assert (await answer(home, "store"))["unread"] == 0
             await again.close()
+
+    in_a_loop(work)
+
+
+def test_a_line_that_was_kept_back_stays_unread_whatever_is_said_of_later_ones(tmp_path: Path) -> None:
+    async def work() -> None:
+        home = tmp_path / "a"
+        async with Owner(home) as owner:
+            await owner.receive(*"1234")
+            reader = await call(home, "listen", {"count": 4})
+            lines = [await reader.next() for _ in range(4)]
+            cursors = [line["cursor"] for line in lines if line]
+            reader.kept(cursors[1])
+            reader.kept(999)
+            reader.kept(cursors[3])
+            reader.written(cursors[2])
+            assert await reader.next() is None  # nothing is waited for any more
+            await reader.close()
+            assert [line.text for line in await owner.node._call(unread)] == ["2", "4"]
+
+    in_a_loop(work)
+
+
+def unread(store: MeshStore) -> Sequence[Line]:
+    return store.journal(after=0, limit=10, unread=True)
+
+
+def test_lines_kept_back_take_no_room_of_those_that_follow(tmp_path: Path) -> None:
+    async def work() -> None:
+        home = tmp_path / "a"
+        async with Owner(home) as owner:
+            await owner.receive(*map(str, range(WINDOW + 10)))
+            listener = await call(home, "listen", {})
+            for _ in range(WINDOW + 10):
+                line = await listener.next()
+                assert line
+                listener.kept(line["cursor"])
+            await listener.close()
+
+    in_a_loop(work)
+
+
+def test_the_next_owner_tells_again_what_was_kept_back(tmp_path: Path) -> None:
+    async def work() -> None:
+        home = tmp_path / "a"
+        session = Session(Settings(home), stays=True, network=False)
+        async with Owner(home, ephemeral=False) as owner:
+            await owner.receive("1", "2", "3")
+            await session.open()
+            lines = session.stream("listen", {})
+            first, second, third = [await anext(lines) for _ in range(3)]
+            lines.written(first)
+            lines.kept(second)
+            lines.written(third)
+        # This process is the next owner.
+        assert (await anext(lines))["text"] == "2"
+        await lines.__aexit__(None, None, None)
+        await session.close()
+
+    in_a_loop(work)
+
+
+def test_an_owner_of_another_version_is_told_only_words_it_knows(tmp_path: Path) -> None:
+    async def work() -> None:
+        home = tmp_path / "a"
+        session = Session(Settings(home), stays=True, network=False)
+        async with Owner(home, version="0.0.1") as owner:
+            await owner.receive("1")
+            await session.open()
+            async with session.stream("listen", {"count": 1}) as lines:
+                lines.kept(await anext(lines))
+                assert [line async for line in lines] == []
+            assert list(await owner.node._call(unread)) == []
+        await session.close()
 
     in_a_loop(work)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from quicprochat.core.channel import BroadcastChannel, Post, Secrets, seal_post, secrets_of
+from quicprochat.core.channel import TYPE_TEXT, BroadcastChannel, Post, Secrets, seal_post, secrets_of
 from quicprochat.core.encounter import Want, decode_offer
 from quicprochat.core.entries import EntrySet
 from quicprochat.core.envelope import HOPS_DEFAULT, TTL_DEFAULT_S, Header, Kind, MeshEnvelope, make
@@ -39,7 +39,8 @@ from quicprochat.core.node import Node
 from quicprochat.core.receipt import Receipt, State, Status
 from quicprochat.core.reconcile import Ranges, Reconciler
 from quicprochat.core.record import PeerRecord, sign_record
-from quicprochat.core.seal import BOOTSTRAP_ID, Letter, Prekey, Protection, seal
+from quicprochat.core.rotation import ChannelKey
+from quicprochat.core.seal import BOOTSTRAP_ID, TYPE_KEY, Letter, Prekey, Protection, seal
 from quicprochat.core.store import Line
 from quicprochat.core.time import WALL_FLOOR, Instant, Now, WallTime
 from quicprochat.sim.crypto import SimCrypto, SimEntropy, SimPrivate
@@ -181,10 +182,12 @@ class Person:
         ttl_s: int = TTL_DEFAULT_S,
         age_ms: int = 0,
         hop: int = 0,
+        type: int = TYPE_TEXT,
+        body: bytes = b"",
     ) -> MeshEnvelope:
         """A post signed by this person that its node did not make."""
         header = Header(Kind.CHANNEL, self.key, channel.id, self.entropy(16), ttl_s=ttl_s)
-        post = Post(uid or self.uid(), seq, text, parents)
+        post = Post(uid or self.uid(), seq, text if type == TYPE_TEXT else "", parents, type=type, body=body)
         payload = seal_post(header, secret or channel.secret, epoch, self.entropy(32), post, self.crypto)
         return replace(make(header, payload, self.signer), hop=hop, age_ms=age_ms)
 
@@ -204,10 +207,13 @@ class Person:
         max_hops: int = HOPS_DEFAULT,
         hop: int = 0,
         age_ms: int = 0,
+        key: ChannelKey | None = None,
     ) -> MeshEnvelope:
-        """A signed message of this person, as it is after ``hop`` hops and ``age_ms``."""
+        """A signed message of this person, after ``hop`` hops and ``age_ms``; with ``key``, one that has it."""
         header = Header(kind, self.key, to, self.entropy(16), created_ms, ttl_s, max_hops, flags)
         letter = Letter(self.key, uid or self.uid(), text)
+        if key is not None:
+            letter = replace(letter, text="", type=TYPE_KEY, body=key.encode())
         sealed = seal(header, prekey, letter, self.crypto, self.signer)
         return replace(make(header, sealed, self.signer), hop=hop, age_ms=age_ms)
 
@@ -223,10 +229,13 @@ class Person:
         require_fs: bool = False,
         ttl_s: int = TTL_DEFAULT_S,
         created_ms: int = 0,
+        key: ChannelKey | None = None,
     ) -> Written:
         """What the node is told of a new message."""
         uid = self.uid()
-        envelope = self.envelope(to, text, prekey, uid=uid, ttl_s=ttl_s, created_ms=created_ms)
+        envelope = self.envelope(to, text, prekey, uid=uid, ttl_s=ttl_s, created_ms=created_ms, key=key)
+        if key is not None:
+            return Written(envelope, uid, key.reference, protection(prekey), require_fs, TYPE_KEY)
         return Written(envelope, uid, text, protection(prekey), require_fs)
 
     def receipt(

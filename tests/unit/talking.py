@@ -42,8 +42,8 @@ def message(text: str, *, sender: str = ADA, name: str = "ada", **more: Any) -> 
     }  # fmt: skip
 
 
-def post(text: str, channel: str, *, name: str = "ada") -> Json:
-    return message(text, name=name, event="post", channel=channel)
+def post(text: str, channel: str, *, name: str = "ada", **more: Any) -> Json:
+    return message(text, name=name, event="post", channel=channel, **{"own": False, **more})
 
 
 def receipt(id: str, state: str, reason: str = "") -> Json:
@@ -59,6 +59,7 @@ class Stream:
     def __init__(self) -> None:
         self.lines: asyncio.Queue[Json | Exception] = asyncio.Queue()
         self.read: list[int] = []
+        self.left: list[int] = []
 
     async def __aenter__(self) -> Stream:
         return self
@@ -78,6 +79,9 @@ class Stream:
     def written(self, line: Json) -> None:
         self.read.append(line["cursor"])
 
+    def kept(self, line: Json) -> None:
+        self.left.append(line["cursor"])
+
 
 class Home:
     """Stands for a session; remembers what was asked of it."""
@@ -91,6 +95,7 @@ class Home:
         self.asked: list[tuple[str, Json]] = []
         self.people = [peer(ADA, "ada", linked=True), peer(BOB, "Bob B."), peer(EVE, "Eve", contact=False)]
         self.outbox: list[Json] = []
+        self.past: list[Json] = []
         self.people_asked: list[Json] = []
         self.state = "queued"
         self.refusal: LocalError | None = None
@@ -136,7 +141,9 @@ class Home:
     async def ask_all(self, command: str, args: Json) -> list[Json]:
         if command == "peers":
             self.people_asked.append(args)
-        return {"peers": self.people, "outbox": self.outbox}.get(command, [])
+        if command == "history":
+            self.asked.append((command, args))
+        return {"peers": self.people, "outbox": self.outbox, "history": self.past}.get(command, [])
 
     def said(self) -> list[tuple[str, str]]:
         """Return whom messages were sent to, and their texts."""

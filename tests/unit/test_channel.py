@@ -125,7 +125,7 @@ def test_every_truncation_of_the_inner_is_refused() -> None:
     [
         (lambda x: b"\x02" + x[1:], "version"), (lambda x: b"\x00" + x[1:], "version"),
         (lambda x: x[:25] + b"\x05" + bytes(200), "5 parents"), (lambda x: x + b"\x00", "after its end"),
-        (lambda x: x[:102] + b"\x02" + x[103:], "type"), (lambda x: x[:-1] + b"\xff", "UTF-8"),
+        (lambda x: x[:102] + b"\x00" + x[103:], "type"), (lambda x: x[:-1] + b"\xff", "UTF-8"),
         (lambda x: x[:92] + b"\xff" + x[93:], "UTF-8"),
         (lambda x: x[:103] + struct.pack(">I", TEXT_MAX_BYTES + 1) + bytes(TEXT_MAX_BYTES + 1), "65536 are allowed"),
     ],

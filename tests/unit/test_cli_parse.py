@@ -148,7 +148,7 @@ def test_what_is_not_there_yet_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_slip_is_corrected() -> None:
     assert "did you mean send?" in wrong("sned", "bob")
-    assert "qpc help" in wrong("frobnicate")
+    assert "qpc help" in wrong("xyzzy")
 
 
 def test_without_a_command_there_is_a_prompt_or_help() -> None:

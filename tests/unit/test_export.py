@@ -17,7 +17,7 @@ from quicprochat.adapters.crypto import Ed25519Signer, SodiumCrypto
 from quicprochat.adapters.passphrase import stretch
 from quicprochat.adapters.system import entropy
 from quicprochat.core.address import Address
-from quicprochat.core.channel import PARENTS_MAX, BroadcastChannel, Subscription
+from quicprochat.core.channel import PARENTS_MAX, BroadcastChannel, Earlier, Member, Subscription
 from quicprochat.core.errors import LocalError, UnavailableError
 from quicprochat.core.export import (
     CHANNELS_MAX,
@@ -36,11 +36,14 @@ from quicprochat.core.export import (
     passphrase_bytes,
     seal_export,
 )
+from quicprochat.core.export_channels import membership_document
 from quicprochat.core.identity import Contact, MeshIdentity
 from quicprochat.core.ids import EnvelopeId
 from quicprochat.core.link import INTEREST_MAX
+from quicprochat.core.time import Instant
 
 SEED = bytes(range(32))
+B32 = base64.b64encode(bytes(32)).decode()
 ADA, BOB = (Ed25519Signer(bytes([n]) * 32).key for n in (1, 2))
 CRYPTO = SodiumCrypto(entropy)
 ME = MeshIdentity(
@@ -54,6 +57,11 @@ ME = MeshIdentity(
 )
 CLUB, NEWS = BroadcastChannel.private(b"s" * 32, "club"), BroadcastChannel.open("news", CRYPTO)
 HEADS = tuple(EnvelopeId(bytes([n]) * 32) for n in range(PARENTS_MAX))
+OWNED = Subscription(
+    replace(BroadcastChannel.private(b"o" * 32, "town", ADA, announce=True), epoch=2),
+    earlier=(Earlier(1, Instant(5_000), b"e" * 32),), charter=3, posters=(ADA, BOB), said=4, muted=True,
+)  # fmt: skip
+TOWN = Membership(OWNED, 0, (Member(OWNED.channel.id, ADA, said=1), Member(OWNED.channel.id, BOB, False, 2, True, 1)))
 CHANNELS = (
     Membership(Subscription(replace(CLUB, epoch=2), HEADS), 41),
     Membership(Subscription(NEWS), 0),
@@ -235,6 +243,39 @@ def test_channels_that_cannot_be_are_refused(change: object) -> None:
         return
     with pytest.raises(LocalError, match="made by a program"):
         opened(with_channels(change))
+
+
+def owned_with(**changes: object) -> bytes:
+    """The file of a program that writes this of a channel with everything in it."""
+    document = membership_document(TOWN) | changes
+    return with_channels([document])
+
+
+def test_an_owners_channel_comes_back_whole() -> None:
+    assert opened(owned_with()).channels == (TOWN,)
+    passphrase = replace(CLUB, owner=ADA, salt=b"s" * 16)
+    whole = Membership(Subscription(passphrase), 0)
+    assert opened(made(replace(CONTENTS, channels=(whole,)))).channels == (whole,)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"owner": "AAAA"}, {"owner": ""}, {"owner": 5}, {"salt": "AAAA"}, {"salt": B32[:22] + "=="},
+        {"earlier": [[1, "AAAA", 5]]}, {"earlier": [[2**32, B32, 5]]}, {"earlier": [[1, B32, -1]]},
+        {"earlier": [[1, B32]]}, {"earlier": [[1, B32, 5]] * 9}, {"earlier": "x"},
+        {"charter": -1}, {"charter": 2**63}, {"posters": ["AAAA"]},
+        {"posters": [B32] * 65}, {"posters": "x"}, {"said": 2**63}, {"said": True}, {"muted": 1}, {"members": [[B32]]},
+        {"members": [[B32, True, 0, False, 0]] * 2}, {"members": [["AAAA", True, 0, False, 0]]},
+        {"members": [[B32, 1, 0, False, 0]]}, {"members": [[B32, True, 0, False, 2**32]]},
+        {"members": [[B32, True, -1, False, 0]]},
+        {"kind": "open"}, {"left": True, "secret": ""}, {"members": [[]] * 1_001},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_owners_channel_that_cannot_be_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(LocalError, match="made by a program"):
+        opened(owned_with(**change))
 
 
 def test_channels_are_counted() -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
-from tests.unit.people import T0, Person, deferred, let_in, people, refused
+from tests.unit.people import T0, Person, accepted_posts, at, deferred, let_in, people, refused
 
 from quicprochat.core.channel import BroadcastChannel
 from quicprochat.core.envelope import HEADER_BYTES, Header, Kind, MeshEnvelope, make
 from quicprochat.core.events import EnvelopeArrived, LinkId
 from quicprochat.core.gate import Admission, Checked, Fault, Reason, Reject, Verdict, check
+from quicprochat.core.history import in_order
 from quicprochat.core.ids import EnvelopeId, Uid
 from quicprochat.core.store import Fate, LineKind, Scope, Usage
 from quicprochat.core.time import DAY_MS, WALL_FLOOR, Instant, Now
@@ -56,6 +58,97 @@ def test_a_post_is_delivered_remembered_and_kept(circle: tuple[Person, Person, P
     assert held is not None
     assert (held.via, held.own, held.expires_at) == (mallory.key, False, T0 + envelope.ttl_ms - 60_000)
     assert bob.store.channel(CHANNEL.id).heads == (envelope.id,)  # type: ignore[union-attr]
+
+
+def heard(bob: Person, alice: Person) -> list[tuple[int, int]]:
+    """Return what is missing of Alice."""
+    known = bob.store.heard(CHANNEL.id, alice.key)
+    assert known is not None
+    return [(gap.first, gap.last) for gap in known.gaps]
+
+
+def test_a_post_says_where_it_stands_and_what_is_missing_before_it(circle: tuple[Person, Person, Person]) -> None:
+    alice, bob, mallory = circle
+    first, third = alice.posted(CHANNEL, seq=1), alice.posted(CHANNEL, seq=3, parents=(EnvelopeId(b"p" * 32),))
+    for envelope in (first, third):
+        enter(bob, envelope, alice)
+    one, other = bob.inbox()
+    assert (one.id, one.seq, one.parents) == (first.id, 1, ())
+    assert (other.id, other.seq, other.parents) == (third.id, 3, (b"p" * 32,))
+    assert [place.cursor for place in bob.store.places(CHANNEL.id, limit=5)] == [one.cursor, other.cursor]
+    assert heard(bob, alice) == [(2, 2)]
+    # Whoever brings it closes the gap; nothing else does.
+    enter(bob, mallory.posted(CHANNEL, seq=2), mallory)
+    enter(bob, replace(third, hop=1), mallory)
+    assert heard(bob, alice) == [(2, 2)]
+    enter(bob, alice.posted(CHANNEL, seq=2), mallory)
+    assert heard(bob, alice) == []
+
+
+def test_what_was_not_stored_counts_as_missing(circle: tuple[Person, Person, Person]) -> None:
+    alice, bob, _ = circle
+    enter(bob, alice.posted(CHANNEL, seq=1), alice)
+    assert enter(bob, alice.posted(CHANNEL, seq=2), alice, disk_low=True) == deferred(Reason.DISK)
+    assert enter(bob, alice.posted(CHANNEL, seq=2, secret=b"\x09" * 32), alice) == refused(Reason.UNOPENABLE)
+    enter(bob, alice.posted(CHANNEL, seq=3), alice)
+    assert heard(bob, alice) == [(2, 2)]
+
+
+def test_an_authors_wild_numbers_are_stored_and_harm_nobody(circle: tuple[Person, Person, Person]) -> None:
+    alice, bob, mallory = circle
+    enter(bob, mallory.posted(CHANNEL, seq=1), mallory)
+    for seq in (2**60, 2**64 - 1, 0, 1, 5):
+        assert enter(bob, alice.posted(CHANNEL, seq=seq), alice).verdict is Verdict.STORED
+    assert heard(bob, alice) == [(2, 4), (6, 2**60 - 1), (2**60 + 1, 2**64 - 2)]
+    assert heard(bob, mallory) == []
+    assert len(bob.inbox()) == 6
+
+
+def test_what_comes_after_its_authors_later_posts_is_no_head(circle: tuple[Person, Person, Person]) -> None:
+    alice, bob, mallory = circle
+    last = alice.posted(CHANNEL, seq=9)
+    enter(bob, last, alice)
+    for seq in range(1, 9):
+        enter(bob, alice.posted(CHANNEL, seq=seq), alice)
+    assert bob.store.channel(CHANNEL.id).heads == (last.id,)  # type: ignore[union-attr]
+    new = mallory.posted(CHANNEL, seq=1)
+    enter(bob, new, mallory)
+    assert bob.store.channel(CHANNEL.id).heads == (last.id, new.id)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_conversation_stands_as_it_was_held_in_whatever_order_it_comes(seed: int) -> None:
+    alice, bob, carol = people("alice", "bob", "carol")
+    for person in (alice, bob, carol):
+        person.join(CHANNEL)
+    wire: list[MeshEnvelope] = []
+    for n in range(10):
+        author, reader = (alice, bob) if n % 3 else (bob, alice)
+        # Each writes by a clock of its own, and says so to nobody.
+        (written,) = accepted_posts(author.write_post(CHANNEL, str(n), at(T0 + (n % 3) * DAY_MS)))
+        assert written.id is not None
+        held = author.store.held(written.id)
+        assert held is not None
+        wire.append(MeshEnvelope.decode(held.wire))
+        enter(reader, wire[-1], author)
+    random.Random(seed).shuffle(wire)
+    for envelope in wire:
+        enter(carol, envelope, alice)
+    order = in_order(carol.store.places(CHANNEL.id, limit=20))
+    assert [line.text for line in carol.store.lines([place.cursor for place in order])] == list("0123456789")
+    known = carol.store.heard_in(CHANNEL.id)
+    assert [len(one.gaps) for one in known] == [0, 0]
+
+
+def test_who_comes_back_into_a_channel_begins_to_count_anew(circle: tuple[Person, Person, Person]) -> None:
+    alice, bob, _ = circle
+    enter(bob, alice.posted(CHANNEL, seq=1), alice)
+    bob.leave(CHANNEL)
+    assert bob.store.heard(CHANNEL.id, alice.key) is None
+    bob.join(CHANNEL)
+    enter(bob, alice.posted(CHANNEL, seq=50), alice)
+    assert heard(bob, alice) == []
+    assert len(bob.store.places(CHANNEL.id, limit=5)) == 2
 
 
 def test_posts_of_channels_that_are_not_ours_are_refused(circle: tuple[Person, Person, Person]) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from quicprochat.client.grammar import parse, parse_line
+from quicprochat.client.grammar import parse
 from quicprochat.client.manpage import _FILES
 from quicprochat.client.prompt.history import NAME
+from quicprochat.client.prompt.words import understand
 from quicprochat.core.errors import LocalError
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -36,7 +37,7 @@ def understood(command: str) -> None:
     try:
         if command.startswith("/"):
             if command[1:].split()[0] not in HABITS:
-                parse_line(command)
+                understand(command, None)
         elif not command.startswith(("qpc1", "qpc.", "qpc-")):
             parse(shlex.split(command)[1:], {})
     except LocalError as error:

@@ -16,15 +16,17 @@ from quicprochat.adapters.home import Home
 from quicprochat.adapters.sqlite import SqliteStore
 from quicprochat.adapters.system import entropy
 from quicprochat.core.card import PREKEY_KEEP_MS, OwnCard, record_version
-from quicprochat.core.channel import BroadcastChannel, Subscription
+from quicprochat.core.channel import BroadcastChannel, Earlier, Member, Subscription
 from quicprochat.core.errors import LocalError, UnavailableError
 from quicprochat.core.events import Alarm, Effect
 from quicprochat.core.export import COST_MIN, EXPORT_MAX_BYTES, Contents
 from quicprochat.core.ids import EnvelopeId, Uid
 from quicprochat.core.memory import MemoryStore
 from quicprochat.core.posts import last_number, set_last_number
+from quicprochat.core.receipt import State
 from quicprochat.core.record import PeerRecord, sign_record
-from quicprochat.core.store import Line, LineKind, Sighting, StoredPrekey, StoredRecord
+from quicprochat.core.seal import TYPE_KEY, Protection
+from quicprochat.core.store import Line, LineKind, Sent, Sighting, StoredPrekey, StoredRecord
 from quicprochat.core.time import DAY_MS, WALL_FLOOR, Instant, Now, WallTime
 from quicprochat.p2p.book import AddressBook
 from quicprochat.p2p.moving import gather, import_identity, pack
@@ -104,6 +106,42 @@ def test_channels_come_along_and_no_number_of_a_post_is_given_twice(tmp_path: Pa
         "news": (Subscription(NEWS, (HEAD,)), 0),
         "old": (Subscription(replace(OLD, secret=b""), (HEAD,), left=True), 3),
     }
+
+
+def test_an_owners_channel_moves_with_its_secrets_and_members_and_without_letters(tmp_path: Path) -> None:
+    now = Now(Instant(10 * PREKEY_KEEP_MS))
+    mine, _ = old_home(tmp_path / "old", now)
+    store = SqliteStore.open(Home(tmp_path / "old").database)
+    town = replace(BroadcastChannel.private(b"o" * 32, "town", mine.identity.key, announce=True), epoch=2)
+    earlier = Earlier(1, Instant(now.at + DAY_MS), b"e" * 32)
+    owned = Subscription(town, earlier=(earlier,), charter=3, posters=(ADA.key,), said=4, muted=True)
+    letters = {state: bytes([n]) * 16 for n, state in enumerate((State.QUEUED, State.DELIVERED))}
+    store.begin()
+    store.put_channel(owned)
+    for state, uid in letters.items():
+        sent = Sent(
+            Uid(uid), ADA.key, "", WALL, now.at, 9, state, Protection.PREKEY, EnvelopeId(uid * 2), type=TYPE_KEY
+        )  # fmt: skip
+        store.put_sent(sent)
+    known = Member(town.id, ADA.key, epoch=2, letter=letters[State.DELIVERED])
+    lacks = Member(town.id, EVE.key, epoch=2, letter=letters[State.QUEUED])
+    for member in (known, lacks):
+        store.put_member(member)
+    store.commit()
+    contents = gather(mine.identity, store, now)
+    store.close()
+    import_identity(tmp_path / "new", pack(contents, WORD, COST_MIN), WORD)
+    store = SqliteStore.open(Home(tmp_path / "new").database)
+    try:
+        (found,) = [s for s in store.channels() if s.channel.topic == "town"]
+        members = {member.peer: member for member in store.members(town.id)}
+    finally:
+        store.close()
+    (kept,) = found.earlier
+    assert (kept.epoch, kept.secret) == (1, earlier.secret)
+    assert 0 < kept.until < 2 * DAY_MS, "by the clock of the new home"
+    assert replace(found, earlier=owned.earlier) == owned
+    assert members == {ADA.key: replace(known, letter=b""), EVE.key: replace(lacks, letter=b"", epoch=0)}
 
 
 def test_a_file_that_lay_for_weeks_brings_no_keys_that_are_over(

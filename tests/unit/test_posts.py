@@ -40,7 +40,7 @@ from quicprochat.core.link import Result
 from quicprochat.core.node import SWEEP_BATCH
 from quicprochat.core.patience import BAD_MAX
 from quicprochat.core.posts import IN_FLIGHT
-from quicprochat.core.store import Scope
+from quicprochat.core.store import LineKind, Scope
 from quicprochat.core.time import DAY_MS, SECOND_MS
 from quicprochat.core.window import PostLimits
 
@@ -504,6 +504,19 @@ def test_a_post_names_what_was_read_before_it(three: tuple[Person, Person, Perso
     alice.meet(BOB, bob, record=False)
     last = envelopes(alice.hears(BOB, FAMILY) + alice.write_post(FAMILY))[-1]
     assert read(last, FAMILY, bob).parents == (answered.id,)
+
+
+def test_a_post_of_ours_stands_in_the_history_and_is_no_news(three: tuple[Person, Person, Person]) -> None:
+    alice, bob, _ = three
+    alice.step(alice.arrived(BOB, bob.posted(FAMILY, "a question")))
+    (question,) = alice.inbox()
+    (written,) = accepted_posts(alice.write_post(FAMILY, "an answer"))
+    (first, own) = alice.store.lines([place.cursor for place in alice.store.places(FAMILY.id, limit=5)])
+    assert first == question
+    assert (own.kind, own.peer, own.text, own.read) == (LineKind.OWN_POST, alice.key, "an answer", True)
+    assert (own.id, own.uid, own.seq, own.parents) == (written.id, written.uid, 1, (question.id,))
+    assert alice.inbox() == [question]
+    assert alice.store.unread() == 1
 
 
 def test_posts_are_never_receipted(three: tuple[Person, Person, Person]) -> None:

@@ -506,14 +506,124 @@ def test_plain_lines_go_to_the_current_channel(tmp_path: Path, monkeypatch: pyte
         assert ("broadcast", {"topic": "village", "text": "--who is   at the well?"}) in talk.home.asked
         own = {**post("--who is   at the well?", "village"), "id": "99" * 16}
         theirs = {**post("me", "c0" * 32), "topic": "village", "kind": "open"}
-        private = {**post("shh", "c1" * 32), "topic": "well\x1b]0;x\x07", "kind": "private"}
-        talk.home.arrive(own, theirs, private)
+        talk.home.arrive(own, theirs)
         await talk.shows("#village (open) ada: me")
-        await talk.shows("#well]0;x ada: shh")
         assert talk.emulator.shown.count("at the well") == 1
-        await talk.until(lambda: talk.home.listening.read == [1, 2, 3], "all to be read")
+        await talk.until(lambda: talk.home.listening.read == [1, 2], "all to be read")
         await talk.enter("/part")
         await talk.shows("no conversation")
+        private = {**post("shh", "c1" * 32), "topic": "well\x1b]0;x\x07", "kind": "private"}
+        talk.home.arrive(private)
+        await talk.shows("#well]0;x ada: shh")
+        await talk.until(lambda: talk.home.listening.read == [1, 2, 3], "all to be read")
+
+    run(work, tmp_path)
+
+
+VILLAGE: dict[str, Any] = {"channel": "c0" * 32, "topic": "village", "kind": "open"}
+WELL: dict[str, Any] = {"channel": "c1" * 32, "topic": "well", "kind": "private"}
+
+
+def said(text: str, where: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return post(text, **{**where, **more})
+
+
+def test_posts_of_other_channels_are_counted_and_stay_unread_until_one_goes_there(tmp_path: Path) -> None:
+    async def work(talk: Talk) -> None:
+        home = talk.home
+        home.answers["subscribe"] = {**VILLAGE, "unread": 0}
+        await talk.enter("/join village")
+        await talk.shows("in #village (open)")
+        home.arrive(said("one", WELL), said("two", VILLAGE), message("psst"), said("three", WELL))
+        await talk.shows("#village (open) ada: two")
+        await talk.shows("ada: psst")
+        await talk.shows("posts in #well are counted below; to read them: /join well")
+        await talk.until(lambda: home.listening.left == [1, 4], "two posts to stay unread")
+        assert home.listening.read == [2, 3]
+        home.watching.lines.put_nowait({**STATUS, "unread": 3, "unread_posts": [{**WELL, "unread": 2}]})
+        await talk.shows("1 unread | #well 2 | in #village (open)")
+        assert talk.emulator.shown.count("are counted below") == 1
+
+        home.answers |= {"subscribe": {**WELL, "unread": 2}, "read": {}}
+        home.past = [said("one", WELL, cursor=1), {**GAP, **WELL}, said("three", WELL, cursor=4)]
+        await talk.enter("/join well")
+        await talk.shows("#well ada: one")
+        await talk.shows("posts 4 to 6 of ada are missing and may still come")
+        await talk.shows("#well ada: three")
+        assert ("history", {"topic": "well", "unread": True, "count": 100}) in home.asked
+        await talk.until(lambda: ("read", {"cursors": [1, 4]}) in home.asked, "what was shown to be read")
+        # What is on the screen already, in either way, is not shown again.
+        home.listening.lines.put_nowait(said("three", WELL, cursor=4))
+        await talk.until(lambda: 4 in home.listening.read, "the second copy")
+        assert talk.emulator.shown.count("three") == 1
+
+    run(work, tmp_path)
+
+
+GAP = {"event": "gap", "from": ADA, "name": "ada", "first": 4, "last": 6, "open": True}
+
+
+def test_what_was_shown_as_it_came_is_not_shown_again_to_who_goes_there(tmp_path: Path) -> None:
+    async def work(talk: Talk) -> None:
+        home = talk.home
+        home.arrive(said("just now", WELL))
+        await talk.shows("#well ada: just now")
+        # Its word that it was read may be under way yet.
+        home.answers |= {"subscribe": {**WELL, "unread": 2}, "read": {}}
+        home.past = [said("just now", WELL, cursor=1), said("before", WELL, cursor=7)]
+        await talk.enter("/join well")
+        await talk.shows("#well ada: before")
+        assert talk.emulator.shown.count("just now") == 1
+        await talk.enter("/history")
+        await talk.until(lambda: talk.emulator.shown.count("just now") == 2, "all of it, when it is asked for")
+
+    run(work, tmp_path)
+
+
+def test_an_emergency_is_shown_wherever_one_is(tmp_path: Path) -> None:
+    async def work(talk: Talk) -> None:
+        talk.home.answers["subscribe"] = {**VILLAGE, "unread": 0}
+        await talk.enter("/join village")
+        await talk.shows("in #village (open)")
+        talk.home.arrive(said("the dam breaks", WELL, emergency=True))
+        await talk.shows("the dam breaks")
+        assert talk.home.listening.left == []
+
+    run(work, tmp_path)
+
+
+def test_history_means_the_current_channel_and_is_read_once_shown(tmp_path: Path) -> None:
+    async def work(talk: Talk) -> None:
+        home = talk.home
+        home.answers |= {"subscribe": {**VILLAGE, "unread": 0}, "read": {}}
+        await talk.enter("/history")
+        await talk.shows("<topic> is missing")
+        await talk.enter("/join village")
+        await talk.enter("/history")
+        await talk.shows("no posts there")
+        home.past = [said("hers", VILLAGE, cursor=7), said("mine", VILLAGE, cursor=8, own=True)]
+        await talk.enter("/history --count 2")
+        await talk.shows("#village (open) ada: hers")
+        await talk.shows("-> #village (open): mine")
+        await talk.enter("/history well")
+        asked = [args for command, args in home.asked if command == "history"]
+        await talk.until(lambda: len([1 for command, _ in home.asked if command == "history"]) == 3)
+        asked = [args for command, args in home.asked if command == "history"]
+        assert asked == [{"topic": "village"}, {"topic": "village", "count": 2}, {"topic": "well"}]
+        assert ("read", {"cursors": [7]}) in home.asked
+
+    run(work, tmp_path)
+
+
+def test_a_channel_that_was_left_is_no_place_to_talk(tmp_path: Path) -> None:
+    async def work(talk: Talk) -> None:
+        talk.home.answers |= {"subscribe": {**VILLAGE, "unread": 0}, "unsubscribe": VILLAGE}
+        await talk.enter("/join village")
+        await talk.shows("in #village (open)")
+        await talk.enter("/unsubscribe village")
+        await talk.shows("no conversation")
+        await talk.enter("meant for the village")
+        await talk.shows("this line goes to nobody")
 
     run(work, tmp_path)
 

@@ -132,6 +132,59 @@ def test_the_status_line_has_the_width_of_the_terminal(width: int) -> None:
                 assert sum(get_cwidth(part[1]) for part in line) in (width, width - 1), line
 
 
+@pytest.mark.parametrize(
+    ("line", "args"),
+    [
+        ("/history", {"topic": "two words"}),
+        ("/mesh history", {"topic": "two words"}),
+        ("/history --since 2d --count 3", {"topic": "two words", "since": "2d", "count": 3}),
+        ("/history --count 3 bakery", {"topic": "bakery", "count": 3}),
+        ("/mesh history bakery", {"topic": "bakery"}),
+    ],
+)
+def test_in_a_channel_history_is_its_own_unless_another_is_named(line: str, args: dict[str, object]) -> None:
+    here = Conversation(Kind.CHANNEL, "two words", "#two words")
+    assert understand(line, here) == Run(Request("history", args, mesh=True))
+    if args["topic"] == "bakery":
+        assert understand(line, None) == understand(line, here)
+    else:
+        with pytest.raises(LocalError, match="<topic> is missing"):
+            understand(line, None)
+
+
+def test_what_is_wrong_with_a_history_is_said_in_a_channel_too() -> None:
+    here = Conversation(Kind.CHANNEL, "village", "#village")
+    with pytest.raises(LocalError, match="'soon' is neither a cursor nor a time"):
+        understand("/history --since soon", here)
+    with pytest.raises(LocalError, match="'two' is too much"):
+        understand("/history one two", here)
+    assert isinstance(understand("/history --help", here), Help)
+    assert understand("/mesh channels", here) == Run(Request("channels", {}, mesh=True))
+
+
+def test_topics_are_offered_wherever_one_is_asked_for() -> None:
+    known = Known()
+    known.topic("village")
+    for line in ("/history vi", "/mesh history --count 3 vi", "/join vi", "/broadcast vi", "/unsubscribe vi"):
+        offered = LineCompleter(known).get_completions(Document(line), CompleteEvent())
+        assert [found.text for found in offered] == ["village "], line
+
+
+def test_the_status_line_counts_what_is_unread_in_other_channels() -> None:
+    def line(current: Conversation | None, unread: int, **counts: int) -> str:
+        found = [{"topic": topic, "channel": "c0" * 32, "kind": "open", "unread": n} for topic, n in counts.items()]
+        status = {**STATUS, "unread": unread, "unread_posts": found}
+        return "".join(part[1] for part in status_line(status, current, 0, 1, "", 200))
+
+    here = Conversation(Kind.CHANNEL, "a", "#a (open)")
+    assert "| #b (open) 3 | in #a (open)" in line(here, 3, b=3)
+    # What is unread here, or came from a person, is no other channel's.
+    assert "| 4 unread | #b (open) 3 |" in line(here, 7, a=2, b=3)
+    assert "| #a (open) 2 | #b (open) 3 | no conversation" in line(None, 5, a=2, b=3)
+    assert "| #b (open) 1 | #c (open) 1 | #d (open) 1 | 5 elsewhere |" in line(here, 8, b=1, c=1, d=1, e=2, f=3)
+    assert "\x1b" not in line(here, 1, **{"b\x1b]0;x\x07": 1})
+
+
 def test_the_status_line_tells_what_there_is_to_know() -> None:
     def line(**more: Any) -> str:
         return "".join(part[1] for part in status_line({**STATUS, **more}, ADA_TALK, 0, 1, "", 80))

@@ -151,7 +151,7 @@ def test_every_truncation_of_the_inner_is_refused() -> None:
     ("change", "why"),
     [
         (lambda x: b"\x00" + x[1:], "version"), (lambda x: b"\x02" + x[1:], "version"),
-        (lambda x: x[:73] + b"\x00" + x[74:], "type"), (lambda x: x[:73] + b"\x02" + x[74:], "type"),
+        (lambda x: x[:73] + b"\x00" + x[74:], "type"), (lambda x: x[:73] + b"\x03" + x[74:], "type"),
         (lambda x: x + b"\x00", "after its end"), (lambda x: x[:-1] + b"\xff", "UTF-8"),
         (lambda x: x[:91] + b"\xff" + x[92:], "UTF-8"),
     ],

@@ -24,6 +24,7 @@ from tests.conformance.rows import (
     held_post,
     key,
     lives,
+    member,
     message,
     post,
     sent,
@@ -463,13 +464,21 @@ def test_damaged_messages_records_and_prekeys_are_left_out(path: Path) -> None:
         store.put_prekey(StoredPrekey(b"goodgood", b"the good secret of 32 bytes.....", Instant(8)))
         store.put_channel(subscription("the-damaged-topic"))
         store.put_channel(subscription("good"))
+        store.put_member(member("cat", channel="good", letter=b"the damaged letter"))
+        store.put_member(member("dan", channel="good"))
         store.deliver(post("bad", channel="the damaged place"))
         store.deliver(post("good", channel="good"))
     store.close()
-    damaged = (b"the damaged text", b"the damaged record", b"the damaged secret", b"the-damaged-topic")
+    damaged = (
+        b"the damaged text",
+        b"the damaged record",
+        b"the damaged secret",
+        b"the-damaged-topic",
+        b"the damaged letter",
+    )
     for needle in damaged:
         assert flip(path, needle, at=5) == 1
-    assert flip(path, channel_id("the damaged place"), at=5) == 2, "in the line and in the index of what is unread"
+    assert flip(path, channel_id("the damaged place"), at=5) == 3, "in the line and in two indexes"
     store = SqliteStore.open(path)
     assert store.sent(uid("bad")) is None
     assert store.sent_of(envelope("bad").id) is None
@@ -478,11 +487,12 @@ def test_damaged_messages_records_and_prekeys_are_left_out(path: Path) -> None:
     assert store.record(key("ann")) is None
     assert [item.id for item in store.prekeys()] == [b"goodgood"]
     assert store.channels() == [subscription("good")]
+    assert store.members(channel_id("good")) == [member("dan", channel="good")]
     assert store.channel(channel_id("the-damaged-topic")) is None
     assert [line.uid for line in store.journal(after=0, limit=9)] == [uid("good")]
     with Step(store):
         pass
-    assert store.counters() == {"damaged": 5}
+    assert store.counters() == {"damaged": 6}
     assert store.trace(uid("bad")) == []
     store.close()
 

@@ -23,6 +23,9 @@ from tests.conformance.rows import (
     key,
     lives,
     message,
+    numbers,
+    owned,
+    placed,
     post,
     receipt,
     sent,
@@ -176,6 +179,14 @@ def test_the_tables_answer_the_hot_questions_by_index(store: SqliteStore) -> Non
         store.oldest(key("ann"), key("bob"), 5)
         store.deliver(post("p"))
         store.unread_posts(subscription("news").channel.id)
+        store.unread_channels()
+        store.places(subscription("news").channel.id, limit=5)
+        store.places(subscription("news").channel.id, after=1, since=WALL, unread=True, limit=5)
+        store.lines([1])
+        store.put_heard(subscription("news").channel.id, numbers("ann"))
+        store.heard(subscription("news").channel.id, key("ann"))
+        store.heard_in(subscription("news").channel.id)
+        store.forget_heard(subscription("news").channel.id)
     store._sql.exec_trace = None
     slow = []
     for sql, bindings in asked.items():
@@ -342,6 +353,60 @@ def test_a_store_of_version_3_keeps_its_lines_and_learns_when_they_were_sent(
     store.close()
 
 
+def test_a_store_of_version_6_keeps_its_posts_and_learns_where_new_ones_stand(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "CURRENT", schema.Schema(schema.CURRENT.steps[:6], 4))
+        store = SqliteStore.open(path)
+        with Step(store):
+            line = replace(post("old"), sent_at=WALL)
+            check = database.checksum(
+                struct.pack(">qqq", 3, line.at, line.hops), line.peer, line.uid, line.protection.encode(),
+                line.domain.encode(), line.state.encode(), line.reason.encode(), line.text.encode(), line.channel,
+                struct.pack(">q", line.sent_at),
+            )  # fmt: skip
+            row = (
+                1, 3, 0, 0, line.peer, line.uid, line.at, line.hops, line.protection, line.domain,
+                line.state, line.reason, check, line.text, line.channel, line.sent_at,
+            )  # fmt: skip
+            store._run("INSERT INTO line VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        store.close()
+    store = SqliteStore.open(path)
+    assert schema.backup_of(path, 6).exists()
+    old, new, own = (
+        replace(line, cursor=n) for n, line in ((1, line), (2, placed("a", 7)), (3, placed("b", own=True)))
+    )
+    assert (store.journal(after=0, limit=10), store.counters()) == ([old], {})
+    with Step(store):
+        store.deliver(new)
+        store.note(own)
+    store = reopened(store, path)
+    news = subscription("news").channel.id
+    assert list(store.places(news, limit=10)) == [old.place, new.place, own.place]
+    assert (old.place.id, old.place.seq, old.place.parents) == (b"", 0, ())
+    assert list(store.lines([1, 2, 3])) == [old, new, own]
+    store._db.execute("UPDATE line SET place = zeroblob(40) WHERE cursor = 2")
+    assert list(store.lines([1, 2, 3])) == [old, own], "a place that nobody wrote was believed"
+    store.close()
+
+
+def test_numbers_that_nobody_wrote_are_forgotten_and_their_author_is_heard_anew(store: SqliteStore) -> None:
+    news = subscription("news").channel.id
+    with Step(store):
+        store.put_heard(news, numbers("ann", seen=(1, 9)))
+        store.put_heard(news, numbers("bob"))
+    store._db.execute("UPDATE heard SET numbers = zeroblob(17) WHERE author = ?", (key("ann"),))
+    assert list(store.heard_in(news)) == [numbers("bob")]
+    assert store.heard(news, key("ann")) is None
+    with Step(store):
+        store.set_value("x", b"1")
+    assert store.counters()["damaged"] == 1
+    with Step(store):
+        store.put_heard(news, numbers("ann", seen=(3,)))
+    assert store.heard(news, key("ann")) == numbers("ann", seen=(3,))
+
+
 def test_a_store_of_version_4_keeps_its_records_and_learns_where_peers_live(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -431,6 +496,41 @@ def test_dropped_prekeys_are_gone_from_the_disk(path: Path) -> None:
     store.close()
 
 
+def test_channels_and_messages_of_before_channels_had_owners_are_as_they_were(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, message = subscription("news"), sent("a")
+    channel = old.channel
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "CURRENT", schema.Schema(schema.CURRENT.steps[:7], 7))
+        store = SqliteStore.open(path)
+        with Step(store):
+            fixed = struct.pack(">I?", channel.epoch, False)
+            heads = b"".join(old.heads)
+            parts = (channel.id, b"private", fixed, channel.topic.encode(), heads, channel.secret)
+            store._run(
+                "INSERT INTO channel VALUES (?, 'private', ?, ?, 0, ?, ?, ?)",
+                (channel.id, channel.epoch, channel.topic, heads, database.checksum(*parts), channel.secret),
+            )
+            numbers = struct.pack(">qqq?", message.created_wall, message.expires_at, message.ttl_s, False)
+            check = database.checksum(message.uid, message.to, message.text.encode(), numbers)
+            store._run(
+                "INSERT INTO sent VALUES (NULL, ?, ?, 'queued', '', ?, 1, ?, ?, ?, ?, 0, ?, ?)",
+                (
+                    message.uid, message.envelope_id, message.protection.value, message.to, message.created_wall,
+                    message.expires_at, message.ttl_s, check, message.text,
+                ),
+            )  # fmt: skip
+        store.close()
+    store = SqliteStore.open(path)
+    assert (store.channels(), store.sent(message.uid)) == ([old], message)
+    with Step(store):
+        store.put_channel(replace(old, muted=True))
+    assert store.channels() == [replace(old, muted=True)]
+    assert store.counters() == {}, "nothing was taken for damaged"
+    store.close()
+
+
 def test_the_secret_of_a_channel_that_was_left_is_gone_from_the_disk(path: Path) -> None:
     store = SqliteStore.open(path)
     secret = subscription("news").channel.secret
@@ -443,6 +543,19 @@ def test_the_secret_of_a_channel_that_was_left_is_gone_from_the_disk(path: Path)
         store.put_channel(subscription("news", left=True))
     assert holds(path, secret) == set()
     assert holds(path, subscription("kept").channel.secret) == {"store.db"}
+    store.close()
+
+
+def test_an_earlier_secret_of_a_channel_is_gone_from_the_disk_when_it_is_let_go(path: Path) -> None:
+    store = SqliteStore.open(path)
+    secret = owned("news").earlier[1].secret
+    with Step(store):
+        store.put_channel(owned("news"))
+    assert holds(path, secret) == {"store.db-wal"}, "the test would not see a secret"
+    with Step(store):
+        store.put_channel(owned("news", earlier=owned("news").earlier[:1]), scrub=True)
+    assert holds(path, secret) == set()
+    assert store.channels() == [owned("news", earlier=owned("news").earlier[:1])]
     store.close()
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from tools.vectors.base import ALICE, BOB, CREATED_MS, CRYPTO, PREKEY, RECORD, SEEDS, Json, fixed
 
 from quicprochat.adapters.passphrase import stretch
-from quicprochat.core.channel import BroadcastChannel, Subscription
+from quicprochat.core.channel import BroadcastChannel, Earlier, Member, Subscription
 from quicprochat.core.export import (
     COST_MAX,
     COST_MIN,
@@ -21,6 +21,7 @@ from quicprochat.core.export import (
 from quicprochat.core.identity import Contact, MeshIdentity
 from quicprochat.core.ids import EnvelopeId
 from quicprochat.core.record import sign_record
+from quicprochat.core.time import Instant
 
 PASSPHRASE = "Gru\u0308ße aus Köln"
 ME = MeshIdentity(
@@ -31,11 +32,17 @@ CONTENTS = Contents(
 )
 FREIFUNK = BroadcastChannel.open("freifunk", CRYPTO)
 FAMILY = BroadcastChannel.private(fixed("export family", 32), "Grüße")
+OWNED = Subscription(
+    replace(BroadcastChannel.private(fixed("owned", 32), "news", ALICE.key, announce=True), epoch=2),
+    earlier=(Earlier(1, Instant(86_400_000), fixed("owned, epoch 1", 32)),), charter=4, posters=(BOB.key,), said=1,
+    muted=True,
+)  # fmt: skip
 CHANNELS = (
     Membership(Subscription(FREIFUNK), 0),
     Membership(Subscription(FAMILY, (EnvelopeId(fixed("head 1", 32)), EnvelopeId(fixed("head 2", 32)))), 41),
     Membership(Subscription(replace(BroadcastChannel.private(fixed("new", 32), "club"), epoch=3)), 2**40),
     Membership(Subscription(replace(BroadcastChannel.open("old", CRYPTO), secret=b""), left=True), 7),
+    Membership(OWNED, 5, (Member(OWNED.channel.id, BOB.key, True, 3, True, 1), Member(OWNED.channel.id, ALICE.key))),
 )
 
 
@@ -62,8 +69,27 @@ def sealed(name: str, contents: Contents = CONTENTS, cost: Cost = COST_MIN, pass
                 "left": m.subscription.left,
                 "heads": [*m.subscription.heads],
                 "seq": m.last_number,
+                **newer(m),
             }
             for m in contents.channels
+        ],
+    }
+
+
+def newer(m: Membership) -> Json:
+    """What stands in the file only where it says something; here always."""
+    subscription = m.subscription
+    return {
+        "owner": subscription.channel.owner,
+        "salt": subscription.channel.salt,
+        "earlier": [{"epoch": old.epoch, "secret": old.secret, "left_ms": old.until} for old in subscription.earlier],
+        "charter": subscription.charter,
+        "posters": [*subscription.posters],
+        "said": subscription.said,
+        "muted": subscription.muted,
+        "members": [
+            {"key": one.peer, "present": one.present, "said": one.said, "removed": one.removed, "epoch": one.epoch}
+            for one in m.members
         ],
     }
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+from dataclasses import replace
 from typing import Any
 
 from tools.vectors.base import ALICE, BOB, CREATED_MS, CRYPTO, IDS, PREKEY, RECORD, SEEDS, Json, fixed, forged, mixed
 from tools.vectors.sealed import PLAIN
 
 from quicprochat.adapters.crypto import Ed25519Signer
-from quicprochat.core import channel, ids, link, seal
+from quicprochat.core import channel, charter, ids, link, seal
 from quicprochat.core.envelope import Header, Kind, make
 from quicprochat.core.gate import Reason, Verdict
 from quicprochat.core.identity import Ticket
 from quicprochat.core.ids import Label, Uid, domain
+from quicprochat.core.invite import INVITE_PREFIX, Invite
 from quicprochat.core.receipt import Receipt, Status
 from quicprochat.core.record import PeerRecord, sign_record
+from quicprochat.core.rotation import ChannelKey
 
 
 def receipts() -> list[Json]:
@@ -114,6 +118,76 @@ def channels() -> list[Json]:
     return [{**case, "id": channel.channel_id(case["secret"])} for case in made]
 
 
+def invites() -> list[Json]:
+    family = channel.BroadcastChannel.private(fixed("channel"), "family", BOB.key)
+    news = channel.BroadcastChannel.private(fixed("channel"), "Grüße", BOB.key, announce=True)
+    made = [
+        family, news, channel.BroadcastChannel.private(fixed("channel"), "no-owner"),
+        replace(family, epoch=3, secret=fixed("channel, epoch 3")), replace(family, salt=fixed("salt", 16)),
+    ]  # fmt: skip
+    return [invite_case(Invite.of(one)) for one in made]
+
+
+def invite_case(found: Invite) -> Json:
+    return {
+        "id": found.id, "kind": found.kind.value, "topic": found.topic, "epoch": found.epoch, "owner": found.owner,
+        "secret": found.secret, "salt": found.salt, "invite": str(found),
+    }  # fmt: skip
+
+
+def invites_refused() -> list[Json]:
+    text = str(Invite.of(channel.BroadcastChannel.private(fixed("channel"), "family", BOB.key)))
+    changed = text[:9] + "7a"[text[9] == "7"] + text[10:]
+    code = text[len(INVITE_PREFIX) :].upper()
+    body = base64.b32decode(code + "=" * (-len(code) % 8))[:-4]
+
+    def written(body: bytes) -> str:
+        check = ids.labelled_hash(Label.INVITE, body)[:4]
+        return INVITE_PREFIX + base64.b32encode(body + check).decode("ascii").rstrip("=").lower()
+
+    cases = [
+        ("no prefix", text[5:]), ("cut short", text[:-1]), ("one character changed", changed), ("empty", ""),
+        ("trailing bytes", written(body + b"!")), ("topic", written(body[:-6] + b"fami>y")),
+        ("unknown flag", written(b"\x0c" + body[1:])), ("announcement without owner", written(b"\1" + body[1:])),
+    ]  # fmt: skip
+    return [{"why": why, "invite": invite} for why, invite in cases]
+
+
+def charters() -> list[Json]:
+    made = [charter.Charter(1), charter.Charter(2**63 - 1, tuple(sorted((ALICE.key, BOB.key))))]
+    return [{"version": one.version, "posters": one.posters, "body": one.encode()} for one in made]
+
+
+def charters_refused() -> list[Json]:
+    one, two = sorted((ALICE.key, BOB.key))
+    version = (1).to_bytes(8, "big")
+    cases = [
+        ("version", bytes(9)), ("version", b"\x80" + bytes(8)), ("posters do not ascend", version + b"\2" + two + one),
+        ("a poster twice", version + b"\2" + one + one), ("cut short", version + b"\1" + one[:-1]),
+        ("trailing bytes", version + b"\0!"), ("too many", version + b"\x41" + bytes(65 * 32)),
+    ]  # fmt: skip
+    return [{"why": why, "body": body} for why, body in cases]
+
+
+def words() -> list[Json]:
+    made = [charter.Word(joined=True, number=1), charter.Word(joined=False, number=2**63 - 1)]
+    return [{"joined": one.joined, "number": one.number, "body": one.encode()} for one in made]
+
+
+def words_refused() -> list[Json]:
+    one = charter.Word(joined=True, number=1).encode()
+    cases = [
+        ("state", b"\0" + one[1:]), ("state", b"\3" + one[1:]), ("number", b"\1" + bytes(8)),
+        ("number", b"\1\x80" + bytes(7)), ("cut short", one[:-1]), ("trailing bytes", one + b"!"),
+    ]  # fmt: skip
+    return [{"why": why, "body": body} for why, body in cases]
+
+
+def channel_keys() -> list[Json]:
+    key = ChannelKey(channel.channel_id(fixed("channel")), 7, fixed("channel, epoch 7"))
+    return [{"id": key.channel, "epoch": key.epoch, "secret": key.secret, "body": key.encode()}]
+
+
 def post_case(name: str, secret: bytes, epoch: int, post: channel.Post, chan: bytes) -> Json:
     header = Header(Kind.CHANNEL, ALICE.key, chan, fixed(f"post {name}", 16), CREATED_MS)
     salt = fixed(f"salt {name}")
@@ -172,7 +246,7 @@ def posts_refused() -> list[Json]:
         case("not a post of suite 1", flags=2), case("not a post of suite 1", kind=Kind.MESSAGE),
         case("padding", sealed_as(b"", inner + bytes(256 - len(inner)))),
         case("post version", sealed_as(b"\2" + inner[1:])), case("parents", sealed_as(inner[:25] + b"\5" + bytes(200))),
-        case("type", sealed_as(inner[:27] + b"\2" + inner[28:])), case("trailing bytes", sealed_as(inner + b"!")),
+        case("type", sealed_as(inner[:27] + b"\0" + inner[28:])), case("trailing bytes", sealed_as(inner + b"!")),
     ]  # fmt: skip
 
 

@@ -165,7 +165,7 @@ def messages_unopenable() -> list[Json]:
         message("padded to 255 bytes", pad=lambda x: seal.pad(x)[:-1]),
         message("padded to the size after", pad=lambda x: seal.pad(x) + bytes(256)),
         message("inner version 2", inner=b"\2" + inner[1:]),
-        message("inner type 2", inner=inner[:73] + b"\2" + inner[74:]),
+        message("inner type 3", inner=inner[:73] + b"\3" + inner[74:]),
         message("bytes after the inner", inner=inner + b"!"),
         message("text cut short", inner=inner[:-1]),
         message("text that is not UTF-8", inner=inner[:-1] + b"\xff"),

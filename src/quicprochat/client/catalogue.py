@@ -13,6 +13,8 @@ class Value(Enum):
     TEXT = auto()
     COUNT = auto()
     CURSOR = auto()
+    SINCE = auto()
+    """A cursor, or a moment: how long ago, or a date."""
     NUMBER = auto()
     SECONDS = auto()
 
@@ -200,22 +202,72 @@ _ALL = (
                      Option(("--timeout",), "end after so long; with --count unmet the exit code is then 6",
                             Value.SECONDS, "S")),
             details="A line counts as read once it was written out; before that, it comes again."),
-    Command("subscribe", "join a channel, open or private", (TOPIC,),
+    Command("subscribe", "join a channel, or make one", (TOPIC,),
             options=(Option(("--key",), "the key of a private channel, 64 hexadecimal digits; new makes one and shows"
-                            " it", shown="HEX|new"),),
-            details=f"Without a key the channel is open: {OPEN_MEANS}, and can post into it. With a key it is private:"
-            " whoever was given the key reads all posts of the channel, earlier and later ones, and can post. Nobody"
+                            " it", shown="HEX|new"),
+                     Option(("--invite",), "what a member gave you (qpc mesh invite); - reads it from standard input",
+                            shown="STRING|-"),
+                     Option(("--passphrase",), "make a private channel that a passphrase opens together with an invite;"
+                            " or join one with --invite", Value.FLAG),
+                     Option(("--announce",), "make an announcement channel: only you, and whom you list, post",
+                            Value.FLAG)),
+            details=f"With the topic alone the channel is open: {OPEN_MEANS}, and can post into it. With a key it is"
+            " private: whoever was given the key reads all posts of the channel, earlier and later ones, and can post."
+            " An invite is better than a bare key: it also says who the owner is, so that the channel's key can be"
+            " renewed (qpc mesh rotate). Who makes a channel is its owner. Nobody"
             " posts under another's name. Peers you are linked to see which channels you are in, but of a private one"
-            " neither topic nor key. One topic stands for one channel on your node: without --key, the topic of a"
-            " private channel that you are in answers with its key, to pass on. Invites are not in this version"
-            " yet; hand the key over where nobody else hears it, and on a machine that you share, type it at the"
-            " prompt: others see the words of a command."),
+            " neither topic nor key. One topic stands for one channel on your node: with nothing more, the topic of a"
+            " private channel that you are in answers with its key. The passphrase is asked for, or taken from"
+            " QPC_PASSPHRASE or standard input (after the invite, where that is read there too); it is not in the"
+            " invite, so tell it by another way. On a machine that you share, use --invite - or the"
+            " prompt: others see the words of a command. Exit code 4: the passphrase is another one, or the invite"
+            " names another owner than you know."),
+    Command("invite", "show what lets somebody into a private channel", (TOPIC,), (Option(
+                ("--qr",), "show it as a QR code too, for the other's telephone", Value.FLAG),),
+            details="Whoever has the invite reads and writes there (in an announcement channel: reads), so hand it over"
+            " where nobody else hears it. They write: qpc mesh subscribe <topic> --invite STRING. A typing error in it"
+            " is noticed. The invite of a channel with a passphrase has no secret in it. An open channel needs none:"
+            " tell the topic."),
+    Command("members", "list who is known to be in a channel", (TOPIC,), shape=Shape.LIST,
+            details="Those who said that they joined, and those who wrote; of an open channel only the latter. A member"
+            " who never was in reach of yours is missing here. To the owner it also says who has the channel's key in"
+            " use: has, missing, or the state of the message that brings it."),
+    Command("posters", "list who posts into an announcement channel; its owner changes that", (TOPIC,
+                Word("action", "add|remove", required=False, choices=("add", "remove")),
+                Word("peer", "<peer>", required=False)),
+            details="The owner's list travels as a post, and the newest counts: a post of somebody who is not on it is"
+            " neither shown nor handed on. Exit code 7: the channel is not yours."),
+    Command("rotate", "give a channel of yours a new key", (TOPIC,), network=True,
+            options=(Option(("--without",), "leave this peer out", shown="PEER"),),
+            details="The new key goes to each member in a message of its own, also to those who are away; what is"
+            " posted meanwhile waits for it. Who is left out reads nothing that is posted under the new key, but goes"
+            " on reading what members post who have not got it yet. Earlier keys are kept for two weeks, for posts that"
+            " are under way. Where no daemon runs, the messages leave when a node runs. Exit code 7: the channel is not"
+            " yours."),
+    Command("mute", "hear of a channel no more", (TOPIC,),
+            details="You stay in it: its posts come into the inbox as read ones, and are kept for others."),
+    Command("unmute", "hear of a channel again", (TOPIC,)),
     Command("unsubscribe", "leave a channel", (TOPIC,),
-            details="Forgets its key and the posts kept for others; the inbox keeps what came. To come back into a"
-            " private channel takes its key again."),
+            details="Forgets its keys and the posts kept for others; the inbox keeps what came. To come back into a"
+            " private channel takes an invite again. The other members are told, as far as they are linked now."),
     Command("channels", "list the channels you are in, and who can read them", shape=Shape.LIST,
-            details=f"Open means that {OPEN_MEANS}; private, that whoever has the key can. posts are those kept for"
-            " subscribers who come later, your own among them."),
+            details=f"Open means that {OPEN_MEANS}; private, that whoever has the key can; announcement, the same, and"
+            " only its owner and whom the owner lists post there. posts are those kept for subscribers who come later,"
+            " your own among them; members, those known to be there, and you; gaps,"
+            " where posts of somebody are missing between others and may still come: qpc mesh history <topic> shows"
+            " which. A post without a key (in JSON: unreadable) is sealed with one that you have not got, and waits for"
+            " it."),
+    Command("history", "show a channel's posts, each after what it answers", (TOPIC,), shape=Shape.STREAM,
+            options=(Option(("--since",), "only what came after this cursor, or since a time: 2d, 3h, 1h30m,"
+                            " 2026-11-23, 2026-11-23T18:30 (local, or with its zone)", Value.SINCE, "CURSOR|TIME"),
+                     Option(("--count",), "the newest so many of them (default: 100, or with --since all)",
+                            Value.COUNT, "N")),
+            details="Your own posts are shown too. No clock decides the order: a post stands after those that its"
+            " author had read, and after the author's earlier ones; what nothing ties stands as it came. Where posts of"
+            " an author are missing between others, a line says so; it goes when they have come, which they may for"
+            " 14 days. What was written out counts as read. --since goes by when posts came here. A history reaches"
+            " back 100,000 posts. At the prompt, in a channel, the topic may be left out. Exit code 5: you"
+            " are in no such channel."),
     Command("broadcast", "post into a channel you are in", (TOPIC, Word("text", "<text>|-", required=False, rest=True)),
             network=True,
             details="Who can read it: qpc mesh channels. The post goes to every linked peer that subscribes, and for 7"

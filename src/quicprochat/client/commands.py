@@ -12,18 +12,23 @@ from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
+from quicprochat.client.passphrase import TYPED
 from quicprochat.client.shapes import (
     Json,
     channel_object,
     exported_object,
+    gap_object,
     identity_object,
     imported_object,
     line_object,
+    member_object,
     outbox_object,
     peer_object,
     posted_object,
+    posters_object,
     reachability_object,
     rfc3339,
+    rotation_object,
     route_object,
     sent_object,
     server_object,
@@ -32,6 +37,8 @@ from quicprochat.client.shapes import (
     store_object,
     trace_object,
 )
+from quicprochat.client.socket import READ_MAX
+from quicprochat.console.when import moment
 from quicprochat.core.channel import Access
 from quicprochat.core.envelope import TTL_DEFAULT_S
 from quicprochat.core.errors import LocalError, QuicprochatError, UnavailableError
@@ -39,9 +46,11 @@ from quicprochat.core.identity import KEY_PREFIX_MIN, fingerprint, parse_key
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.receipt import State
 from quicprochat.core.store import Line, LineKind
+from quicprochat.core.time import WallTime
 from quicprochat.p2p import P2pNode
 from quicprochat.p2p.announced import spoken
 from quicprochat.p2p.channels import NEW_KEY
+from quicprochat.p2p.history import Missing
 
 PAGE = 256
 """Lines of the inbox read in one transaction: bounds how long a long inbox holds up everybody else."""
@@ -50,6 +59,8 @@ OUTBOX_MAX = 1_000
 """Messages that ``outbox`` lists; the newest."""
 EXPORT_PART_BYTES = 1 << 20
 """Of an exported identity in one line of the socket."""
+HISTORY_SHOWN = 100
+"""Posts that ``history`` shows where nobody says how many."""
 WATCH_EVERY_S = 0.25
 """At most so often the state is told to one watcher."""
 
@@ -93,6 +104,23 @@ class Args:
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e9:
             raise LocalError(f"{key!r} is a number of seconds")
         return float(value)
+
+    def numbers(self, key: str, most: int) -> list[int]:
+        """Return a list of at most so many whole numbers; an empty one where there is none."""
+        found = self._values.get(key, [])
+        if not isinstance(found, list) or len(found) > most:
+            raise LocalError(f"{key!r} is a list of at most {most}")
+        return [Args({key: value}).number(key, 0) for value in found]
+
+    def beginning(self, key: str, now: WallTime) -> tuple[int, WallTime | None]:
+        """Return after which cursor, or from which moment on; a cursor is a number, a moment a text."""
+        value = self._values.get(key)
+        if not isinstance(value, str):
+            return self.number(key, 0), None
+        since = moment(value, now)
+        if since is None:
+            raise LocalError(f"{value[:40]!r} is neither a cursor nor a time")
+        return 0, since
 
     def flag(self, key: str) -> bool:
         """Return a switch."""
@@ -349,13 +377,15 @@ async def watch(node: P2pNode, args: Args) -> Answer:
 async def listen(node: P2pNode, args: Args) -> Answer:
     """Show what is unread, then what comes; whoever asked says which lines were written out.
 
-    ``after`` is the last line that was written out already, for an owner that ended before it could note that.
+    ``after`` is the last line that was written out already, for an owner that ended before it could note that;
+    ``kept`` are those before it that were not.
     """
     left, timeout, written = args.number("count", 0), args.seconds("timeout"), args.number("after", 0)
+    kept = frozenset(args.numbers("kept", READ_MAX))
     counting = left > 0
     async with aclosing(node.listen(timeout)) as lines:
         async for line in lines:
-            if line.cursor <= written:
+            if line.cursor <= written and line.cursor not in kept:
                 await node.read((line.cursor,))
                 continue
             left -= line.kind is not LineKind.RECEIPT
@@ -386,25 +416,112 @@ async def bundle(node: P2pNode, args: Args) -> Answer:
 
 
 async def subscribe(node: P2pNode, args: Args) -> Answer:
-    """Join a channel, or go to the one we are in; the key is shown where it was made here, or none was given."""
-    topic, key = args.text("topic"), args.optional("key")
-    channel = await node.subscribe(topic, key)
+    """Join a channel, or go to the one we are in; the key is shown where it was made here, or nothing was given."""
+    topic, key, invite = args.text("topic"), args.optional("key"), args.optional("invite")
+    if args.flag("passphrase") or invite == TYPED:
+        raise LocalError(f"this is asked for in the shell, where it can be typed unseen: qpc mesh subscribe {topic} …")
+    if invite == "":
+        raise LocalError("the invite is empty")
+    passphrase, announce = args.optional("passphrase"), args.flag("announce")
+    channel = await node.subscribe(topic, key, invite=invite or "", passphrase=passphrase, announce=announce)
     views = {view.channel.id: view for view in await node.channel_views()}
+    shown = key in (None, NEW_KEY) and not invite and passphrase is None
     yield {
         **channel_object(channel, views.get(channel.id)),
-        **({"key": channel.secret.hex()} if channel.kind is Access.PRIVATE and key in (None, NEW_KEY) else {}),
+        **({"key": channel.secret.hex()} if channel.kind is Access.PRIVATE and shown else {}),
     }
+
+
+async def invite(node: P2pNode, args: Args) -> Answer:
+    """Show the invite to a channel."""
+    found = node.invite(args.text("topic"))
+    yield {
+        "channel": found.id.hex(), "topic": found.topic, "kind": found.kind.value, "invite": str(found),
+        "passphrase": bool(found.salt), "owner": found.owner.hex() or None,
+    }  # fmt: skip
+
+
+async def members(node: P2pNode, args: Args) -> Answer:
+    """List who is in a channel."""
+    for view in await node.members(args.text("topic")):
+        yield member_object(view, node.name if view.me else _called(node, view.key))
+
+
+async def posters(node: P2pNode, args: Args) -> Answer:
+    """List who posts into an announcement channel, perhaps after changing that."""
+    action, peer = args.optional("action"), args.optional("peer")
+    if action not in (None, "add", "remove") or (action is None) != (peer is None):
+        raise LocalError("write: qpc mesh posters <topic> add <peer>, or remove <peer>, or only the topic")
+    peers = [await _member(node, args.text("topic"), peer)] if peer is not None else []
+    added, removed = (peers, []) if action == "add" else ([], peers)
+    view = await node.posters(args.text("topic"), added, removed)
+    yield posters_object(view, lambda key: node.name if key == node.key else _called(node, key))
+
+
+async def rotate(node: P2pNode, args: Args) -> Answer:
+    """Give a channel of ours a new key."""
+    without = args.optional("without")
+    left_out = [await _member(node, args.text("topic"), without)] if without is not None else []
+    yield rotation_object(await node.rotate(args.text("topic"), left_out), lambda key: _called(node, key))
+
+
+async def mute(node: P2pNode, args: Args) -> Answer:
+    """Hear of a channel no more."""
+    found = await node.mute(args.text("topic"))
+    yield {**channel_object(found.channel), "muted": found.muted}
+
+
+async def unmute(node: P2pNode, args: Args) -> Answer:
+    """Hear of a channel again."""
+    found = await node.mute(args.text("topic"), muted=False)
+    yield {**channel_object(found.channel), "muted": found.muted}
+
+
+async def _member(node: P2pNode, topic: str, peer: str) -> PeerKey:
+    """Return whom a person means: a member by the first digits of its key, or any peer as elsewhere."""
+    if len(peer) >= KEY_PREFIX_MIN:
+        found = [m.key for m in await node.members(topic) if m.key.hex().startswith(peer.lower())]
+        if len(found) == 1:
+            return found[0]
+    return await node.resolve(peer)
+
+
+def _called(node: P2pNode, key: PeerKey) -> str:
+    contact = node.contact(key)
+    return contact.name if contact is not None else ""
 
 
 async def unsubscribe(node: P2pNode, args: Args) -> Answer:
     """Leave a channel."""
-    yield channel_object(await node.unsubscribe(args.text("topic")))
+    channel = await node.unsubscribe(args.text("topic"))
+    yield {**channel_object(channel), "owned": channel.owner == node.key}
 
 
 async def channels(node: P2pNode, args: Args) -> Answer:
     """List the channels we are in."""
     for view in await node.channel_views():
         yield channel_object(view.channel, view)
+
+
+async def history(node: P2pNode, args: Args) -> Answer:
+    """Show a channel's posts in the order of cause, and what is missing; ``read`` is told what was written out."""
+    topic, count = args.text("topic"), args.number("count", 0) or None
+    after, since = args.beginning("since", node.wall())
+    if count is None and after == 0 and since is None:
+        count = HISTORY_SHOWN
+    lines = node.history(topic, after=after, since=since, unread=args.flag("unread"), count=count)
+    async with aclosing(lines):
+        async for line in lines:
+            if isinstance(line, Missing):
+                yield gap_object(line, node.contact(line.author), node.channel(line.channel))
+            else:
+                yield _line(node, line)
+
+
+async def read(node: P2pNode, args: Args) -> Answer:
+    """Note lines as written out; no command of its own, but a part of history."""
+    await node.read(args.numbers("cursors", READ_MAX))
+    yield {}
 
 
 async def broadcast(node: P2pNode, args: Args) -> Answer:
@@ -421,7 +538,7 @@ HANDLERS: dict[str, Callable[[P2pNode, Args], Answer]] = {
     command.__name__: command
     for command in (
         identity, export, store, route, peers, server, announced, add, verify, block, unblock, requests, accept, send,
-        wait, outbox, cancel, trace, bundle, inbox, listen, subscribe, unsubscribe, channels, broadcast, reached, watch,
-        register, doctor,
+        wait, outbox, cancel, trace, bundle, inbox, listen, subscribe, invite, members, posters, rotate, mute,
+        unmute, unsubscribe, channels, broadcast, reached, watch, register, doctor, history, read,
     )
 }  # fmt: skip

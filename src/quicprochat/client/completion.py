@@ -16,7 +16,7 @@ CONTACTS, FILES, DIRECTORIES = "@contacts", "@files", "@directories"
 """What is offered that no list can hold."""
 CONTACTS_COMMAND = "contacts"
 _DIRECTORY_OPTIONS = frozenset({"home"})
-_PEER_KEYS = frozenset({"peer"})
+_PEER_KEYS = frozenset({"peer", "without"})
 _FILE_KEYS = frozenset({"file"})
 HELP = Option(("-h", "--help"), "show how the command is used", Value.FLAG)
 

@@ -239,6 +239,17 @@ def _cursor(text: str) -> int:
     return int(text)
 
 
+def _since(text: str) -> int | str:
+    from quicprochat.console.when import written
+
+    since = _cursor(text) if text.isdigit() else written(text)
+    if since is None:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is neither a cursor nor a time, as in: 2d, 3h, 2026-11-23, 2026-11-23T18:30"
+        )
+    return since
+
+
 def _number(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 18:
         raise argparse.ArgumentTypeError(f"{text[:20]!r} is not a whole number")
@@ -261,6 +272,7 @@ _READERS: dict[Value, Callable[[str], Any]] = {
     Value.TEXT: str,
     Value.COUNT: _count,
     Value.CURSOR: _cursor,
+    Value.SINCE: _since,
     Value.NUMBER: _number,
     Value.SECONDS: _seconds,
 }

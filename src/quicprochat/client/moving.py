@@ -9,22 +9,20 @@ from __future__ import annotations
 import base64
 import json
 import os
-import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
 from quicprochat.client.errors import OK
-from quicprochat.client.grammar import Request, check_text
+from quicprochat.client.grammar import Request
 from quicprochat.client.output import display_line, plural
+from quicprochat.client.passphrase import passphrase, typed
 from quicprochat.client.perform import say
 from quicprochat.client.session import Session
 from quicprochat.client.settings import Settings
 from quicprochat.client.stdio import STDIN, Output
 from quicprochat.core.errors import LocalError
 
-VARIABLE = "QPC_PASSPHRASE"
-PASSPHRASE_LINE_MAX = 4_096
 _ASTRAY = (
     "two running copies of one identity make messages go astray: each gets some of them, and neither knows of the "
     "other's"
@@ -40,20 +38,22 @@ def prepare(request: Request, settings: Settings) -> Coroutine[Any, Any, int]:
     if action == "export":
         if path.exists() or path.is_symlink():
             raise LocalError(f"{path} exists already, and nothing is written over; choose another name", code="exists")
-        return _export(path, _passphrase(twice=True), settings)
+        from quicprochat.core.export import check_new_passphrase
+
+        return _export(path, passphrase(check_new_passphrase), settings)
     from quicprochat.adapters.exportfile import read_export
 
     data = read_export(path)
     _check_old_copy(confirmed=bool(request.args.get("old_copy_is_off")))
-    return _import(path, data, _passphrase(twice=False), settings)
+    return _import(path, data, passphrase(), settings)
 
 
-async def _export(path: Path, passphrase: str, settings: Settings) -> int:
+async def _export(path: Path, secret: str, settings: Settings) -> int:
     from quicprochat.adapters.exportfile import write_export
 
     async with Session(settings, stays=False, network=False) as session:
         me = await session.ask("identity", {})
-        parts = await session.ask_all("export", {"passphrase": passphrase})
+        parts = await session.ask_all("export", {"passphrase": secret})
     data = b"".join(base64.b64decode(part["data"]) for part in parts)
     write_export(path, data)
     answer = {
@@ -72,12 +72,12 @@ async def _export(path: Path, passphrase: str, settings: Settings) -> int:
     return OK
 
 
-async def _import(path: Path, data: bytes, passphrase: str, settings: Settings) -> int:
+async def _import(path: Path, data: bytes, secret: str, settings: Settings) -> int:
     import asyncio
 
     from quicprochat.p2p.moving import import_identity
 
-    done = await asyncio.to_thread(import_identity, settings.home, data, passphrase)
+    done = await asyncio.to_thread(import_identity, settings.home, data, secret)
     identity = done.identity
     answer = {
         "public_key": identity.key.hex(),
@@ -100,46 +100,5 @@ def _check_old_copy(*, confirmed: bool) -> None:
     if not os.isatty(STDIN):
         raise LocalError(f"stop the old copy for good, then say so with --old-copy-is-off: {_ASTRAY}")
     say(f"Stop the old copy for good before you go on: {_ASTRAY}.")
-    if _typed(lambda: input("Is it off? (yes/no) ")).strip().lower() != "yes":
+    if typed(lambda: input("Is it off? (yes/no) ")).strip().lower() != "yes":
         raise LocalError("nothing was imported; come back when the old copy is off", code="policy")
-
-
-def _passphrase(*, twice: bool) -> str:
-    if given := os.environ.get(VARIABLE):
-        return check_text(given)
-    if not os.isatty(STDIN):
-        return _first_line()
-    import getpass
-
-    first = _typed(lambda: getpass.getpass("Passphrase: "))
-    if twice:
-        from quicprochat.core.export import check_new_passphrase
-
-        check_new_passphrase(first)
-        if _typed(lambda: getpass.getpass("The same again: ")) != first:
-            raise LocalError("the two passphrases differ; nothing was written")
-    return check_text(first)
-
-
-def _typed(ask: Callable[[], str]) -> str:
-    try:
-        return ask()
-    except EOFError:
-        print(file=sys.stderr)
-        raise LocalError("nothing was typed, and nothing was done") from None
-
-
-def _first_line() -> str:
-    data = b""
-    try:
-        while b"\n" not in data and len(data) <= PASSPHRASE_LINE_MAX and (part := os.read(STDIN, PASSPHRASE_LINE_MAX)):
-            data += part
-    except OSError as error:
-        raise LocalError(f"the passphrase cannot be read from standard input: {error.strerror}") from error
-    line = data.split(b"\n")[0].removesuffix(b"\r")
-    if not line:
-        raise LocalError(f"the passphrase is missing: put it into {VARIABLE}, or into the first line of standard input")
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError:
-        raise LocalError("the passphrase on standard input is not valid UTF-8") from None

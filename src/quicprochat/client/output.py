@@ -22,8 +22,8 @@ from quicprochat.console.text import fields as _fields
 from quicprochat.console.text import shown_time as _time
 
 __all__ = [
-    "LOG_MAX_CHARS", "SHOWN_MAX_CHARS", "Json", "SafeFormatter", "display", "display_line", "earlier", "empty", "human",
-    "plural", "table",
+    "LOG_MAX_CHARS", "SHOWN_MAX_CHARS", "Json", "SafeFormatter", "display", "display_line", "earlier", "empty", "gap",
+    "human", "place", "plural", "table",
 ]  # fmt: skip
 
 Json = dict[str, Any]
@@ -160,7 +160,7 @@ def _sent(item: Json) -> str:
 
 
 def _waiting(item: Json) -> str:
-    said = display_line(item["text"], 60)
+    said = display_line(item["text"], 60) if item.get("carries", "text") == "text" else "(the key of a channel)"
     why = f"  [{explained(item['reason'])}]" if item.get("reason") else ""
     return f"{item['id']}  {_time(item['created_at'])}  {item['state']:<7}  to {_peer_name(item, 'to')}: {said}{why}"
 
@@ -170,7 +170,9 @@ def line(item: Json) -> str:
     if item["event"] == "receipt":
         reason = f" ({display_line(item['reason'], 80)})" if item["reason"] else ""
         return f"{_time(item['received_at'])}  {item['id']} to {_peer_name(item, 'to')}: {item['state']}{reason}"
-    who = _peer_name(item, "from")
+    if item["event"] == "gap":
+        return f"    {gap(item)}"
+    who = "you" if item.get("own") else _peer_name(item, "from")
     author = f"request from {item['from'][:16]}" if item["request"] else who
     if item["event"] == "post":
         text = display(item["text"]).replace("\n", "\n    | ")
@@ -178,6 +180,16 @@ def line(item: Json) -> str:
     notes = "" if item["protection"] == "forward-secret" else f"  [{display_line(item['protection'], 40)}]"
     text = display(item["text"]).replace("\n", "\n    | ")
     return f"{_time(item['received_at'])}  {author}{earlier(item)}: {text}{notes}"
+
+
+def gap(item: Json) -> str:
+    """Say what is missing of an author."""
+    who = _peer_name(item, "from")
+    one = item["first"] == item["last"]
+    which = f"post {item['first']}" if one else f"posts {item['first']} to {item['last']}"
+    if item["open"]:
+        return f"({which} of {who} {'is' if one else 'are'} missing and may still come)"
+    return f"({which} of {who} never came)"
 
 
 def earlier(item: Json) -> str:
@@ -197,21 +209,79 @@ def _place(item: Json) -> str:
     return f"#{name} (open)" if item["kind"] == "open" else f"#{name}"
 
 
+def place(item: Json) -> str:
+    """Return a channel with its kind, as it stands where one talks."""
+    name = display_line(item.get("topic") or item["channel"], 64).lstrip("#")
+    return f"#{name} ({display_line(item['kind'], 20)})"
+
+
 def _access(item: Json) -> str:
-    return f"open: {OPEN_MEANS}" if item["kind"] == "open" else "private: whoever has the key can read it"
+    match item["kind"]:
+        case "open":
+            return f"open: {OPEN_MEANS}"
+        case "announcement":
+            return "announcement: only its posters write there"
+    return "private: whoever has the key can read it"
 
 
 def _channel(item: Json, *, id: bool = True, meaning: bool = True) -> str:
     """Return a channel; ``meaning`` says what the word for its kind means."""
-    counts = f"{plural(item['posts'], 'post')}, {item['unread']} unread" if "posts" in item else ""
+    counts = ""
+    if "posts" in item:
+        words = [plural(item["posts"], "post"), f"{item['unread']} unread"]
+        words += [plural(item["members"], "member")] if meaning and "members" in item else []
+        words += [plural(item["gaps"], "gap")] if item.get("gaps") else []
+        words += ["muted"] if item.get("muted") else []
+        words += [f"{item['unreadable']} without a key"] if item.get("unreadable") else []
+        counts = ", ".join(words)
     digits = f"{item['channel'][:16]}  " if id else ""
-    access = f"{_access(item):<46}" if meaning else f"{item['kind']:<7}"
+    access = f"{_access(item):<46}" if meaning else f"{item['kind']:<12}"
     return f"{display_line(item['topic'], 64):<16}  {digits}{access}  {counts}".rstrip()
 
 
 def _subscribed(item: Json) -> str:
     key = f"\nkey: {item['key']}" if "key" in item else ""
     return f"you are in #{display_line(item['topic'], 64)} now. {_access(item)}{key}"
+
+
+def _invited(item: Json) -> str:
+    return str(item["invite"])
+
+
+def _member(item: Json) -> str:
+    name = _peer_name(item, "public_key")
+    marks = [mark for mark, there in (("you", item["you"]), ("owner", item["owner"])) if there]
+    marks += ["poster"] if item["poster"] and not item["owner"] else []
+    marks += [] if item["state"] == "joined" else [item["state"]]
+    key = item.get("key")
+    if key and item["state"] == "joined" and not item["you"]:
+        marks.append({"has": "has the key", "missing": "has not got the key"}.get(key, f"key {key}"))
+    return f"{name:<16}  {item['public_key'][:16]}  {', '.join(marks)}".rstrip()
+
+
+def _posters(item: Json) -> str:
+    lines = [f"#{display_line(item['topic'], 64)}: the owner and {plural(len(item['posters']), 'other')}"]
+    lines += [f"  {_peer_name(item['owner'], 'public_key'):<16}  {item['owner']['public_key'][:16]}  owner"]
+    lines += [f"  {_peer_name(peer, 'public_key'):<16}  {peer['public_key'][:16]}" for peer in item["posters"]]
+    if not item["version"]:
+        lines.append("nobody else is listed, as far as is known here")
+    return "\n".join(lines)
+
+
+def _rotated(item: Json) -> str:
+    topic = display_line(item["topic"], 64)
+    without = (
+        f", {', '.join(_peer_name(peer, 'public_key') for peer in item['without'])} left out" if item["without"] else ""
+    )
+    sent = plural(item["sent"], "member")
+    return f"#{topic} has a new key (number {item['epoch']}); it is on its way to {sent}{without}"
+
+
+def _muted(item: Json) -> str:
+    topic = display_line(item["topic"], 64)
+    return (
+        f"#{topic} is muted: its posts go into the inbox unannounced" if item["muted"] else f"#{topic} is heard again"
+    )
 
 
 def _unsubscribed(item: Json) -> str:
@@ -281,12 +351,19 @@ _HUMAN = {
     "cancel": _sent,
     "inbox": line,
     "listen": line,
+    "history": line,
     "store": _store,
     "route": _route,
     "trace": _trace,
     "bundle": _bundle,
     "requests": _request,
     "subscribe": _subscribed,
+    "invite": _invited,
+    "members": _member,
+    "posters": _posters,
+    "rotate": _rotated,
+    "mute": _muted,
+    "unmute": _muted,
     "unsubscribe": _unsubscribed,
     "channels": _channel,
     "broadcast": _posted,
@@ -304,5 +381,6 @@ _EMPTY = {
     "route": "there is no way to anybody at this moment",
     "requests": "no stranger is waiting",
     "inbox": "nothing has come",
+    "history": "no posts there",
     "channels": "you are in no channel; join one with: qpc mesh subscribe <topic>",
 }

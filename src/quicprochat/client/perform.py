@@ -35,6 +35,8 @@ RELAYED = "relayed"
 OPEN = ("queued", RELAYED)
 OPEN_MAX = 1_000
 """Messages of one prompt whose delivery is waited for when it is left; the last ones."""
+READ_AT_ONCE = 256
+"""Lines of a history that are noted as read in one call."""
 LOST = "with --ephemeral nothing outlives the node"
 INSTALL = "install the extra: pip install '.[mesh]' in the source directory, or quicprochat[mesh] from where you got it"
 
@@ -71,6 +73,9 @@ class Performer:
             return await self._cancel(request)
         if command == "broadcast":
             return await self._broadcast(request)
+        if command == "history":
+            await self._history(request)
+            return OK
         if command == "server":
             request = await self._confirmed(request)
         if command == "bundle":
@@ -93,11 +98,14 @@ class Performer:
                 say(f"to be sure that it is the right person, compare digits: qpc mesh verify {_typed_name(item)}")
             if command == "verify" and not item["verified"] and not self._json:
                 say(f"when they are the same on both sides, then: qpc mesh verify {_typed_name(item)} --confirm")
-            if command == "subscribe" and "key" in item and not self._json:
-                say(
-                    "whoever has this key reads and writes here; hand it over where nobody else hears it. To see it "
-                    f"again: qpc mesh subscribe {item['topic']}"
-                )
+            if command == "subscribe" and not self._json and (words := _after_joining(item, request.args)):
+                say(words)
+            if command == "unsubscribe" and item.get("owned") and not self._json:
+                say("it was yours: until you are in it again, by an invite from a member, nobody can give it a new key")
+            if command == "rotate" and not self._json:
+                say(f"who has it: qpc mesh members {display_line(item['topic'], 64)}")
+            if command == "invite" and not self._json:
+                say(_how_to_use(item))
         return OK
 
     async def _confirmed(self, request: Request) -> Request:
@@ -145,6 +153,29 @@ class Performer:
                 none = False
         if none and not self._json and empty(command):
             say(empty(command))
+
+    async def _history(self, request: Request) -> None:
+        """Write a channel's history out; what of it was written counts as read, also when that was not all."""
+        shown: set[tuple[Any, ...]] = set()
+        written: list[int] = []
+        try:
+            async with self._session.stream("history", request.args) as lines:
+                async for line in lines:
+                    same = (line["event"], line["from"], line.get("cursor"), line.get("first"))
+                    if same in shown:
+                        continue  # the home's next owner begins anew
+                    await self.show("history", line)
+                    shown.add(same)
+                    if "cursor" in line and not line["own"]:
+                        written.append(line["cursor"])
+                    if len(written) >= READ_AT_ONCE:
+                        await self._session.ask("read", {"cursors": written})
+                        written.clear()
+        finally:
+            if written:
+                await self._session.ask("read", {"cursors": written})
+        if not shown and not self._json:
+            say(empty("history"))
 
     async def _list(self, command: str, items: list[Json]) -> None:
         if self._json:
@@ -276,6 +307,27 @@ class Performer:
         if self._open:
             fate = f"lost: {LOST}" if self._session.loses_messages else "kept until a node runs on this home again"
             say(f"not delivered: {plural(len(self._open), 'message')}, {fate}")
+
+
+def _after_joining(item: Json, args: Json) -> str:
+    topic = display_line(item["topic"], 64)
+    if "key" in item and item["kind"] == "private":
+        return (
+            "whoever has this key reads and writes here; hand it over where nobody else hears it, or better an invite: "
+            f"qpc mesh invite {topic}"
+        )
+    if item["kind"] != "open" and "invite" not in args and "key" not in args:
+        return f"to let somebody in: qpc mesh invite {topic}"
+    return ""
+
+
+def _how_to_use(item: Json) -> str:
+    how = " --passphrase, and tell them the passphrase by another way" if item["passphrase"] else ""
+    topic = display_line(item["topic"], 64)
+    return (
+        "whoever has it is let in; hand it over where nobody else hears it: "
+        f"qpc mesh subscribe {topic} --invite STRING{how}"
+    )
 
 
 def _of(domain: str) -> str:

@@ -29,5 +29,8 @@ def qr_text(data: str, encoding: str) -> str:
 
 
 def qr_content(command: str, item: dict[str, str]) -> str:
-    """Return what the code of a command's answer holds: a ticket in capitals, which make it small, or bare digits."""
-    return item["ticket"].upper() if command == "identity" else item["fingerprint"].replace(" ", "")
+    """Return what the code of a command's answer holds: a ticket or invite in capitals, which make it small, or bare
+    digits."""
+    if command in ("identity", "invite"):
+        return item["ticket" if command == "identity" else "invite"].upper()
+    return item["fingerprint"].replace(" ", "")

@@ -14,7 +14,7 @@ from functools import partial
 from quicprochat import __version__
 from quicprochat.client.errors import OK
 from quicprochat.client.grammar import Request
-from quicprochat.client.output import display, display_line
+from quicprochat.client.output import display, display_line, place
 from quicprochat.client.perform import Performer, complain, need_mesh, say
 from quicprochat.client.prompt.words import (
     Conversation,
@@ -28,6 +28,7 @@ from quicprochat.client.prompt.words import (
     Run,
     Say,
     is_yes,
+    leaves,
     moves,
     understand,
 )
@@ -164,13 +165,16 @@ class _Talk:
                 self._move(None)
             case Join():
                 need_mesh(meaning.request)
-                await self._performer.join(meaning.request)
-                self._move(Conversation(Kind.CHANNEL, meaning.topic, f"#{display_line(meaning.topic, 64)}"))
+                joined = await self._performer.join(meaning.request)
+                self._move(Conversation(Kind.CHANNEL, joined["topic"], place(joined)))
             case Say():
                 return await self._say(meaning)
             case Post() | Run():
                 need_mesh(meaning.request)
-                return await self._performer.perform(meaning.request)
+                code = await self._performer.perform(meaning.request)
+                if leaves(meaning.request, self._current):
+                    self._move(None)
+                return code
         return OK
 
     async def _say(self, meaning: Say) -> int:

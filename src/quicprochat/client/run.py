@@ -49,6 +49,10 @@ def run(request: Request, settings: Settings) -> int:
         return _run(doctor(request, settings))
     if request.command in ("send", "broadcast"):
         request = _with_text(request)
+    if request.command == "subscribe" and ("invite" in request.args or "passphrase" in request.args):
+        from quicprochat.client.passphrase import with_secrets
+
+        request = with_secrets(request)
     if request.command == "identity" and request.args.get("action"):
         from quicprochat.client.moving import prepare
 

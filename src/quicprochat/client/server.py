@@ -52,6 +52,9 @@ class LocalCall:
         if self._marking is None or self._marking.done():
             self._marking = asyncio.create_task(self._mark())
 
+    def kept(self, cursor: int) -> None:
+        """Nothing is to be done: only what was written out is marked."""
+
     async def _mark(self) -> None:
         while self._read:  # as many as came during the last transaction go into the next
             cursors, self._read = self._read, []
@@ -229,6 +232,12 @@ class _Lines:
         self._changed.set()
         return covered
 
+    def kept(self, cursor: int) -> None:
+        """Cover a line by no later word of the caller's."""
+        with suppress(ValueError):
+            self._sent.remove(cursor)
+        self._changed.set()
+
     async def fewer_than(self, count: int) -> None:
         while len(self._sent) >= count:
             self._changed.clear()
@@ -249,10 +258,13 @@ async def _speak(call: LocalCall, lines: _Lines | None, writer: asyncio.StreamWr
 
 
 async def _hear(call: LocalCall, lines: _Lines, reader: asyncio.StreamReader) -> None:
-    """Hear what was written out, until the caller goes away."""
+    """Hear what was written out and what was not, until the caller goes away."""
     while (frame := await read_frame(reader)) is not None:
-        cursor = frame.get("read")
-        if not isinstance(cursor, int):
-            raise CallError('during a call only {"read": cursor} is understood', "protocol")
-        for line in lines.written(cursor):
-            call.written(line)
+        match frame:
+            case {"read": int(cursor)}:
+                for line in lines.written(cursor):
+                    call.written(line)
+            case {"kept": int(cursor)}:
+                lines.kept(cursor)
+            case _:
+                raise CallError('during a call only {"read": cursor} and {"kept": cursor} are understood', "protocol")

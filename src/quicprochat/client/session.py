@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from types import TracebackType
@@ -17,7 +18,7 @@ from quicprochat import __version__
 from quicprochat.adapters.home import HOW_TO_STOP
 from quicprochat.client.errors import CallError, Moved, Vanished
 from quicprochat.client.settings import Settings
-from quicprochat.client.socket import Call, Hello, Json, SocketCall, lasting
+from quicprochat.client.socket import READ_MAX, Call, Hello, Json, SocketCall, lasting
 from quicprochat.core.errors import LocalError, UnavailableError
 
 if TYPE_CHECKING:
@@ -213,6 +214,8 @@ def _clock() -> float:
 class Stream:
     """The answer of one command, across owners. Say :meth:`written` of each line that was written out.
 
+    In ``listen``, :meth:`kept` says of a line that it was not; the next owner then tells it again.
+
     ``owner`` counts owners: a list that one of them did not finish is begun anew by the next.
     """
 
@@ -222,6 +225,7 @@ class Stream:
         self._args = dict(args)
         self._call: Call | None = None
         self._deadline = _clock() + args["timeout"] if args.get("timeout") is not None else None
+        self._kept: deque[int] = deque(maxlen=READ_MAX + 1)
         self.owner = 0
 
     async def __aenter__(self) -> Stream:
@@ -267,9 +271,22 @@ class Stream:
         if self._args.get("count") and line["event"] in ("message", "post"):
             self._args["count"] -= 1
 
+    def kept(self, line: Json) -> None:
+        """Say that a line of ``listen`` was not written out: it stays unread."""
+        if self._session.hello.version != __version__:
+            return self.written(line)  # an owner of another version may not know the word
+        self._kept.append(line["cursor"])
+        if self._call is not None:
+            self._call.kept(line["cursor"])
+        return None
+
     def _prepare_next(self, error: Moved) -> None:
         """Leave to the home's next owner what is left of the command."""
         if isinstance(error, Vanished) and not lasting(self._command, self._args):
             raise UnavailableError(f"{error}; whether this was done before is not known") from error
+        if self._kept:
+            self._args["kept"] = list(self._kept)[-READ_MAX:]
+            if len(self._kept) > READ_MAX:
+                self._args.pop("after", None)  # rather twice than taken for read
         if self._deadline is not None:
             self._args["timeout"] = max(0.0, self._deadline - _clock())

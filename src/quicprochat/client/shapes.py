@@ -13,14 +13,19 @@ from quicprochat.core.identity import Contact
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.outbox import HERE
 from quicprochat.core.receipt import State
+from quicprochat.core.seal import TYPE_TEXT
 from quicprochat.core.store import Line, LineKind, Sent
+from quicprochat.p2p.history import Missing
 from quicprochat.p2p.views import (
     BundleRead,
     BundleWritten,
     ChannelView,
+    MemberView,
     PeerView,
     Posted,
+    PostersView,
     Reachability,
+    RotationView,
     RouteView,
     ServerStanding,
     ServerView,
@@ -126,14 +131,22 @@ def outbox_object(sent: Sent, contact: Contact | None) -> Json:
         "reason": sent.reason,
         "protection": sent.protection.value,
         "created_at": rfc3339(sent.created_wall),
-        "text": sent.text,
+        **_carried(sent),
     }
 
 
-def line_object(line: Line, me: PeerKey, contact: Contact | None, channel: BroadcastChannel | None = None) -> Json:
-    """Return one line of ``inbox`` or ``listen``; in a receipt ``to`` is whom the message was sent to.
+def _carried(sent: Sent) -> Json:
+    """Return what a message of ours says; one that brings a channel's key has no text."""
+    if sent.type == TYPE_TEXT:
+        return {"text": sent.text, "carries": "text"}
+    return {"text": "", "carries": "channel-key"}
 
-    A post has ``channel`` (an id) where a message has ``to``, and beside it the channel's ``topic`` and ``kind``.
+
+def line_object(line: Line, me: PeerKey, contact: Contact | None, channel: BroadcastChannel | None = None) -> Json:
+    """Return one line of ``inbox``, ``listen`` or ``history``; in a receipt ``to`` is whom the message was sent to.
+
+    A post has ``channel`` (an id) where a message has ``to``, and beside it the channel's ``topic`` and ``kind``,
+    its author's number ``seq`` for it (None where an older version noted none), and whether it is our ``own``.
     """
     name = contact.name if contact is not None else ""
     if line.kind is LineKind.RECEIPT:
@@ -147,7 +160,7 @@ def line_object(line: Line, me: PeerKey, contact: Contact | None, channel: Broad
             "reason": line.reason,
             "received_at": rfc3339(line.at),
         }
-    if line.kind is LineKind.POST:
+    if line.kind in (LineKind.POST, LineKind.OWN_POST):
         # Its kind is the one the line was written with: a damaged store may have lost the channel.
         kind = Access(line.protection)
         protection = "open" if kind is Access.OPEN else "channel-key"
@@ -156,12 +169,16 @@ def line_object(line: Line, me: PeerKey, contact: Contact | None, channel: Broad
             "channel": line.channel.hex(),
             "topic": channel.topic if channel else "",
             "kind": kind.value,
+            "seq": line.seq or None,
+            "own": line.kind is LineKind.OWN_POST,
         }
+        event = "post"
     else:
         protection = line.protection
         place = {"to": me.hex(), "channel": None}
+        event = "message"
     return {
-        "event": line.kind.value,
+        "event": event,
         "cursor": line.cursor,
         "id": line.uid.hex(),
         "from": line.peer.hex(),
@@ -176,10 +193,64 @@ def line_object(line: Line, me: PeerKey, contact: Contact | None, channel: Broad
     }
 
 
+def gap_object(missing: Missing, contact: Contact | None, channel: BroadcastChannel | None) -> Json:
+    """Return the line of ``history`` for what is missing: an author's posts ``first`` to ``last``.
+
+    ``open``: they may still come. It has no cursor, for it is no line of the journal, and goes once all have come.
+    """
+    return {
+        "event": "gap",
+        "from": missing.author.hex(),
+        "name": contact.name if contact is not None else "",
+        "channel": missing.channel.hex(),
+        "topic": channel.topic if channel else "",
+        "first": missing.first,
+        "last": missing.last,
+        "open": missing.open,
+    }
+
+
 def channel_object(channel: BroadcastChannel, view: ChannelView | None = None) -> Json:
     """Return one entry of ``channels``; without counts the answer of ``unsubscribe``. Never has the key in it."""
-    counts = {} if view is None else {"posts": view.posts, "unread": view.unread}
+    counts = {} if view is None else {
+        "posts": view.posts, "unread": view.unread, "members": view.members, "gaps": view.gaps, "muted": view.muted,
+        "unreadable": view.unreadable, "owner": channel.owner.hex() or None, "epoch": channel.epoch,
+    }  # fmt: skip
     return {"channel": channel.id.hex(), "topic": channel.topic, "kind": channel.kind.value, **counts}
+
+
+def member_object(view: MemberView, name: str) -> Json:
+    """Return one entry of ``members``; ``key`` is there for the channel's owner alone."""
+    return {
+        "public_key": view.key.hex(),
+        "name": name,
+        "you": view.me,
+        "owner": view.owner,
+        "poster": view.poster,
+        "state": view.standing,
+        **({"key": view.secret} if view.secret else {}),
+    }
+
+
+def posters_object(view: PostersView, name: Callable[[PeerKey], str]) -> Json:
+    """Return the answer of ``posters``; ``version`` 0 says that no list of the owner's came yet."""
+    owner = PeerKey(view.channel.owner)
+    return {
+        **channel_object(view.channel),
+        "version": view.version,
+        "owner": {"public_key": owner.hex(), "name": name(owner)},
+        "posters": [{"public_key": key.hex(), "name": name(key)} for key in view.posters],
+    }
+
+
+def rotation_object(view: RotationView, name: Callable[[PeerKey], str]) -> Json:
+    """Return the answer of ``rotate``; ``sent`` counts the members to whom the new key is under way."""
+    return {
+        **channel_object(view.channel),
+        "epoch": view.channel.epoch,
+        "sent": view.letters,
+        "without": [{"public_key": key.hex(), "name": name(key)} for key in view.without],
+    }
 
 
 def posted_object(posted: Posted) -> Json:
@@ -240,6 +311,7 @@ def status_object(status: Status) -> Json:
         "unread": status.unread,
         "disk_low": status.disk_low,
         "server": status.server,
+        "unread_posts": [{**channel_object(channel), "unread": count} for channel, count in status.unread_posts],
         "alarms": [
             {"code": alarm.code, "text": alarm.text, "peer": alarm.peer.hex() if alarm.peer is not None else None}
             for alarm in status.alarms
@@ -303,7 +375,7 @@ def trace_object(trace: TraceView, names: Callable[[str], str] = lambda _: "") -
     ]
     return {
         **sent_object(sent),
-        "text": sent.text,
+        **_carried(sent),
         "events": [made, *events],
         "envelopes": [id.hex() for id in trace.envelopes],
     }

@@ -6,6 +6,7 @@ JSON lines over a Unix socket, one call a connection:
     caller -> {"command": "...", "args": {...}}                 once
     owner  -> {"item": {...}}                                   any number
     caller -> {"read": cursor}                                  in ``listen``: lines up to this one are written out
+    caller -> {"kept": cursor}                                  in ``listen``: this line is not, and stays unread
     owner  -> {"end": true}                                     last: complete, and what was read is marked so
             | {"error": {"code": "...", "message": "..."}}      or: why not
             | {"moved": true}                                   or: the owner ends and did not do it; ask the next
@@ -29,8 +30,8 @@ from quicprochat.console.local import Json, encode, read_frame
 from quicprochat.core.errors import UnavailableError
 
 __all__ = [
-    "ANSWER_MAX_BYTES", "HELLO_S", "LINE_MAX_BYTES", "NAME", "Call", "Hello", "Json", "SocketCall", "encode", "lasting",
-    "reachable", "read_frame",
+    "ANSWER_MAX_BYTES", "HELLO_S", "LINE_MAX_BYTES", "NAME", "READ_MAX", "Call", "Hello", "Json", "SocketCall",
+    "encode", "lasting", "reachable", "read_frame",
 ]  # fmt: skip
 
 NAME = "qpc.sock"
@@ -38,6 +39,8 @@ LINE_MAX_BYTES = 1 << 20
 """Bounds what one line of a caller makes the owner hold; a text of 64 KiB, every byte of it escaped, needs 400 KB."""
 ANSWER_MAX_BYTES = 16 << 20
 """Bounds a line of the owner's; an address book with 10,000 contacts needs 6 MB."""
+READ_MAX = 4_096
+"""Lines of the journal that one request names."""
 HELLO_S = 5.0
 """How long a caller waits for the owner's first word: an owner that is stopped in its tracks never says it."""
 GONE = "the process that owned this home has ended"
@@ -54,8 +57,8 @@ class Hello:
 
 LASTING = frozenset(
     {
-        "channels", "doctor", "identity", "inbox", "listen", "outbox", "peers", "reached", "requests", "route", "store",
-        "trace", "wait", "watch",
+        "channels", "doctor", "history", "identity", "inbox", "listen", "outbox", "peers", "reached", "read",
+        "requests", "route", "store", "trace", "wait", "watch",
     }
 )  # fmt: skip
 
@@ -82,6 +85,10 @@ class Call(Protocol):
 
     def written(self, cursor: int) -> None:
         """Say that lines up to this cursor were written out, and so count as read."""
+        ...
+
+    def kept(self, cursor: int) -> None:
+        """Say that a line will not be written out: it stays unread, whatever is said of later ones."""
         ...
 
     async def close(self) -> None:
@@ -164,6 +171,9 @@ class SocketCall:
 
     def written(self, cursor: int) -> None:
         self._writer.write(encode({"read": cursor}))
+
+    def kept(self, cursor: int) -> None:
+        self._writer.write(encode({"kept": cursor}))
 
     async def close(self) -> None:
         self._writer.close()

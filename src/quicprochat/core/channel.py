@@ -5,7 +5,7 @@
     payload = epoch 4 | salt 32 | com 32 | ChaCha20-Poly1305(key, 0, pad(inner), D("channel-aad") | com | bare core)
               with key = okm[:32] and com = okm[32:]
     inner   = ver 1 | uid 16 | seq 8 | count 1 (0..4) | count * parent id 32
-            | domain_len 1 | domain | type 1 | body_len 4 | body
+            | domain_len 1 | domain | type 1 | body_len 4 | body      type 1 is a text; charter.py has the others
 
 The bare core is the envelope's, with the payload's length and hash zero, since those depend on the ciphertext. ``com``
 commits to the secret: ChaCha20-Poly1305 alone lets one ciphertext open under two keys. Every member holds the secret,
@@ -19,19 +19,31 @@ import hmac
 import struct
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from quicprochat.core.crypto import Crypto
-from quicprochat.core.envelope import PAYLOAD_MAX_BYTES, SUITE_X25519, Header, Kind, MeshEnvelope
+from quicprochat.core.envelope import PAYLOAD_MAX_BYTES, SUITE_X25519, TTL_MAX_S, Header, Kind, MeshEnvelope
 from quicprochat.core.errors import LocalError, WireError
-from quicprochat.core.ids import ID_BYTES, UID_BYTES, ChannelId, EnvelopeId, Label, Uid, domain, labelled_hash
+from quicprochat.core.ids import (
+    ID_BYTES,
+    UID_BYTES,
+    ChannelId,
+    EnvelopeId,
+    Label,
+    PeerKey,
+    Uid,
+    domain,
+    labelled_hash,
+)
 from quicprochat.core.seal import DOMAIN_MAX_BYTES, TEXT_MAX_BYTES, pad, unpad
+from quicprochat.core.time import Instant
 from quicprochat.core.wire import Reader, utf8
 
 POST_VERSION = 1
 TYPE_TEXT = 1
 SECRET_BYTES = 32
+PASSPHRASE_SALT_BYTES = 16
 SALT_BYTES = 32
 COMMITMENT_BYTES = 32
 PARENTS_MAX = 4
@@ -49,19 +61,23 @@ _WILDCARDS = ("*", ">")
 
 
 class Access(Enum):
-    """Who can read a channel."""
+    """Who can read a channel, and who can write."""
 
     OPEN = "open"
     """Whoever knows or guesses its topic, and that is everybody."""
     PRIVATE = "private"
     """Whoever was given its 32 random bytes."""
+    ANNOUNCEMENT = "announcement"
+    """Read like a private one; texts are taken from its owner, and from those that the owner lists."""
 
 
 @dataclass(frozen=True, slots=True)
 class BroadcastChannel:
     """A channel as one of its members knows it.
 
-    ``id`` stays what it was under the first secret; a new secret comes with the next ``epoch``.
+    ``id`` stays what it was under the first secret; a new secret comes with the next ``epoch``. ``owner`` is the key of
+    who made it, empty where nobody did (an open channel) or it is not known here. ``salt`` is there while the secret
+    comes from a passphrase.
     """
 
     id: ChannelId
@@ -69,6 +85,8 @@ class BroadcastChannel:
     secret: bytes = field(repr=False)
     epoch: int = 0
     topic: str = ""
+    owner: bytes = b""
+    salt: bytes = b""
 
     @classmethod
     def open(cls, topic: str, crypto: Crypto) -> BroadcastChannel:
@@ -77,28 +95,106 @@ class BroadcastChannel:
         return cls(channel_id(secret), Access.OPEN, secret, topic=check_topic(topic))
 
     @classmethod
-    def private(cls, secret: bytes, topic: str = "") -> BroadcastChannel:
-        """Return the private channel that begins with this secret of 32 random bytes."""
+    def private(cls, secret: bytes, topic: str = "", owner: bytes = b"", *, announce: bool = False) -> BroadcastChannel:
+        """Return the private channel, or announcement channel, that begins with this secret of 32 random bytes."""
         assert len(secret) == SECRET_BYTES
-        return cls(channel_id(secret), Access.PRIVATE, secret, topic=topic)
+        assert owner or not announce, "without an owner nobody could announce anything"
+        kind = Access.ANNOUNCEMENT if announce else Access.PRIVATE
+        return cls(channel_id(secret), kind, secret, topic=topic, owner=owner)
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """A secret that a newer one has replaced; it opens what was written before, ``until`` nothing of that can come."""
+
+    epoch: int
+    until: Instant
+    secret: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A channel this node is in, or was in: then ``left`` is True and the secret is gone.
+    """A channel this node is in, or was in: then ``left`` is True and the secrets are gone.
 
     ``heads`` are the newest posts known that no other one known names as read before it, at most PARENTS_MAX.
+    ``earlier`` are replaced secrets, the last replaced first. ``charter`` is the version of the owner's newest charter
+    here, 0 for none, and ``posters`` whom it lists. ``said`` counts what we said of ourselves (joined, left); posts of
+    a ``muted`` channel come as read ones.
     """
 
     channel: BroadcastChannel
     heads: tuple[EnvelopeId, ...] = ()
     left: bool = False
+    earlier: tuple[Earlier, ...] = ()
+    charter: int = 0
+    posters: tuple[PeerKey, ...] = ()
+    said: int = 0
+    muted: bool = False
+
+    @property
+    def secrets(self) -> tuple[tuple[int, bytes], ...]:
+        """Everything that opens posts, each with its epoch; the newest first."""
+        return ((self.channel.epoch, self.channel.secret), *((old.epoch, old.secret) for old in self.earlier))
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Somebody who said to be in a channel, or wrote there.
+
+    ``present`` is False once they said that they left. ``said`` numbers their last word about that. On the owner's
+    node: ``removed`` by a rotation; ``letter`` is the message that brings them the secret of ``epoch``, empty for none.
+    """
+
+    channel: ChannelId
+    peer: PeerKey
+    present: bool = True
+    said: int = 0
+    removed: bool = False
+    epoch: int = 0
+    letter: bytes = b""
+
+
+EARLIER_MAX = 8
+"""Replaced secrets kept for one channel: an owner that rotates all the time must not fill our memory."""
+EARLIER_KEEP_MS = TTL_MAX_S * 1_000
+"""How long a replaced secret is kept: as long as a post that was sealed with it may be under way."""
+
+
+def entered(known: Subscription | None, channel: BroadcastChannel, now: Instant) -> Subscription:
+    """Return the subscription to a channel that we join, perhaps again, or of which we learn more: a newer secret, who
+    its owner is. What is known stays: whoever joins again must not take an old charter for a new one."""
+    if known is None:
+        return Subscription(channel)
+    old = known.channel
+    if not channel.owner:  # a bare key says nothing of it
+        channel = replace(channel, owner=old.owner, kind=old.kind)
+    if known.left:
+        return replace(known, channel=channel, left=False)
+    known = replace(known, channel=replace(old, owner=old.owner or channel.owner, kind=channel.kind))
+    return told(known, channel.epoch, channel.secret, now)
+
+
+def renewed(known: Subscription, epoch: int, secret: bytes, now: Instant) -> Subscription:
+    """Return a subscription with a secret that takes the place of the one in use, which goes on opening for a while."""
+    old = known.channel
+    if (epoch, secret) in known.secrets:
+        return known
+    replaced = Earlier(old.epoch, Instant(now + EARLIER_KEEP_MS), old.secret)
+    channel = replace(old, epoch=epoch, secret=secret, salt=b"")
+    return replace(known, channel=channel, earlier=(replaced, *known.earlier)[:EARLIER_MAX])
+
+
+def told(known: Subscription, epoch: int, secret: bytes, now: Instant) -> Subscription:
+    """Return a subscription with one more secret, of which the newest epoch is written with; they come in any order."""
+    if epoch >= known.channel.epoch or (epoch, secret) in known.secrets:
+        return renewed(known, epoch, secret, now)
+    late = Earlier(epoch, Instant(now + EARLIER_KEEP_MS), secret)
+    return replace(known, earlier=(late, *known.earlier)[:EARLIER_MAX])
 
 
 def secrets_of(subscriptions: Iterable[Subscription]) -> Secrets:
     """Return what opens the posts of all channels we are in."""
-    joined = (one.channel for one in subscriptions if not one.left)
-    return {channel.id: ((channel.epoch, channel.secret),) for channel in joined}
+    return {one.channel.id: one.secrets for one in subscriptions if not one.left}
 
 
 def heads_after(heads: tuple[EnvelopeId, ...], id: EnvelopeId, parents: Iterable[EnvelopeId]) -> tuple[EnvelopeId, ...]:
@@ -111,8 +207,9 @@ def heads_after(heads: tuple[EnvelopeId, ...], id: EnvelopeId, parents: Iterable
 class Post:
     """What is inside a channel frame; its author is the envelope's.
 
-    ``seq`` counts this author's posts in this channel from 1, so that a gap shows; ``parents`` are posts the author
-    had read, so that answers stand below what they answer.
+    ``seq`` counts this author's texts in this channel from 1, so that a gap shows; ``parents`` are texts the author
+    had read, so that answers stand below what they answer. A post of another ``type`` has a ``body`` in place of the
+    text, and is for programs.
     """
 
     uid: Uid
@@ -120,6 +217,8 @@ class Post:
     text: str
     parents: tuple[EnvelopeId, ...] = ()
     domain: str = ""
+    type: int = TYPE_TEXT
+    body: bytes = b""
 
 
 def check_topic(topic: str) -> str:
@@ -155,7 +254,8 @@ def channel_id(secret: bytes) -> ChannelId:
 
 def encode_post(post: Post) -> bytes:
     """Return the inner bytes. Raises: LocalError when something in it is too long or no text."""
-    body, home = utf8(post.text, "the text"), utf8(post.domain, "the home domain")
+    home = utf8(post.domain, "the home domain")
+    body = utf8(post.text, "the text") if post.type == TYPE_TEXT else post.body
     if len(body) > TEXT_MAX_BYTES:
         raise LocalError(f"the text has {len(body)} bytes; a post holds {TEXT_MAX_BYTES}", code="too_long")
     if len(home) > DOMAIN_MAX_BYTES:
@@ -164,7 +264,7 @@ def encode_post(post: Post) -> bytes:
     assert len(post.parents) <= PARENTS_MAX
     return b"".join((
         _INNER.pack(POST_VERSION, post.uid, post.seq), bytes([len(post.parents)]), *post.parents,
-        bytes([len(home)]), home, bytes([TYPE_TEXT]), len(body).to_bytes(4, "big"), body,
+        bytes([len(home)]), home, bytes([post.type]), len(body).to_bytes(4, "big"), body,
     ))  # fmt: skip
 
 
@@ -178,11 +278,15 @@ def decode_post(inner: bytes) -> Post:
         raise WireError(f"a post with {count} parents; {PARENTS_MAX} are allowed")
     parents = tuple(EnvelopeId(reader.take(ID_BYTES)) for _ in range(count))
     home = reader.text(1, DOMAIN_MAX_BYTES)
-    if (kind := reader.uint(1)) != TYPE_TEXT:
-        raise WireError(f"a post of type {kind}")
-    text = reader.text(4, TEXT_MAX_BYTES)
+    if not (kind := reader.uint(1)):
+        raise WireError("a post of type 0")
+    text, body = "", b""
+    if kind == TYPE_TEXT:
+        text = reader.text(4, TEXT_MAX_BYTES)
+    else:
+        body = reader.sized(4, TEXT_MAX_BYTES)
     reader.end()
-    return Post(uid, seq, text, parents, home)
+    return Post(uid, seq, text, parents, home, kind, body)
 
 
 def _key_and_commitment(header: Header, secret: bytes, epoch: int, salt: bytes, crypto: Crypto) -> tuple[bytes, bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NewType
 
 from quicprochat.core.address import Address
@@ -13,7 +13,7 @@ from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey, Uid
 from quicprochat.core.link import FrameType, Goodbye, Result
 from quicprochat.core.receipt import State
 from quicprochat.core.record import PeerRecord
-from quicprochat.core.seal import Prekey, Protection
+from quicprochat.core.seal import TYPE_TEXT, Prekey, Protection
 from quicprochat.core.store import Line, Sent
 
 LinkId = NewType("LinkId", int)
@@ -165,6 +165,45 @@ class Unsubscribed:
 
 
 @dataclass(frozen=True, slots=True)
+class Leaving:
+    """The owner is about to leave a channel: tell who is there. Answered by :class:`PostAccepted`."""
+
+    channel: ChannelId
+    uid: Uid
+
+
+@dataclass(frozen=True, slots=True)
+class Muted:
+    """The owner wants to hear of a channel no more, or again."""
+
+    channel: ChannelId
+    muted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PostersChanged:
+    """The owner of this node, who owns the channel, lists who else writes there."""
+
+    channel: ChannelId
+    posters: tuple[PeerKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """The owner of this node, who owns the channel, has a new secret for it.
+
+    ``letters`` says for each member by which message it goes out; those follow in the same step. ``without`` are
+    members who get none.
+    """
+
+    channel: ChannelId
+    epoch: int
+    secret: bytes = field(repr=False)
+    letters: tuple[tuple[PeerKey, Uid], ...] = ()
+    without: tuple[PeerKey, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class PostWritten:
     """The owner wrote a post, whose length was checked. Answered by :class:`PostAccepted`."""
 
@@ -175,13 +214,17 @@ class PostWritten:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The owner wrote a message; it was sealed at the edge. Answered by :class:`Accepted`."""
+    """The owner wrote a message; it was sealed at the edge. Answered by :class:`Accepted`.
+
+    Of ``type`` see ``Sent``.
+    """
 
     envelope: MeshEnvelope
     uid: Uid
     text: str
     protection: Protection
     require_fs: bool = False
+    type: int = TYPE_TEXT
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +277,8 @@ class Tick:
 Event = (
     LinkUp | LinkDown | EnvelopeArrived | EnvelopeRejected | ResultsArrived | RecordArrived | Written | Resealed
     | ResealFailed | Withdrawn | PolicyChanged | SelfChanged | Tick | InterestArrived | Subscribed | Unsubscribed
-    | PostWritten | ReportsArrived | HomeNamed | LinkMeasured | FrameArrived | BundleArrived | CopiedByHand
+    | PostWritten | Leaving | Muted | PostersChanged | Rotated | ReportsArrived | HomeNamed | LinkMeasured
+    | FrameArrived | BundleArrived | CopiedByHand
 )  # fmt: skip
 
 
@@ -310,7 +354,10 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Reseal:
-    """Seal this message again: to ``prekey`` (None: the identity key), with or without our clock's word."""
+    """Seal this message again: to ``prekey`` (None: the identity key), with or without our clock's word.
+
+    One of another ``type`` than a text has its ``body`` inside.
+    """
 
     uid: Uid
     to: PeerKey
@@ -319,6 +366,8 @@ class Reseal:
     age_ms: int
     prekey: Prekey | None
     claim_time: bool
+    type: int = TYPE_TEXT
+    body: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,9 +464,10 @@ def may_wait(effect: Effect) -> bool:
 __all__ = [
     "Accepted", "Alarm", "BundleArrived", "BundleTaken", "ChannelsChanged", "CloseLink", "CopiedByHand", "Effect",
     "EnvelopeArrived", "EnvelopeId", "EnvelopeRejected", "Event", "FrameArrived", "HomeNamed", "InterestArrived",
-    "Journaled", "LinkDown", "LinkId", "LinkMeasured", "LinkUp", "PolicyChanged", "PostAccepted", "PostTaken",
-    "PostWritten", "PrekeysChanged", "RecordArrived", "RecordMade", "Report", "ReportsArrived", "Reseal",
-    "ResealFailed", "Resealed", "ResultsArrived", "SelfChanged", "SendEnvelope", "SendFrame", "SendInterest",
+    "Journaled", "Leaving", "LinkDown", "LinkId", "LinkMeasured", "LinkUp", "Muted", "PolicyChanged", "PostAccepted",
+    "PostTaken", "PostWritten", "PostersChanged", "PrekeysChanged", "RecordArrived", "RecordMade", "Report",
+    "ReportsArrived", "Reseal", "ResealFailed", "Resealed", "ResultsArrived", "Rotated",
+    "SelfChanged", "SendEnvelope", "SendFrame", "SendInterest",
     "SendRecord", "SendResults", "StateChanged", "Subscribed", "Tick", "Unsubscribed", "Withdrawn", "Written",
     "leaves_early", "may_wait",
 ]  # fmt: skip

@@ -10,7 +10,6 @@ altered byte is noticed. Messages are not in it.
 
 from __future__ import annotations
 
-import base64
 import json
 import struct
 import unicodedata
@@ -18,20 +17,21 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from quicprochat.core.channel import (
-    PARENTS_MAX,
-    SECRET_BYTES,
-    Access,
-    BroadcastChannel,
-    Subscription,
-    channel_id,
-    check_topic,
-)
 from quicprochat.core.crypto import Crypto, Entropy
 from quicprochat.core.errors import LocalError
+from quicprochat.core.export_channels import (
+    AGE_MAX_MS,
+    COUNTER_MAX,
+    from_text,
+    membership_document,
+    memberships,
+    number,
+    to_text,
+)
+from quicprochat.core.export_channels import CHANNELS_MAX as CHANNELS_MAX
+from quicprochat.core.export_channels import Membership as Membership
 from quicprochat.core.identity import MeshIdentity, parse_identity
-from quicprochat.core.ids import ID_BYTES, ChannelId, EnvelopeId, Label, domain
-from quicprochat.core.link import INTEREST_MAX
+from quicprochat.core.ids import Label, domain
 from quicprochat.core.wire import utf8
 
 MAGIC = b"quicprochat identity\n"
@@ -42,11 +42,6 @@ EXPORT_MAX_BYTES = 64 << 20
 PASSPHRASE_MIN_CHARS = 8
 PASSPHRASE_MAX_BYTES = 1_024
 PREKEYS_MAX = 256
-CHANNELS_MAX = 4_096
-"""Channels we are in, at most INTEREST_MAX, and those that were left after posting there."""
-COUNTER_MAX = 1 << 63
-EPOCH_MAX = 1 << 32
-AGE_MAX_MS = 1 << 60
 
 _HEAD = struct.Struct(f">{len(MAGIC)}sBII{SALT_BYTES}s")
 _DAMAGED = "the passphrase is wrong, or the file was damaged or changed; nothing was imported"
@@ -75,14 +70,6 @@ class Aged:
 
     data: bytes
     age_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Membership:
-    """A channel that moves, and the number of our last post there: none is given twice, so that a gap shows."""
-
-    subscription: Subscription
-    last_number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,30 +148,12 @@ def _encode(contents: Contents) -> bytes:
         "wall": contents.wall,
     }
     if contents.channels:
-        document["channels"] = [_membership_document(membership) for membership in contents.channels]
+        document["channels"] = [membership_document(membership) for membership in contents.channels]
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
 
 
 def _listed(items: Iterable[Aged]) -> list[Any]:
-    return [[_text(item.data), item.age_ms] for item in items]
-
-
-def _membership_document(membership: Membership) -> dict[str, Any]:
-    subscription, channel = membership.subscription, membership.subscription.channel
-    return {
-        "id": _text(channel.id),
-        "kind": channel.kind.value,
-        "secret": _text(channel.secret),
-        "epoch": channel.epoch,
-        "topic": channel.topic,
-        "left": subscription.left,
-        "heads": [_text(head) for head in subscription.heads],
-        "seq": membership.last_number,
-    }
-
-
-def _text(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
+    return [[to_text(item.data), item.age_ms] for item in items]
 
 
 def _decode(plain: bytes, crypto: Crypto) -> Contents:
@@ -196,53 +165,13 @@ def _decode(plain: bytes, crypto: Crypto) -> Contents:
         prekeys, records = _aged(document["prekeys"]), _aged(document["records"])
         if len(prekeys) > PREKEYS_MAX or any(len(prekey.data) != 32 for prekey in prekeys):
             raise ValueError("its prekeys are none")
-        version = (_number(epoch, COUNTER_MAX), _number(seq, COUNTER_MAX))
-        wall = _number(document["wall"], AGE_MAX_MS)
-        channels = _memberships(document.get("channels", []), crypto)
+        version = (number(epoch, COUNTER_MAX), number(seq, COUNTER_MAX))
+        wall = number(document["wall"], AGE_MAX_MS)
+        channels = memberships(document.get("channels", []), crypto)
     except (KeyError, TypeError, ValueError, RecursionError, LocalError) as error:
         raise LocalError(f"this file was made by a program that does not make such files rightly ({error})") from None
     return Contents(MeshIdentity(seed, key, name, contacts), version, prekeys, records, wall, channels)
 
 
-def _memberships(items: Any, crypto: Crypto) -> tuple[Membership, ...]:
-    if not isinstance(items, list) or len(items) > CHANNELS_MAX:
-        raise ValueError(f"its channels are no list of at most {CHANNELS_MAX}")
-    found = tuple(_membership(item, crypto) for item in items)
-    channels = [membership.subscription.channel for membership in found]
-    joined = [membership.subscription.channel.topic for membership in found if not membership.subscription.left]
-    if len({channel.id for channel in channels}) != len(channels) or len(set(joined)) != len(joined):
-        raise ValueError("one of its channels is there twice")
-    if len(joined) > INTEREST_MAX:
-        raise ValueError(f"it is in more than {INTEREST_MAX} channels")
-    return found
-
-
-def _membership(item: Any, crypto: Crypto) -> Membership:
-    id, secret, left = _bytes(item["id"]), _bytes(item["secret"]), item["left"]
-    kind, epoch, topic = Access(item["kind"]), _number(item["epoch"], EPOCH_MAX), check_topic(item["topic"])
-    heads = tuple(EnvelopeId(_bytes(head)) for head in item["heads"])
-    if not isinstance(left, bool) or len(id) != ID_BYTES or len(secret) != (0 if left else SECRET_BYTES):
-        raise ValueError("one of its channels has no proper key")
-    if len(heads) > PARENTS_MAX or any(len(head) != ID_BYTES for head in heads):
-        raise ValueError("one of its channels has no proper heads")
-    first = None if left or epoch else channel_id(secret)
-    if kind is Access.OPEN:
-        first = BroadcastChannel.open(topic, crypto).id
-    if first not in (None, id):
-        raise ValueError("one of its channels has the key of another one")
-    channel = BroadcastChannel(ChannelId(id), kind, secret, epoch, topic)
-    return Membership(Subscription(channel, heads, left), _number(item["seq"], COUNTER_MAX))
-
-
-def _bytes(text: Any) -> bytes:
-    return base64.b64decode(text, validate=True)
-
-
 def _aged(items: Any) -> tuple[Aged, ...]:
-    return tuple(Aged(_bytes(data), _number(age, AGE_MAX_MS)) for data, age in items)
-
-
-def _number(value: Any, below: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < below:
-        raise ValueError(f"{value!r:.40} where a number belongs")
-    return value
+    return tuple(Aged(from_text(data), number(age, AGE_MAX_MS)) for data, age in items)

@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
 
-from quicprochat.core.channel import Post, Secrets, heads_after, lacks_key, open_with
+from quicprochat.core.channel import TYPE_TEXT, Post, Secrets, Subscription, heads_after, lacks_key, open_with
+from quicprochat.core.charter import fits
 from quicprochat.core.crypto import Crypto, PrivateKey
 from quicprochat.core.envelope import HEADER_BYTES, SUITE_X25519, TRANSIT, TRANSIT_OFFSET, Kind, MeshEnvelope
 from quicprochat.core.errors import WireError
+from quicprochat.core.gaps import hear
 from quicprochat.core.ids import ChannelId, EnvelopeId, Label, PeerKey
 from quicprochat.core.policy import Carry as Carry
 from quicprochat.core.policy import Limits as Limits
@@ -22,7 +24,8 @@ from quicprochat.core.policy import Policy as Policy
 from quicprochat.core.receipt import RECEIPT_VERSION, Receipt, Status
 from quicprochat.core.record import PeerRecord, open_record
 from quicprochat.core.room import make_room
-from quicprochat.core.seal import Opened, open_sealed
+from quicprochat.core.rotation import wanted
+from quicprochat.core.seal import TYPE_KEY, Letter, Opened, open_sealed
 from quicprochat.core.store import Fate, Held, Line, LineKind, MeshStore, Scope
 from quicprochat.core.time import HOUR_MS, MINUTE_MS, Instant, Now, WallTime
 from quicprochat.core.window import slide
@@ -45,6 +48,8 @@ class Reason(IntEnum):
     UNOPENABLE = 8
     UNKNOWN = 9
     """A home server doesn't know the recipient; one who comes later gets it from the author, who keeps it."""
+    UNLISTED = 10
+    """A post by somebody whom the owner of the channel does not list, as far as we know."""
 
 
 class Verdict(IntEnum):
@@ -233,6 +238,8 @@ def _deliver(tx: MeshStore, checked: Checked, age: int, policy: Policy, now: Now
         tx.count("unopenable")
         return Admission(Verdict.STORED, status=Status.UNOPENABLE)
     letter = opened.letter
+    if letter.type == TYPE_KEY:
+        return _deliver_key(tx, envelope, letter)
     request = letter.author not in policy.contacts
     line = Line(
         LineKind.MESSAGE, letter.author, letter.uid, now.wall, letter.text, envelope.hop,
@@ -245,6 +252,15 @@ def _deliver(tx: MeshStore, checked: Checked, age: int, policy: Policy, now: Now
     tx.remember(envelope.id, Fate.DELIVERED, None)
     tx.count("delivered")
     return Admission(Verdict.STORED, status=_delivered(tx), line=replace(line, cursor=cursor))
+
+
+def _deliver_key(tx: MeshStore, envelope: MeshEnvelope, letter: Letter) -> Admission:
+    """Take a channel's secret, which the node then puts in its place, from the channel's owner and from nobody else."""
+    if wanted(tx, letter.body, letter.author) is None:
+        tx.count("keys_refused")
+        return Admission(Verdict.STORED, status=Status.REFUSED)
+    tx.remember(envelope.id, Fate.DELIVERED, None)
+    return Admission(Verdict.STORED, status=_delivered(tx))
 
 
 def _sent_at(age: int, now: Now) -> WallTime:
@@ -263,7 +279,7 @@ def _post(
     """
     envelope, post = checked.envelope, checked.post
     subscription = tx.channel(ChannelId(envelope.dst))
-    ours = subscription is not None and not subscription.left
+    ours = None if subscription is None or subscription.left else subscription
     if not ours and not policy.willing:
         return Admission(Verdict.REFUSED, Reason.POLICY)
     if ours and not understood(envelope):
@@ -276,7 +292,11 @@ def _post(
         # Nothing is remembered of it: any member can make such posts.
         tx.count("unopenable")
         return Admission(Verdict.REFUSED, Reason.UNOPENABLE)
-    if ours and post is not None:
+    if ours and post is not None and not fits(ours, envelope.src, post):
+        # Nothing is remembered of it: the charter that lists its author may come later.
+        tx.count("unlisted")
+        return Admission(Verdict.REFUSED, Reason.UNLISTED)
+    if ours and post is not None and post.type == TYPE_TEXT:
         line = read_post(tx, envelope, post, age, now)
         if line is None:
             # The same post in another envelope; see _deliver.
@@ -293,14 +313,27 @@ def read_post(tx: MeshStore, envelope: MeshEnvelope, post: Post, age: int, now: 
     assert subscription is not None
     line = Line(
         LineKind.POST, envelope.src, post.uid, now.wall, post.text, envelope.hop, subscription.channel.kind.value,
-        domain=post.domain, channel=envelope.dst, sent_at=_sent_at(age, now),
+        domain=post.domain, read=subscription.muted, channel=envelope.dst, sent_at=_sent_at(age, now),
+        id=envelope.id, seq=post.seq, parents=post.parents,
     )  # fmt: skip
     cursor = tx.deliver(line)
     if cursor is None:
         return None
     tx.count("delivered")
-    tx.put_channel(replace(subscription, heads=heads_after(subscription.heads, envelope.id, post.parents)))
+    take_place(tx, subscription, envelope, post, now)
     return replace(line, cursor=cursor)
+
+
+def take_place(tx: MeshStore, subscription: Subscription, envelope: MeshEnvelope, post: Post, now: Now) -> None:
+    """Note the number of an opened post, and that it is a head of its channel unless its author has gone on from it.
+
+    Whatever uses up a number of its author's passes here, whether people are shown it or not: else it would be missed.
+    """
+    channel, author = subscription.channel.id, envelope.src
+    known = tx.heard(channel, author)
+    tx.put_heard(channel, hear(known, author, post.seq, now.at))
+    if known is None or post.seq >= known.highest:
+        tx.put_channel(replace(subscription, heads=heads_after(subscription.heads, envelope.id, post.parents)))
 
 
 def _held(envelope: MeshEnvelope, via: bytes, age: int, now: Now) -> Held:

@@ -44,6 +44,8 @@ class Label(Enum):
     CHANNEL_MESSAGE = "channel-msg"
     CHANNEL_AAD = "channel-aad"
     CHANNEL_INNER = "channel-inner"
+    CHANNEL_PASSPHRASE = "channel-pass"
+    INVITE = "invite"
     FINGERPRINT = "fp"
     TICKET = "ticket"
     EXPORT = "export"

@@ -15,8 +15,10 @@ from heapq import heappop, heappush
 from itertools import islice
 from typing import Any
 
-from quicprochat.core.channel import Subscription
+from quicprochat.core.channel import Member, Subscription
 from quicprochat.core.envelope import Kind
+from quicprochat.core.gaps import AUTHORS_MAX, Heard
+from quicprochat.core.history import Place
 from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey, Uid
 from quicprochat.core.quota import Quotas
 from quicprochat.core.receipt import OPEN_STATES, State
@@ -38,7 +40,10 @@ from quicprochat.core.store import (
     TraceEvent,
     Usage,
 )
-from quicprochat.core.time import Instant
+from quicprochat.core.time import Instant, WallTime
+
+_INBOX = (LineKind.MESSAGE, LineKind.POST)
+_POSTS = (LineKind.POST, LineKind.OWN_POST)
 
 
 class MemoryStore:
@@ -68,6 +73,8 @@ class MemoryStore:
         self._homes: dict[PeerKey, Home] = {}
         self._prekeys: dict[bytes, StoredPrekey] = {}
         self._channels: dict[ChannelId, Subscription] = {}
+        self._heard: defaultdict[ChannelId, dict[PeerKey, Heard]] = defaultdict(dict)
+        self._members: dict[tuple[ChannelId, PeerKey], Member] = {}
 
     @property
     def volatile(self) -> bool:
@@ -306,7 +313,7 @@ class MemoryStore:
         found: list[Line] = []
         for cursor in sorted(c for c in self._lines if c > after):
             line = self._lines[cursor]
-            if (unread and line.read) or (messages and line.kind is LineKind.RECEIPT):
+            if line.kind is LineKind.OWN_POST or (unread and line.read) or (messages and line.kind not in _INBOX):
                 continue
             if peer is not None and line.peer != peer:
                 continue
@@ -314,6 +321,9 @@ class MemoryStore:
             if len(found) >= limit:
                 break
         return found
+
+    def lines(self, cursors: Sequence[int]) -> Sequence[Line]:
+        return [self._lines[cursor] for cursor in cursors if cursor in self._lines]
 
     def newest_line(self) -> int:
         return self._cursor
@@ -325,10 +335,14 @@ class MemoryStore:
                 self._set(self._lines, cursor, replace(line, read=True))
 
     def unread(self) -> int:
-        return sum(1 for line in self._lines.values() if line.kind is not LineKind.RECEIPT and not line.read)
+        return sum(1 for line in self._lines.values() if line.kind in _INBOX and not line.read)
 
     def unread_posts(self, channel: ChannelId) -> int:
-        return sum(1 for line in self._lines.values() if line.channel == channel and not line.read)
+        return self.unread_channels().get(channel, 0)
+
+    def unread_channels(self) -> dict[ChannelId, int]:
+        found = (line for line in self._lines.values() if line.kind is LineKind.POST and not line.read)
+        return dict(Counter(ChannelId(line.channel) for line in found))
 
     def accept(self, author: PeerKey) -> int:
         found = [line for line in self._lines.values() if line.peer == author and line.request]
@@ -389,7 +403,7 @@ class MemoryStore:
 
     # --- channels
 
-    def put_channel(self, subscription: Subscription) -> None:
+    def put_channel(self, subscription: Subscription, *, scrub: bool = False) -> None:
         self._set(self._channels, subscription.channel.id, subscription)
 
     def channel(self, id: ChannelId) -> Subscription | None:
@@ -397,6 +411,50 @@ class MemoryStore:
 
     def channels(self) -> Sequence[Subscription]:
         return [self._channels[id] for id in sorted(self._channels)]
+
+    def places(
+        self, channel: ChannelId, *, after: int = 0, since: WallTime | None = None, unread: bool = False, limit: int
+    ) -> Sequence[Place]:
+        found: list[Place] = []
+        for cursor in sorted(self._lines, reverse=True):
+            line = self._lines[cursor]
+            if cursor <= after or len(found) >= limit:
+                break
+            if line.kind not in _POSTS or line.channel != channel or (unread and line.read):
+                continue
+            if since is None or line.at >= since:
+                found.append(line.place)
+        return found[::-1]
+
+    def put_heard(self, channel: ChannelId, heard: Heard) -> None:
+        theirs = self._heard[channel]
+        self._set(theirs, heard.author, heard)
+        if len(theirs) > AUTHORS_MAX:
+            others = (one for one in theirs.values() if one.author != heard.author)
+            self._del(theirs, min(others, key=lambda one: (one.at, one.author)).author)
+
+    def heard(self, channel: ChannelId, author: PeerKey) -> Heard | None:
+        return self._heard.get(channel, {}).get(author)
+
+    def heard_in(self, channel: ChannelId) -> Sequence[Heard]:
+        return [heard for _, heard in sorted(self._heard.get(channel, {}).items())]
+
+    def forget_heard(self, channel: ChannelId) -> None:
+        for author in list(self._heard.get(channel, ())):
+            self._del(self._heard[channel], author)
+
+    def put_member(self, member: Member) -> None:
+        self._set(self._members, (member.channel, member.peer), member)
+
+    def member(self, channel: ChannelId, peer: PeerKey) -> Member | None:
+        return self._members.get((channel, peer))
+
+    def members(self, channel: ChannelId) -> Sequence[Member]:
+        return [self._members[key] for key in sorted(self._members) if key[0] == channel]
+
+    def drop_members(self, channel: ChannelId) -> None:
+        for key in [key for key in self._members if key[0] == channel]:
+            self._del(self._members, key)
 
     # --- prekeys
 

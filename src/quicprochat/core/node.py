@@ -35,17 +35,21 @@ from quicprochat.core.events import (
     HomeNamed,
     InterestArrived,
     Journaled,
+    Leaving,
     LinkDown,
     LinkId,
     LinkMeasured,
     LinkUp,
+    Muted,
     PolicyChanged,
+    PostersChanged,
     PostWritten,
     RecordArrived,
     ReportsArrived,
     Resealed,
     ResealFailed,
     ResultsArrived,
+    Rotated,
     SelfChanged,
     SendEnvelope,
     SendFrame,
@@ -60,8 +64,9 @@ from quicprochat.core.events import (
 from quicprochat.core.forward import Forward, NextHops
 from quicprochat.core.gate import Admission, Checked, Reason, Verdict, admit, submit
 from quicprochat.core.homes import Homes
-from quicprochat.core.ids import EnvelopeId, PeerKey
+from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey
 from quicprochat.core.link import RESULTS_MAX, FrameType, Goodbye, Result
+from quicprochat.core.members import Members
 from quicprochat.core.neighbours import Neighbour, Neighbours
 from quicprochat.core.outbox import Outbox
 from quicprochat.core.patience import Patience
@@ -73,7 +78,7 @@ from quicprochat.core.records import Records
 from quicprochat.core.route import Routes, RouteView
 from quicprochat.core.route_cost import link_cost
 from quicprochat.core.route_frames import HASH_BYTES
-from quicprochat.core.seal import Protection
+from quicprochat.core.seal import TYPE_KEY, Protection
 from quicprochat.core.store import Fate, Held, MeshStore, Scope, Sent, Sighting
 from quicprochat.core.time import MINUTE_MS, Instant, Now
 from quicprochat.core.window import after_release
@@ -105,6 +110,7 @@ class Node:
         self._routes = Routes(signer, crypto)
         self._routed = hops is None
         self._posts = Posts(signer, crypto, entropy, self._routes if self._routed else None, policy)
+        self._members = Members(signer.key, self._posts)
         self._forward = Forward(hops or self._routes, self._neighbours, self._outbox)
         self._carrying = Carrying(signer.key, entropy, self._neighbours, self._outbox, policy)
         self._servers: dict[PeerKey, Taken] = {}
@@ -136,6 +142,10 @@ class Node:
     def routes(self, now: Now) -> list[RouteView]:
         """Return the routes there are."""
         return self._routes.table(now.at)
+
+    def unreadable(self, channel: ChannelId) -> tuple[EnvelopeId, ...]:
+        """Return posts of a channel that came and for which we have no key; some may have left the window since."""
+        return tuple(self._posts.unreadable.get(channel, ()))
 
     def routes_held(self, peer: PeerKey) -> bytes:
         """Return what a hello says to a peer of its routes that we still know."""
@@ -271,9 +281,18 @@ class Node:
             case PostWritten():
                 self._posts.write(event, tx, self._policy, now, out)
             case Subscribed():
-                self._posts.join(tx, event.channel, self._policy, now, out)
+                self._members.join(tx, event.channel, self._policy, now, out)
             case Unsubscribed():
                 self._posts.leave(tx, event.channel, now, out)
+                self._members.left(tx, event.channel)
+            case Leaving():
+                self._members.leaving(event, tx, self._policy, now, out)
+            case Muted():
+                self._members.mute(event, tx, out)
+            case PostersChanged():
+                self._members.posters(event, tx, self._policy, now, out)
+            case Rotated():
+                self._members.rotated(event, tx, self._policy, now, out)
             case LinkMeasured():
                 if (neighbour := self._neighbours.at(event.link)) is not None:
                     self._routes.cost(neighbour.peer, event.rtt_ms, event.loss, now.at, relayed=event.relayed)
@@ -431,7 +450,7 @@ class Node:
         """Let an envelope in, whatever way it came, and do what follows from that."""
         envelope, receipt = checked.envelope, checked.receipt
         if envelope.kind == Kind.CHANNEL:
-            admission = self._posts.admit(tx, checked, via, self._policy, now)
+            admission = self._posts.admit(tx, checked, via, self._policy, now, out)
         else:
             onward = self._neighbours.find(envelope.dst)
             passing = onward is not None or self._forward.reaches(envelope.dst)
@@ -449,13 +468,16 @@ class Node:
             elif admission.held is not None:
                 back = self._forward.came_from(receipt.ids) if receipt is not None else None
                 self._forward.offer(tx, admission.held, now, out, back)
+        letter = checked.opened.letter if checked.opened is not None else None
+        if letter is not None and letter.type == TYPE_KEY and admission.verdict is Verdict.STORED:
+            self._members.letter(letter, tx, self._policy, now, out)
         if admission.line is not None:
             out.append(Journaled(admission.line))
             if envelope.kind == Kind.MESSAGE:
                 home, age = admission.line.domain, envelope.age_ms
                 self._homes.lettered(tx, envelope.src, home, age, now.at, self._policy.contacts)
         if admission.status is not None:
-            repeated = admission.verdict is Verdict.DUPLICATE or admission.status is Status.UNOPENABLE
+            repeated = admission.verdict is Verdict.DUPLICATE or admission.status in (Status.UNOPENABLE, Status.REFUSED)
             if repeated and link is not None:
                 self._repeated.setdefault((link, envelope.src, admission.status), []).append(envelope.id)
             else:
@@ -578,7 +600,7 @@ class Node:
         to = PeerKey(envelope.dst)
         sent = Sent(
             event.uid, to, event.text, now.wall, held.expires_at, envelope.ttl_s, State.QUEUED, event.protection,
-            envelope.id, event.require_fs,
+            envelope.id, event.require_fs, type=event.type,
         )  # fmt: skip
         tx.put_sent(sent)
         out.append(Accepted(event.uid, Reason.NONE, sent))
@@ -673,6 +695,7 @@ class Node:
             more = tx.forget(now.at, SWEEP_BATCH) == SWEEP_BATCH
             more |= tx.forget_passed(SEEN_MAX, PASSED_BATCH) == PASSED_BATCH
             self._sweep_at = Instant(now.at + (1_000 if more else SWEEP_MS))
+            self._members.sweep(tx, self._policy, now, out)
         for neighbour in self._neighbours:
             at = neighbour.lane.deadline()
             if at is not None and now.at >= at:

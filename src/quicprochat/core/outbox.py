@@ -15,7 +15,8 @@ from quicprochat.core.homes import domain_name
 from quicprochat.core.ids import EnvelopeId, PeerKey, Uid
 from quicprochat.core.link import Result
 from quicprochat.core.receipt import MAY_BECOME, OPEN_STATES, Receipt, State, Status
-from quicprochat.core.seal import Prekey, Protection
+from quicprochat.core.rotation import recalled
+from quicprochat.core.seal import TYPE_KEY, TYPE_TEXT, Prekey, Protection
 from quicprochat.core.store import Held, Line, LineKind, MeshStore, Sent, TraceEvent
 from quicprochat.core.time import Now
 
@@ -63,10 +64,10 @@ class Outbox:
             return False
         tx.set_state(sent.uid, state, reason)
         tx.add_trace(sent.uid, TraceEvent(now.wall, state.value, carrier))
-        line = Line(LineKind.RECEIPT, sent.to, sent.uid, now.wall, state=state.value, reason=reason)
-        cursor = tx.note(line)
         out.append(StateChanged(sent.uid, sent.to, state, reason))
-        out.append(Journaled(_with_cursor(line, cursor)))
+        if sent.type == TYPE_TEXT:  # of a channel's key nobody is told line by line
+            line = Line(LineKind.RECEIPT, sent.to, sent.uid, now.wall, state=state.value, reason=reason)
+            out.append(Journaled(_with_cursor(line, tx.note(line))))
         if state not in OPEN_STATES:
             self._let_go(tx, sent)
         return True
@@ -205,9 +206,17 @@ class Outbox:
         weaker = prekey is None and (sent.require_fs or sent.protection is Protection.PREKEY)
         if sent.uid in self._resealing or weaker:
             return
+        body = b""
+        if sent.type == TYPE_KEY:
+            key = recalled(tx, sent.text)
+            if key is None:
+                self.become(tx, sent, State.CANCELLED, "the channel was left", HERE, now, out)
+                return
+            body = key.encode()
         self._resealing[sent.uid] = sent.envelope_id
         age = max(0, sent.ttl_s * 1_000 - max(1, sent.expires_at - now.at))
-        out.append(Reseal(sent.uid, sent.to, sent.text, sent.ttl_s, age, prekey, self.claim_time))
+        again = Reseal(sent.uid, sent.to, sent.text, sent.ttl_s, age, prekey, self.claim_time, sent.type, body)
+        out.append(again)
 
     def upgrade(self, tx: MeshStore, peer: PeerKey, prekey: Prekey, now: Now, out: list[Effect]) -> None:
         """A prekey of the peer is known now: what waits sealed to the identity key is sealed to it instead."""

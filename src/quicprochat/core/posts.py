@@ -8,13 +8,14 @@ comparing (``sharing.py``). Whoever is *willing* takes part in all channels, and
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import inf
 
 from quicprochat.core.bucket import TokenBucket
 from quicprochat.core.channel import (
     SALT_BYTES,
+    TYPE_TEXT,
     BroadcastChannel,
     Post,
     Subscription,
@@ -24,6 +25,7 @@ from quicprochat.core.channel import (
     seal_post,
     secrets_of,
 )
+from quicprochat.core.charter import fits, may_write
 from quicprochat.core.courier import DEFERRED_MS, IN_FLIGHT_BYTES, Lane
 from quicprochat.core.crypto import Crypto, Entropy, Signer
 from quicprochat.core.envelope import TRANSIT, TRANSIT_OFFSET, TTL_DEFAULT_S, Header, Kind, MeshEnvelope, make
@@ -51,12 +53,12 @@ from quicprochat.core.gate import (
     read_post,
     understood,
 )
-from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey
+from quicprochat.core.ids import UID_BYTES, ChannelId, EnvelopeId, PeerKey, Uid
 from quicprochat.core.interest import DEAF_MAX, PUSH_MAX, Reader
 from quicprochat.core.link import EVERY_CHANNEL, ChannelFrame, FrameType, Goodbye, Result
 from quicprochat.core.neighbours import Neighbours
 from quicprochat.core.sharing import Sharing, travels
-from quicprochat.core.store import Fate, Held, MeshStore
+from quicprochat.core.store import Fate, Held, Line, LineKind, MeshStore
 from quicprochat.core.time import SECOND_MS, Instant, Now
 from quicprochat.core.tree import Tree, Ways
 from quicprochat.core.window import BATCH, clear, release
@@ -76,6 +78,8 @@ SEQ_BYTES = 8
 NONCE_BYTES = 16
 
 _NUMBER_KEY = "post seq "
+
+Hear = Callable[[MeshEnvelope, Post, MeshStore, Now, list[Effect]], None]
 
 
 def last_number(store: MeshStore, channel: ChannelId) -> int:
@@ -98,6 +102,11 @@ class Posts:
         self._me = policy.me
         self._willing = policy.willing
         self.joined: frozenset[ChannelId] = frozenset()
+        self.subscriptions: tuple[Subscription, ...] = ()
+        self.unreadable: dict[ChannelId, dict[EnvelopeId, None]] = {}
+        """Posts of our channels that wait for a key; some may have left the window meanwhile."""
+        self.hear: Hear = _nobody
+        """Told of every post that opened and is kept."""
         self._readers: dict[PeerKey, Reader] = {}
         self._epochs: dict[PeerKey, bytes] = {}
         self._tree = Tree(policy.me, ways)
@@ -120,7 +129,8 @@ class Posts:
     def start(self, tx: MeshStore, policy: Policy, now: Instant, out: list[Effect]) -> None:
         """Take up the channels and posts that the store remembers."""
         self._tx = tx
-        self._reload(tx, out)
+        self.reload(tx, out)
+        secrets = secrets_of(self.subscriptions)
         for id in self.joined:
             self._sharing.of(id, now)
         for dst in tx.destinations():
@@ -133,14 +143,24 @@ class Posts:
                     clear(tx, channel, now, Fate.PASSED)
                     break
                 self._hold(tx, held, now, foreign=foreign)
+                if not foreign and lacks_key(MeshEnvelope.decode(held.wire), secrets[channel]):
+                    self.unreadable.setdefault(channel, {})[held.id] = None
 
-    def join(self, tx: MeshStore, channel: BroadcastChannel, policy: Policy, now: Now, out: list[Effect]) -> None:
-        """The owner joined a channel: what is held of it already opens at once."""
-        known = tx.channel(channel.id)
-        tx.put_channel(Subscription(channel, known.heads if known is not None else ()))
-        self._reload(tx, out)
-        self._sharing.adopt(channel.id, kept(tx, channel.id), now.at)
-        self.open_held(tx, channel.id, policy, now, out)
+    def joined_now(self, tx: MeshStore, id: ChannelId, policy: Policy, now: Now, out: list[Effect]) -> None:
+        """The owner joined a channel, which is in the store: what is held of it already opens at once."""
+        self.reload(tx, out)
+        self._sharing.adopt(id, kept(tx, id), now.at)
+        self.open_held(tx, id, policy, now, out)
+
+    def key_came(self, tx: MeshStore, id: ChannelId, policy: Policy, now: Now, out: list[Effect]) -> None:
+        """A channel of ours has one more secret, which is in the store: what waited for it opens."""
+        self.reload(tx, out)
+        self.open_held(tx, id, policy, now, out)
+
+    def list_changed(self, tx: MeshStore, id: ChannelId, now: Now, out: list[Effect]) -> None:
+        """Others may write into a channel now: what was refused is wanted if it comes again."""
+        self.reload(tx, out)
+        self._sharing.begin_anew(id, now.at)
 
     def open_held(self, tx: MeshStore, id: ChannelId, policy: Policy, now: Now, out: list[Effect]) -> int:
         """Read what is held of a channel of ours and could not be read until now; return how many posts that were.
@@ -148,13 +168,16 @@ class Posts:
         To be called when there is a new key. They come into the inbox as if they had just come, in the order in which
         they came; what was delivered before is not delivered again.
         """
-        secrets = secrets_of(tx.channels()).get(id, ())
         count = 0
-        for held in kept(tx, id):
-            if held.own or held.src in policy.blocked:
+        # What says who may write comes first.
+        for held, envelope, post in sorted(self._opened(tx, id, policy), key=lambda one: one[2].type == TYPE_TEXT):
+            subscription = tx.channel(id)
+            if subscription is None or not fits(subscription, envelope.src, post):
+                self._sharing.release(id, (held.id,))
+                release(tx, held.id, now.at)
                 continue
-            envelope = MeshEnvelope.decode(held.wire)
-            if not understood(envelope) or (post := open_with(envelope, secrets, self._crypto)) is None:
+            self.hear(envelope, post, tx, now, out)
+            if post.type != TYPE_TEXT:
                 continue
             line = read_post(tx, envelope, post, envelope.age_ms + max(0, now.at - held.stored_at), now)
             if line is not None:
@@ -162,19 +185,37 @@ class Posts:
                 count += 1
         return count
 
+    def _opened(self, tx: MeshStore, id: ChannelId, policy: Policy) -> list[tuple[Held, MeshEnvelope, Post]]:
+        """Open all that is held of a channel and can be."""
+        secrets = secrets_of(tx.channels()).get(id, ())
+        unreadable = self.unreadable[id] = {}
+        found = []
+        for held in kept(tx, id):
+            if held.own or held.src in policy.blocked:
+                continue
+            envelope = MeshEnvelope.decode(held.wire)
+            if lacks_key(envelope, secrets):
+                unreadable[held.id] = None
+            elif understood(envelope) and (post := open_with(envelope, secrets, self._crypto)) is not None:
+                found.append((held, envelope, post))
+        return found
+
     def leave(self, tx: MeshStore, id: ChannelId, now: Now, out: list[Effect]) -> None:
-        """The owner left a channel: its secret and its posts go, its topic and our sequence number stay."""
+        """The owner left a channel: its secret, its posts and its authors go; its topic and our number stay."""
         known = tx.channel(id)
         if known is None or known.left:
             return
-        tx.put_channel(Subscription(replace(known.channel, secret=b""), known.heads, left=True))
+        tx.put_channel(replace(known, channel=replace(known.channel, secret=b"", salt=b""), earlier=(), left=True))
+        self.unreadable.pop(id, None)
         self._sharing.release(id, clear(tx, id, now.at))
-        self._reload(tx, out)
+        tx.forget_heard(id)
+        self.reload(tx, out)
         for reader in self._readers.values():
             reader.forget(id)
 
-    def _reload(self, tx: MeshStore, out: list[Effect]) -> None:
-        found = tuple(tx.channels())
+    def reload(self, tx: MeshStore, out: list[Effect]) -> None:
+        """Something of a channel has changed."""
+        found = self.subscriptions = tuple(tx.channels())
         self.joined = frozenset(s.channel.id for s in found if not s.left)
         if found:
             out.append(ChannelsChanged(found))
@@ -184,28 +225,46 @@ class Posts:
     def write(self, event: PostWritten, tx: MeshStore, policy: Policy, now: Now, out: list[Effect]) -> None:
         """Seal, number and keep a post in one transaction, so that no number is given twice and none is missing."""
         subscription = tx.channel(event.channel)
-        if subscription is None or subscription.left:
+        if subscription is None or subscription.left or not may_write(subscription, self._me):
             out.append(PostAccepted(event.uid, Reason.POLICY))
             return
         channel, parents = subscription.channel, subscription.heads
         seq = 1 + last_number(tx, channel.id)
+        accepted = self._publish(tx, channel, Post(event.uid, seq, event.text, parents), policy, now)
+        if accepted.id is not None:
+            set_last_number(tx, channel.id, seq)
+            tx.note(
+                Line(
+                    LineKind.OWN_POST, self._me, event.uid, now.wall, event.text, protection=channel.kind.value,
+                    read=True, channel=channel.id, id=accepted.id, seq=seq, parents=parents,
+                )
+            )  # fmt: skip
+            tx.put_channel(replace(subscription, heads=heads_after(parents, accepted.id, parents)))
+        out.append(accepted)
+
+    def notice(
+        self, tx: MeshStore, id: ChannelId, type: int, body: bytes, policy: Policy, now: Now, uid: Uid | None = None
+    ) -> PostAccepted:
+        """Post something that is for programs: it has no number and stands in no order."""
+        subscription = tx.channel(id)
+        assert subscription is not None
+        post = Post(uid or Uid(self._entropy(UID_BYTES)), 0, "", type=type, body=body)
+        return self._publish(tx, subscription.channel, post, policy, now)
+
+    def _publish(self, tx: MeshStore, channel: BroadcastChannel, post: Post, policy: Policy, now: Now) -> PostAccepted:
         # No word of the time: each reader is a first hop, and any whose clock disagrees would refuse it.
-        header = Header(Kind.CHANNEL, self._signer.key, channel.id, self._entropy(NONCE_BYTES), ttl_s=POST_TTL_S)
-        post = Post(event.uid, seq, event.text, parents)
+        header = Header(Kind.CHANNEL, self._me, channel.id, self._entropy(NONCE_BYTES), ttl_s=POST_TTL_S)
         salt = self._entropy(SALT_BYTES)
         payload = seal_post(header, channel.secret, channel.epoch, salt, post, self._crypto)
         published = publish(tx, make(header, payload, self._signer), policy, now)
         if isinstance(published, Reason):
-            out.append(PostAccepted(event.uid, published))
-            return
+            return PostAccepted(post.uid, published)
         held, gone = published
-        set_last_number(tx, channel.id, seq)
-        tx.put_channel(replace(subscription, heads=heads_after(parents, held.id, parents)))
         self._sharing.release(channel.id, gone)
         self._hold(tx, held, now.at, foreign=False)
         self._spread(held, now.at)
         neighbours = sum(reader.wants(channel.id) for reader in self._readers.values())
-        out.append(PostAccepted(event.uid, Reason.NONE, held.id, neighbours))
+        return PostAccepted(post.uid, Reason.NONE, held.id, neighbours)
 
     # --- neighbours
 
@@ -246,7 +305,9 @@ class Posts:
 
     # --- what comes in
 
-    def admit(self, tx: MeshStore, checked: Checked, via: PeerKey, policy: Policy, now: Now) -> Admission:
+    def admit(
+        self, tx: MeshStore, checked: Checked, via: PeerKey, policy: Policy, now: Now, out: list[Effect]
+    ) -> Admission:
         """Let a post in by the gate, keep it, and hand it on, unless too many came of late.
 
         Its author pays for new posts only: whoever repeats another's old ones must not use up what that one has left.
@@ -278,6 +339,11 @@ class Posts:
         if admission.verdict is not Verdict.DUPLICATE or not (asked or self._tree.fed_by(envelope.src, via)):
             link.take(now.at, cost)
         self._admitted(tx, envelope, admission, via, now, foreign=foreign, asked=asked)
+        if admission.verdict is Verdict.STORED and not foreign:
+            if checked.post is None:
+                self.unreadable.setdefault(channel, {})[envelope.id] = None
+            else:
+                self.hear(envelope, checked.post, tx, now, out)
         return admission
 
     def _admitted(
@@ -438,6 +504,10 @@ class Posts:
         if (at := self._sharing.deadline()) is not None:
             times.append(at)
         return min(times, default=None)
+
+
+def _nobody(envelope: MeshEnvelope, post: Post, tx: MeshStore, now: Now, out: list[Effect]) -> None:
+    """Hear nothing."""
 
 
 def kept(tx: MeshStore, channel: ChannelId) -> Iterator[Held]:

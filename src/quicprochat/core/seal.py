@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from quicprochat.core.crypto import Crypto, PrivateKey, Signer
@@ -32,6 +32,9 @@ TEXT_MAX_BYTES = 65_536
 DOMAIN_MAX_BYTES = 255
 INNER_VERSION = 1
 TYPE_TEXT = 1
+TYPE_KEY = 2
+"""A channel's secret, from its owner (docs/protocol.md §8.6)."""
+KEY_LETTER_BYTES = 68
 
 PREKEY_ID_BYTES = 8
 BOOTSTRAP_ID = bytes(PREKEY_ID_BYTES)
@@ -71,12 +74,17 @@ def prekey_id(public: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """What is inside the seal: who wrote, which message this is, the author's home domain ("" for none), the text."""
+    """What is inside the seal: who wrote, which message this is, the author's home domain ("" for none), the text.
+
+    A letter of another ``type`` has a ``body`` in place of the text, and is for programs.
+    """
 
     author: PeerKey
     uid: Uid
     text: str
     domain: str = ""
+    type: int = TYPE_TEXT
+    body: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +125,8 @@ def _signed(info: bytes, inner: bytes) -> bytes:
 
 def encode_letter(letter: Letter) -> bytes:
     """Return the inner bytes. Raises: LocalError when text or domain is too long."""
-    body, home = utf8(letter.text, "the text"), utf8(letter.domain, "the home domain")
+    home = utf8(letter.domain, "the home domain")
+    body = utf8(letter.text, "the text") if letter.type == TYPE_TEXT else letter.body
     if len(body) > TEXT_MAX_BYTES:
         raise LocalError(
             f"the text has {len(body)} bytes; a message holds {TEXT_MAX_BYTES}: send it in parts",
@@ -126,7 +135,7 @@ def encode_letter(letter: Letter) -> bytes:
     if len(home) > DOMAIN_MAX_BYTES:
         raise LocalError(f"the home domain has {len(home)} bytes; {DOMAIN_MAX_BYTES} are allowed")
     return b"".join((
-        bytes([INNER_VERSION]), letter.author, NO_REPLY_PREKEY, bytes([TYPE_TEXT]), letter.uid,
+        bytes([INNER_VERSION]), letter.author, NO_REPLY_PREKEY, bytes([letter.type]), letter.uid,
         bytes([len(home)]), home, len(body).to_bytes(4, "big"), body,
     ))  # fmt: skip
 
@@ -138,13 +147,17 @@ def decode_letter(inner: bytes) -> Letter:
         raise WireError(f"a sealed message of version {version}")
     author = PeerKey(reader.take(32))
     reader.take(len(NO_REPLY_PREKEY))
-    if (kind := reader.uint(1)) != TYPE_TEXT:
+    if (kind := reader.uint(1)) not in (TYPE_TEXT, TYPE_KEY):
         raise WireError(f"a sealed message of type {kind}")
     uid = Uid(reader.take(16))
     home = reader.text(1, DOMAIN_MAX_BYTES)
-    text = reader.text(4, TEXT_MAX_BYTES)
+    text, body = "", b""
+    if kind == TYPE_TEXT:
+        text = reader.text(4, TEXT_MAX_BYTES)
+    else:
+        body = reader.sized(4, KEY_LETTER_BYTES)
     reader.end()
-    return Letter(author, uid, text, home)
+    return Letter(author, uid, text, home, kind, body)
 
 
 def seal(header: Header, prekey: Prekey | None, letter: Letter, crypto: Crypto, signer: Signer) -> bytes:

@@ -107,6 +107,11 @@ class Sharing:
             if new:
                 self.hold(held, now, foreign=False)
 
+    def begin_anew(self, channel: ChannelId, now: Instant) -> None:
+        """Posts of a channel that were refused may be right now: they are wanted once a neighbour offers them again."""
+        if channel in self._sets:
+            self.of(channel, now).begin_anew()
+
     def drop(self, channel: ChannelId) -> list[Reader]:
         """Forget a channel; return the neighbours with whom it must not be talked about any more over this link."""
         carry = self._sets.pop(channel, None)

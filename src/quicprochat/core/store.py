@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Protocol
 
-from quicprochat.core.channel import Subscription
+from quicprochat.core.channel import Member, Subscription
 from quicprochat.core.envelope import HEADER_BYTES, TRANSIT, TRANSIT_OFFSET
+from quicprochat.core.gaps import Heard
+from quicprochat.core.history import Place
 from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey, Uid
 from quicprochat.core.receipt import State
-from quicprochat.core.seal import Protection
+from quicprochat.core.seal import TYPE_TEXT, Protection
 from quicprochat.core.time import Instant, WallTime
 
 SIGHTINGS_MAX = 4_096
@@ -119,7 +121,8 @@ class Sent:
     """A message of our own, from the moment it is safe in the outbox.
 
     ``reason`` explains the state in a word for scripts, "" where there is nothing to explain. ``envelope_id`` is the
-    current sealing; earlier ones stay known, because a receipt may name them. ``seals`` counts sealings.
+    current sealing; earlier ones stay known, because a receipt may name them. ``seals`` counts sealings. ``type`` is
+    what it carries: a text, or a channel's secret (``seal.TYPE_KEY``), and then ``text`` says which, not the secret.
     """
 
     uid: Uid
@@ -134,6 +137,7 @@ class Sent:
     require_fs: bool = False
     seals: int = 1
     reason: str = ""
+    type: int = TYPE_TEXT
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,16 +155,20 @@ class LineKind(Enum):
     MESSAGE = "message"
     RECEIPT = "receipt"
     POST = "post"
+    OWN_POST = "own post"
+    """One that this node wrote: it stands in its channel's history, and no reader of the inbox is told of it."""
 
 
 _UNKNOWN = WallTime(0)
+_NO_ID = EnvelopeId(b"")
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the journal: a message or post that arrived, or a change of state of one that was sent.
+    """One line of the journal: a message or post that arrived, a post of ours, or a change of state of what was sent.
 
-    ``peer`` is the author of a message or post, or whom the sent message was to. ``channel`` is a post's, else empty.
+    ``peer`` is the author of a message or post, or whom the sent message was to. Only a post has a ``channel``, and
+    ``id``, ``seq`` and ``parents`` as in ``history.Place`` (an older version's line has none of the three).
     ``at`` is when it came; ``sent_at`` when it was written, by the age of its envelope, 0 where that is not known.
     ``cursor`` orders lines and is never reused (0 before storing). ``read`` once a reader has written it out.
     """
@@ -180,6 +188,14 @@ class Line:
     cursor: int = 0
     channel: bytes = b""
     sent_at: WallTime = _UNKNOWN
+    id: EnvelopeId = _NO_ID
+    seq: int = 0
+    parents: tuple[EnvelopeId, ...] = ()
+
+    @property
+    def place(self) -> Place:
+        """What gives a post its place in its channel."""
+        return Place(self.cursor, self.peer, self.id, self.seq, self.parents)
 
     @property
     def size(self) -> int:
@@ -442,7 +458,7 @@ class MeshStore(Protocol):
         ...
 
     def note(self, line: Line) -> int:
-        """Append a RECEIPT line; return its cursor."""
+        """Append a RECEIPT or an OWN_POST; return its cursor."""
         ...
 
     def journal(
@@ -454,7 +470,14 @@ class MeshStore(Protocol):
         messages: bool = False,
         peer: PeerKey | None = None,
     ) -> Sequence[Line]:
-        """Return lines with a cursor above ``after`` in order; only unread, only what was received, only one peer's."""
+        """Return lines with a cursor above ``after`` in order; only unread, only what was received, only one peer's.
+
+        Posts of our own are never among them.
+        """
+        ...
+
+    def lines(self, cursors: Sequence[int]) -> Sequence[Line]:
+        """Return the lines with these cursors, in the order in which they are named; one that is gone is left out."""
         ...
 
     def newest_line(self) -> int:
@@ -471,6 +494,10 @@ class MeshStore(Protocol):
 
     def unread_posts(self, channel: ChannelId) -> int:
         """Return how many posts of one channel are unread."""
+        ...
+
+    def unread_channels(self) -> dict[ChannelId, int]:
+        """Return how many posts are unread of each channel that has some."""
         ...
 
     def accept(self, author: PeerKey) -> int:
@@ -524,8 +551,11 @@ class MeshStore(Protocol):
 
     # --- channels
 
-    def put_channel(self, subscription: Subscription) -> None:
-        """Keep a subscription in place of what was known of the channel; of one that was left no secret stays."""
+    def put_channel(self, subscription: Subscription, *, scrub: bool = False) -> None:
+        """Keep a subscription in place of what was known of the channel; of one that was left no secret stays.
+
+        ``scrub``: a secret that was in it is not any more, and must be gone from the disk too.
+        """
         ...
 
     def channel(self, id: ChannelId) -> Subscription | None:
@@ -534,6 +564,47 @@ class MeshStore(Protocol):
 
     def channels(self) -> Sequence[Subscription]:
         """Return all subscriptions, left ones among them, in the order of their ids."""
+        ...
+
+    def places(
+        self, channel: ChannelId, *, after: int = 0, since: WallTime | None = None, unread: bool = False, limit: int
+    ) -> Sequence[Place]:
+        """Return the places of a channel's newest posts, our own among them, as they arrived.
+
+        Only those with a cursor above ``after``, those that came at ``since`` or later, those that are unread.
+        """
+        ...
+
+    def put_heard(self, channel: ChannelId, heard: Heard) -> None:
+        """Keep which numbers of an author were seen; beyond AUTHORS_MAX in a channel who was heard longest ago goes."""
+        ...
+
+    def heard(self, channel: ChannelId, author: PeerKey) -> Heard | None:
+        """Return which numbers of an author were seen in a channel."""
+        ...
+
+    def heard_in(self, channel: ChannelId) -> Sequence[Heard]:
+        """Return what is known of a channel's authors, in the order of their keys."""
+        ...
+
+    def forget_heard(self, channel: ChannelId) -> None:
+        """Forget a channel's authors and their numbers."""
+        ...
+
+    def put_member(self, member: Member) -> None:
+        """Keep what is known of a member of a channel in place of what was; who bounds them is ``members.py``."""
+        ...
+
+    def member(self, channel: ChannelId, peer: PeerKey) -> Member | None:
+        """Return what is known of a peer as a member of a channel."""
+        ...
+
+    def members(self, channel: ChannelId) -> Sequence[Member]:
+        """Return the members of a channel that are known, those that left among them, in the order of their keys."""
+        ...
+
+    def drop_members(self, channel: ChannelId) -> None:
+        """Forget the members of a channel."""
         ...
 
     # --- prekeys

@@ -7,9 +7,12 @@ when one of them is open.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
+from quicprochat.adapters.passphrase import stretch
 from quicprochat.core.channel import (
+    PASSPHRASE_SALT_BYTES,
     SECRET_BYTES,
     Access,
     BroadcastChannel,
@@ -19,18 +22,24 @@ from quicprochat.core.channel import (
     encode_post,
     open_secret,
 )
+from quicprochat.core.charter import may_write
 from quicprochat.core.crypto import Crypto, Entropy
 from quicprochat.core.errors import LocalError
-from quicprochat.core.events import PostAccepted, PostTaken, PostWritten, Subscribed, Unsubscribed
+from quicprochat.core.events import Leaving, PostAccepted, PostTaken, PostWritten, Subscribed, Unsubscribed
+from quicprochat.core.export import passphrase_bytes
 from quicprochat.core.gate import Reason
 from quicprochat.core.ids import UID_BYTES, ChannelId, EnvelopeId, PeerKey, Uid
+from quicprochat.core.invite import Invite, check_channel_passphrase, passphrase_secret
 from quicprochat.core.link import INTEREST_MAX
 from quicprochat.core.store import MeshStore, Scope
+from quicprochat.core.time import Instant
 from quicprochat.p2p.driver import Driver
 from quicprochat.p2p.views import ChannelView, Posted
 
 NEW_KEY = "new"
 """In place of a key: make one."""
+FAREWELL_S = 2.0
+"""How long leaving waits until a neighbour has heard of it."""
 RECENT_MAX = 4_096
 """Posts of which it is known which neighbours have them."""
 
@@ -38,14 +47,25 @@ RECENT_MAX = 4_096
 class Channels:
     """The channels of one node."""
 
-    def __init__(self, driver: Driver, crypto: Crypto, entropy: Entropy) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        crypto: Crypto,
+        entropy: Entropy,
+        me: PeerKey,
+        unreadable: Callable[[ChannelId], tuple[EnvelopeId, ...]],
+    ) -> None:
+        """``unreadable`` returns posts of a channel that came and for which we have no key."""
         self._driver = driver
+        self._me = me
+        self._unreadable = unreadable
         self._crypto = crypto
         self._entropy = entropy
         self._joining = asyncio.Lock()
         self._known: dict[ChannelId, Subscription] = {}
         self._accepting: dict[Uid, asyncio.Future[PostAccepted]] = {}
         self._posted: dict[Uid, EnvelopeId] = {}
+        self._farewells: dict[Uid, int] = {}
         self._taken: dict[EnvelopeId, set[PeerKey]] = {}
         self._taking = asyncio.Event()
 
@@ -57,6 +77,8 @@ class Channels:
 
     def accepted(self, answer: PostAccepted) -> None:
         """A post is kept, or is not."""
+        if answer.uid in self._farewells:
+            self._farewells[answer.uid] = answer.neighbours
         if answer.id is not None:
             self._posted[answer.uid] = answer.id
             self._taken[answer.id] = set()
@@ -97,37 +119,80 @@ class Channels:
                 return channel
         raise LocalError(f"you are in no channel {topic}; join it first: qpc mesh subscribe {topic}", code="not_found")
 
-    async def subscribe(self, topic: str, key: str | bytes | None = None) -> BroadcastChannel:
+    async def subscribe(
+        self,
+        topic: str,
+        key: str | bytes | None = None,
+        *,
+        invite: str = "",
+        passphrase: str | None = None,
+        announce: bool = False,
+    ) -> BroadcastChannel:
         """Join a channel, which thereby exists; what is there already is joined once. Raises: LocalError.
 
-        Without a key it is the channel of this topic that we are in, open or private; where there is none, an open one:
-        whoever knows the topic reads it and writes into it. A key is 32 bytes, 64 hexadecimal digits, or "new", which
-        makes one: whoever is given it is a member.
+        With nothing more it is the channel of this topic that we are in, open or private; where there is none, an open
+        one: whoever knows the topic reads it and writes into it. A key is 32 bytes, 64 hexadecimal digits, or "new",
+        which makes one that is ours. An invite is what a member gave us, and may need the ``passphrase``; a passphrase
+        alone makes a channel that it opens. ``announce`` makes one in which only we, and whom we list, write.
         """
-        channel = self._wanted(check_topic(topic), key)
+        topic = check_topic(topic)
+        if (key is not None) + bool(invite) + (passphrase is not None and not invite) + (
+            announce and key != NEW_KEY
+        ) > 1:
+            raise LocalError("a channel comes from a key, an invite, or a passphrase: give one of them")
+        made = announce or key == NEW_KEY or (passphrase is not None and not invite)
+        given = key is not None or bool(invite) or made
+        self._refuse_another(topic, made=made)
+        channel = await self._wanted(topic, key, invite, passphrase, announce=announce)
         async with self._joining:
+            self._refuse_another(topic, made=made)
             for one in self.joined():
-                if one.topic == channel.topic and (key is None or one.id == channel.id):
+                if one.topic == topic and not given:
                     return one
-                if one.topic == channel.topic:
-                    other = "without a key" if one.kind is Access.OPEN else "with another key"
-                    raise LocalError(
-                        f"{topic} is {_an(one.kind)} channel you are in, {other}; leave that one first: "
-                        f"qpc mesh unsubscribe {topic}",
-                        code="exists",
-                    )
                 if one.id == channel.id:
-                    raise LocalError(f"that is the key of the channel {one.topic}, which you are in", code="exists")
+                    return await self._learn(one, channel)
+                if one.topic == topic:
+                    other = ", without a key" if one.kind is Access.OPEN else ", with another key"
+                    raise _exists(one, other)
             if len(self.joined()) >= INTEREST_MAX:
                 raise LocalError(f"you are in {INTEREST_MAX} channels, and that is the most; leave one", code="full")
             await self._driver.settle([Subscribed(channel)])
-        return channel
+        return self._known[channel.id].channel
 
-    def _wanted(self, topic: str, key: str | bytes | None) -> BroadcastChannel:
+    def _refuse_another(self, topic: str, *, made: bool) -> None:
+        """Refuse to make a channel of a topic that there is already, before anything costly is done."""
+        for one in self.joined() if made else ():
+            if one.topic == topic:
+                raise _exists(one, " already")
+
+    async def _learn(self, one: BroadcastChannel, told: BroadcastChannel) -> BroadcastChannel:
+        """Take over what an invite to a channel that we are in says more than we know. Raises: LocalError."""
+        if one.topic != told.topic:
+            raise LocalError(f"that is the key of the channel {one.topic}, which you are in", code="exists")
+        if one.owner and told.owner and one.owner != told.owner:
+            raise LocalError(
+                f"this invite names another owner of {one.topic} than the one you know ({one.owner.hex()[:16]}): who"
+                " gave it to you has been deceived, or deceives you",
+                code="untrusted",
+            )
+        if (told.owner and not one.owner) or told.epoch > one.epoch:
+            await self._driver.settle([Subscribed(told)])
+        return self._known[one.id].channel
+
+    async def _wanted(
+        self, topic: str, key: str | bytes | None, invite: str, passphrase: str | None, *, announce: bool
+    ) -> BroadcastChannel:
+        if invite:
+            return await self._invited(topic, Invite.parse(invite), passphrase)
+        if passphrase is not None:
+            salt = self._entropy(PASSPHRASE_SALT_BYTES)
+            secret = await self._stretched(check_channel_passphrase(passphrase), salt)
+            channel = BroadcastChannel.private(secret, topic, self._me, announce=announce)
+            return replace(channel, salt=salt)
+        if key == NEW_KEY or announce:
+            return BroadcastChannel.private(self._entropy(SECRET_BYTES), topic, self._me, announce=announce)
         if key is None:
             return BroadcastChannel.open(topic, self._crypto)
-        if key == NEW_KEY:
-            return BroadcastChannel.private(self._entropy(SECRET_BYTES), topic)
         try:
             secret = bytes.fromhex(key) if isinstance(key, str) else key
         except ValueError:
@@ -140,9 +205,44 @@ class Channels:
             )
         return BroadcastChannel.private(secret, topic)
 
+    async def _invited(self, topic: str, invite: Invite, passphrase: str | None) -> BroadcastChannel:
+        secret = b""
+        if invite.salt:
+            if passphrase is None:
+                raise LocalError("this invite needs the channel's passphrase as well: add --passphrase")
+            secret = await self._stretched(passphrase_bytes(passphrase), invite.salt)
+        elif passphrase is not None:
+            raise LocalError("this invite needs no passphrase; leave --passphrase out")
+        return replace(invite.channel(secret), topic=topic)
+
+    async def _stretched(self, passphrase: bytes, salt: bytes) -> bytes:
+        return await asyncio.to_thread(passphrase_secret, passphrase, salt, stretch, self._crypto)
+
+    def invite(self, topic: str) -> Invite:
+        """Return the invite to a channel that we are in. Raises: LocalError, also for an open one, which needs none."""
+        return Invite.of(self.find(topic))
+
+    def subscription(self, topic: str) -> Subscription:
+        """Return all that is known of a channel that we are in. Raises: LocalError as :meth:`find` does."""
+        return self._known[self.find(topic).id]
+
+    def muted(self, id: bytes) -> bool:
+        """Say whether the owner wants to hear nothing of a channel."""
+        known = self._known.get(ChannelId(id))
+        return known is not None and known.muted
+
     async def unsubscribe(self, topic: str) -> BroadcastChannel:
-        """Leave a channel: its key and the posts kept for others go, the inbox keeps what came. Raises: LocalError."""
+        """Leave a channel: its key and the posts kept for others go, the inbox keeps what came. Raises: LocalError.
+
+        Who is linked and in a private one is told first; whoever is not will miss it.
+        """
         channel = self.find(topic)
+        if channel.owner:
+            uid = Uid(self._entropy(UID_BYTES))
+            self._farewells[uid] = 0
+            await self._driver.settle([Leaving(channel.id, uid)])
+            if self._farewells.pop(uid):
+                await self.reached(uid, FAREWELL_S)
         await self._driver.settle([Unsubscribed(channel.id)])
         return channel
 
@@ -151,6 +251,12 @@ class Channels:
         if not text.strip():
             raise LocalError("there is no text to post")
         channel, uid = self.find(topic), Uid(self._entropy(UID_BYTES))
+        if not may_write(self._known[channel.id], self._me):
+            raise LocalError(
+                f"{channel.topic} is an announcement channel, and its owner ({channel.owner.hex()[:16]}) does not list"
+                " you among those who write there; nothing was posted",
+                code="policy",
+            )
         encode_post(Post(uid, 0, text))  # refuses what is too long, or no text
         accepting: asyncio.Future[PostAccepted] = asyncio.get_running_loop().create_future()
         self._accepting[uid] = accepting
@@ -179,19 +285,37 @@ class Channels:
         return len(self._taken.get(id, ()))
 
     async def views(self) -> list[ChannelView]:
-        """Return the channels we are in, with how many posts are kept of each and how many are unread."""
+        """Return the channels we are in, with how many posts are kept of each, how many unread, and what is missing."""
+        now = self._driver.now().at
 
         def read(store: MeshStore) -> list[ChannelView]:
-            return [
-                ChannelView(
-                    channel, sum(store.usage(scope, channel.id).count for scope in (Scope.OWN_POSTS, Scope.POSTS)),
-                    store.unread_posts(channel.id),
-                )
-                for channel in self.joined()
-            ]  # fmt: skip
+            return [self._view(channel, store, now) for channel in self.joined()]
 
         return await self._driver.call(read)
 
+    def _view(self, channel: BroadcastChannel, store: MeshStore, now: Instant) -> ChannelView:
+        heard = store.heard_in(channel.id)
+        known = {member.peer: member for member in store.members(channel.id)}
+        gone = {peer for peer, member in known.items() if member.removed or not member.present}
+        there = {one.author for one in heard} | known.keys()
+        return ChannelView(
+            channel,
+            posts=sum(store.usage(scope, channel.id).count for scope in (Scope.OWN_POSTS, Scope.POSTS)),
+            unread=store.unread_posts(channel.id),
+            members=len(there - gone | {self._me}),
+            gaps=sum(gap.may_close(now) for known in heard for gap in known.gaps),
+            muted=self.muted(channel.id),
+            unreadable=sum(1 for id in self._unreadable(channel.id) if store.held(id) is not None),
+        )
+
+
+def _exists(one: BroadcastChannel, other: str) -> LocalError:
+    return LocalError(
+        f"{one.topic} is {_an(one.kind)} channel you are in{other}; leave that one first: "
+        f"qpc mesh unsubscribe {one.topic}",
+        code="exists",
+    )
+
 
 def _an(kind: Access) -> str:
-    return "an open" if kind is Access.OPEN else "a private"
+    return f"{'a' if kind is Access.PRIVATE else 'an'} {kind.value}"

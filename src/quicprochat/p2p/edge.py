@@ -7,14 +7,17 @@ from dataclasses import replace
 
 from quicprochat.core.channel import Secrets, Subscription, secrets_of
 from quicprochat.core.crypto import Crypto, Entropy, PrivateKey, Signer
-from quicprochat.core.envelope import Header, Kind, MeshEnvelope, make
+from quicprochat.core.envelope import TTL_MAX_S, Header, Kind, MeshEnvelope, make
 from quicprochat.core.events import Reseal, Resealed, ResealFailed, Written
 from quicprochat.core.ids import UID_BYTES, PeerKey, Uid
-from quicprochat.core.seal import BOOTSTRAP_ID, Letter, Prekey, Protection, seal
+from quicprochat.core.rotation import ChannelKey
+from quicprochat.core.seal import BOOTSTRAP_ID, TYPE_KEY, TYPE_TEXT, Letter, Prekey, Protection, seal
 from quicprochat.core.store import StoredPrekey
 from quicprochat.core.time import Now, WallTime
 
 NONCE_BYTES = 16
+KEY_TTL_S = TTL_MAX_S
+"""A member may be away for long; the secret is of use to it until the next one."""
 
 
 class Edge:
@@ -46,23 +49,32 @@ class Edge:
     ) -> Written:
         """Seal a new message. Raises: LocalError when the text is too long or the key is no key."""
         uid = Uid(self._entropy(UID_BYTES))
-        envelope = self._seal(uid, to, text, prekey, ttl_s, now if claim_time else Now(now.at))
+        letter = Letter(self._signer.key, uid, text, self.domain)
+        envelope = self._seal(letter, to, prekey, ttl_s, now if claim_time else Now(now.at))
         return Written(envelope, uid, text, _protection(prekey), require_fs)
+
+    def write_key(self, to: PeerKey, key: ChannelKey, prekey: Prekey | None, now: Now, *, claim_time: bool) -> Written:
+        """Seal a channel's secret for a member. Raises: LocalError when the key is no key."""
+        uid = Uid(self._entropy(UID_BYTES))
+        letter = Letter(self._signer.key, uid, "", self.domain, TYPE_KEY, key.encode())
+        envelope = self._seal(letter, to, prekey, KEY_TTL_S, now if claim_time else Now(now.at))
+        return Written(envelope, uid, key.reference, _protection(prekey), type=TYPE_KEY)
 
     def reseal(self, request: Reseal, now: Now) -> Resealed | ResealFailed:
         """Seal a message again under its old uid; its age goes on, and the time it claims agrees with that."""
+        text = request.text if request.type == TYPE_TEXT else ""
+        letter = Letter(self._signer.key, request.uid, text, self.domain, request.type, request.body)
         envelope = self._seal(
-            request.uid, request.to, request.text, request.prekey, request.ttl_s,
+            letter, request.to, request.prekey, request.ttl_s,
             replace(now, wall=WallTime(now.wall - request.age_ms)) if request.claim_time else Now(now.at),
         )  # fmt: skip
         if request.age_ms >= request.ttl_s * 1_000:
             return ResealFailed(request.uid)
         return Resealed(request.uid, replace(envelope, age_ms=request.age_ms), _protection(request.prekey))
 
-    def _seal(self, uid: Uid, to: PeerKey, text: str, prekey: Prekey | None, ttl_s: int, now: Now) -> MeshEnvelope:
+    def _seal(self, letter: Letter, to: PeerKey, prekey: Prekey | None, ttl_s: int, now: Now) -> MeshEnvelope:
         created = now.wall if now.trusted else 0
         header = Header(Kind.MESSAGE, self._signer.key, to, self._entropy(NONCE_BYTES), created, ttl_s)
-        letter = Letter(self._signer.key, uid, text, self.domain)
         return make(header, seal(header, prekey, letter, self._crypto, self._signer), self._signer)
 
 

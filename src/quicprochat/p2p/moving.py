@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quicprochat.adapters.crypto import Ed25519Signer, SodiumCrypto
@@ -12,6 +12,7 @@ from quicprochat.adapters.passphrase import stretch
 from quicprochat.adapters.sqlite.store import SqliteStore
 from quicprochat.adapters.system import SystemClock, entropy
 from quicprochat.core.card import PREKEY_KEEP_MS, mark_moved, record_version
+from quicprochat.core.channel import Member, Subscription
 from quicprochat.core.errors import LocalError, WireError
 from quicprochat.core.export import (
     CHANNELS_MAX,
@@ -25,7 +26,9 @@ from quicprochat.core.export import (
     seal_export,
 )
 from quicprochat.core.identity import MeshIdentity, parse_identity
+from quicprochat.core.ids import Uid
 from quicprochat.core.posts import last_number, set_last_number
+from quicprochat.core.receipt import State
 from quicprochat.core.record import open_record
 from quicprochat.core.records import RECORDS_MAX
 from quicprochat.core.seal import prekey_id
@@ -53,7 +56,7 @@ def gather(identity: MeshIdentity, store: MeshStore, now: Now) -> Contents:
         for stored in store.records(RECORDS_MAX)
         if stored.key in identity.known()
     ]
-    channels = [Membership(found, last_number(store, found.channel.id)) for found in store.channels()]
+    channels = [_membership(found, store, now) for found in store.channels()]
     moving = sorted(
         (m for m in channels if m.last_number or not m.subscription.left), key=lambda m: m.subscription.left
     )
@@ -61,6 +64,19 @@ def gather(identity: MeshIdentity, store: MeshStore, now: Now) -> Contents:
         identity, record_version(store), tuple(p for p in prekeys if p.age_ms < PREKEY_KEEP_MS), tuple(records),
         now.wall if now.trusted else 0, tuple(moving[:CHANNELS_MAX]),
     )  # fmt: skip
+
+
+def _membership(found: Subscription, store: MeshStore, now: Now) -> Membership:
+    """Return a channel as it moves: times become what is left of them, and letters that are under way stay behind."""
+    earlier = tuple(replace(old, until=Instant(max(0, old.until - now.at))) for old in found.earlier)
+    members = tuple(_without_letter(member, store) for member in store.members(found.channel.id))
+    return Membership(replace(found, earlier=earlier), last_number(store, found.channel.id), members)
+
+
+def _without_letter(member: Member, store: MeshStore) -> Member:
+    sent = store.sent(Uid(member.letter)) if member.letter else None
+    has = not member.letter or (sent is not None and sent.state is State.DELIVERED)
+    return replace(member, letter=b"", epoch=member.epoch if has else 0)
 
 
 def pack(contents: Contents, passphrase: str, cost: Cost | None = None) -> bytes:
@@ -133,7 +149,11 @@ def _take_over(contents: Contents, store: MeshStore, crypto: SodiumCrypto, now: 
         if item.age_ms + passed < record.lifetime_s * 1_000:
             store.put_record(StoredRecord(record.key, *record.version, item.data, item.age_ms + passed, now.at))
     for membership in contents.channels:
-        store.put_channel(membership.subscription)
+        found = membership.subscription
+        earlier = (replace(old, until=Instant(now.at + max(0, old.until - passed))) for old in found.earlier)
+        store.put_channel(replace(found, earlier=tuple(earlier)))
+        for member in membership.members:
+            store.put_member(member)
         set_last_number(store, membership.subscription.channel.id, membership.last_number)
     mark_moved(store, contents.version)
     return kept

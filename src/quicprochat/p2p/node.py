@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +18,7 @@ from quicprochat.adapters.sqlite.store import SqliteStore
 from quicprochat.adapters.system import SystemClock, entropy, jitter
 from quicprochat.adapters.underlay import Underlay
 from quicprochat.core.address import Address
-from quicprochat.core.channel import BroadcastChannel
+from quicprochat.core.channel import BroadcastChannel, Subscription
 from quicprochat.core.envelope import TTL_DEFAULT_S
 from quicprochat.core.errors import UnavailableError
 from quicprochat.core.events import (
@@ -45,7 +45,8 @@ from quicprochat.core.events import (
     StateChanged,
 )
 from quicprochat.core.identity import Contact, Ticket, fingerprint
-from quicprochat.core.ids import PeerKey, Uid
+from quicprochat.core.ids import ChannelId, PeerKey, Uid
+from quicprochat.core.invite import Invite
 from quicprochat.core.link import Hello, frame
 from quicprochat.core.memory import MemoryStore
 from quicprochat.core.node import Node
@@ -53,6 +54,7 @@ from quicprochat.core.policy import Policy
 from quicprochat.core.receipt import State
 from quicprochat.core.route_cost import link_cost
 from quicprochat.core.store import Line, LineKind, MeshStore, Scope, Sent
+from quicprochat.core.time import WallTime
 from quicprochat.p2p import announced
 from quicprochat.p2p.account import Account
 from quicprochat.p2p.book import AddressBook
@@ -63,8 +65,10 @@ from quicprochat.p2p.claims import Claims
 from quicprochat.p2p.driver import CLOCK_KEY, Driver, Point
 from quicprochat.p2p.edge import Edge
 from quicprochat.p2p.feed import Feed
+from quicprochat.p2p.history import Missing, history
 from quicprochat.p2p.link import PeerLink
 from quicprochat.p2p.links import Links, Transport
+from quicprochat.p2p.membership import Membership
 from quicprochat.p2p.moving import gather, pack
 from quicprochat.p2p.names import Names
 from quicprochat.p2p.options import Options
@@ -75,9 +79,12 @@ from quicprochat.p2p.views import (
     BundleRead,
     BundleWritten,
     ChannelView,
+    MemberView,
     PeerView,
     Posted,
+    PostersView,
     Reachability,
+    RotationView,
     RouteView,
     ServerStanding,
     ServerView,
@@ -159,7 +166,7 @@ class P2pNode:
         self._node = Node(signer, self._crypto, entropy, self._policy)
         self._edge = Edge(signer, signer.exchange_private(), self._crypto, entropy)
         self._driver = Driver(self._node, self._store, self._clock, self._release, self._probe)
-        self._channels = Channels(self._driver, self._crypto, entropy)
+        self._channels = Channels(self._driver, self._crypto, entropy, identity.key, self._node.unreadable)
         self._feed = Feed(self._driver, self._store.newest_line())
         self._links = Links(self._book, self._edge, self._crypto, self._driver, self._hello, jitter, self._feed.tell)
         self._links.underlay = self._underlay.hint
@@ -175,6 +182,9 @@ class P2pNode:
         )  # fmt: skip
         self._bundles = Bundles(self._driver, self._links)
         self._outgoing = Outgoing(self._book, self._driver, self._links, self._edge, self._account.find, self._node)
+        self._membership = Membership(
+            self._channels, self._driver, identity.key, entropy, self._outgoing.key_letter
+        )  # fmt: skip
         try:
             await self._driver.start()
             await self._open_network()
@@ -571,9 +581,16 @@ class P2pNode:
         """Yield journal lines: first those not read yet, then each as it comes, until the time is over.
 
         A line counts as read only when :meth:`read` was told so. Several may listen at once: each gets every line that
-        comes from now on, also when another one has read it. Ends early when the node stops.
+        comes from now on, also when another one has read it. Posts of a muted channel are left out. Ends early when the
+        node stops.
         """
-        return self._feed.listen(timeout_s)
+        return self._heard(timeout_s)
+
+    async def _heard(self, timeout_s: float | None) -> AsyncGenerator[Line, None]:
+        async with aclosing(self._feed.listen(timeout_s)) as lines:
+            async for line in lines:
+                if not (line.kind is LineKind.POST and line.read and self._channels.muted(line.channel)):
+                    yield line
 
     async def read(self, cursors: Iterable[int]) -> None:
         """Mark lines as read."""
@@ -607,9 +624,38 @@ class P2pNode:
 
     # --- channels
 
-    async def subscribe(self, topic: str, key: str | bytes | None = None) -> BroadcastChannel:
-        """Join a channel: an open one, or with a key (32 bytes, 64 digits, "new") a private one. Raises: LocalError."""
-        return await self._channels.subscribe(topic, key)
+    async def subscribe(
+        self,
+        topic: str,
+        key: str | bytes | None = None,
+        *,
+        invite: str = "",
+        passphrase: str | None = None,
+        announce: bool = False,
+    ) -> BroadcastChannel:
+        """Join a channel: an open one; or with a key (32 bytes, 64 digits, "new"), an invite or a passphrase a private
+        one; or make one in which only we announce. Raises: LocalError."""
+        return await self._channels.subscribe(topic, key, invite=invite, passphrase=passphrase, announce=announce)
+
+    def invite(self, topic: str) -> Invite:
+        """Return what lets somebody else into a private channel that we are in. Raises: LocalError."""
+        return self._channels.invite(topic)
+
+    async def members(self, topic: str) -> list[MemberView]:
+        """Return who is known to be in a channel; of an open one, who wrote there. Raises: LocalError."""
+        return await self._membership.members(topic)
+
+    async def posters(self, topic: str, add: Iterable[PeerKey] = (), remove: Iterable[PeerKey] = ()) -> PostersView:
+        """Return who writes into an announcement channel; its owner may change that. Raises: LocalError."""
+        return await self._membership.posters(topic, add, remove)
+
+    async def rotate(self, topic: str, without: Iterable[PeerKey] = ()) -> RotationView:
+        """Give a channel of ours a new secret, and send it to every member but those. Raises: LocalError."""
+        return await self._membership.rotate(topic, without)
+
+    async def mute(self, topic: str, *, muted: bool = True) -> Subscription:
+        """Hear of a channel no more, or again. Raises: LocalError."""
+        return await self._membership.mute(topic, muted=muted)
 
     async def unsubscribe(self, topic: str) -> BroadcastChannel:
         """Leave a channel. Raises: LocalError with code ``not_found``."""
@@ -632,6 +678,24 @@ class P2pNode:
             if line.kind is LineKind.POST:
                 yield line
                 await self.read((line.cursor,))
+
+    def history(
+        self,
+        topic: str,
+        *,
+        after: int = 0,
+        since: WallTime | None = None,
+        unread: bool = False,
+        count: int | None = None,
+    ) -> AsyncGenerator[Line | Missing, None]:
+        """Yield the posts of a channel that we are in, ours among them, each after what its author had read before it.
+
+        What is missing of an author stands before the post that shows it. Only those with a cursor above ``after``,
+        those that came at ``since`` or later, those that are unread; of these the newest ``count``. A line counts as
+        read only when :meth:`read` was told so. Raises: LocalError with code ``not_found``.
+        """
+        channel = self._channels.find(topic)
+        return history(self._driver, channel.id, after=after, since=since, unread=unread, count=count)
 
     def channels(self) -> tuple[BroadcastChannel, ...]:
         """Return the channels we are in."""
@@ -724,13 +788,15 @@ class P2pNode:
         """Return the node at a glance."""
         told = self._feed.told
 
-        def read(store: MeshStore) -> tuple[int, int]:
-            return store.usage(Scope.OWN).count - store.usage(Scope.OWN_RECEIPTS).count, store.unread()
+        def read(store: MeshStore) -> tuple[int, int, dict[ChannelId, int]]:
+            waiting = store.usage(Scope.OWN).count - store.usage(Scope.OWN_RECEIPTS).count
+            return waiting, store.unread(), store.unread_channels()
 
-        waiting, unread = await self._driver.read(read)
+        waiting, unread, posts = await self._driver.read(read)
+        channels = tuple((channel, posts[channel.id]) for channel in self.channels() if channel.id in posts)
         return Status(
             self.name, self.key, self.networked, len(self._links.linked()), waiting, unread, self._disk_low,
-            tuple(self.alarms[-ALARMS_SHOWN:]), told, self._account.standing().standing,
+            tuple(self.alarms[-ALARMS_SHOWN:]), told, self._account.standing().standing, channels,
         )  # fmt: skip
 
     async def news(self, since: Status) -> None:
@@ -755,6 +821,10 @@ class P2pNode:
             )  # fmt: skip
 
         return await self._call(read)
+
+    def wall(self) -> WallTime:
+        """Return what the wall clock says, whether it may be believed or not."""
+        return self._driver.now().wall
 
     async def settled(self) -> None:
         """Wait until everything posted before is durable and its effects are out."""

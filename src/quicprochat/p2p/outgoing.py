@@ -10,12 +10,13 @@ from dataclasses import replace
 
 from quicprochat.core.envelope import TTL_MAX_S
 from quicprochat.core.errors import LocalError, UnavailableError
-from quicprochat.core.events import Accepted, HomeNamed, Reseal, ResealFailed, StateChanged, Withdrawn
+from quicprochat.core.events import Accepted, HomeNamed, Reseal, ResealFailed, StateChanged, Withdrawn, Written
 from quicprochat.core.gate import Reason
 from quicprochat.core.ids import UID_BYTES, PeerKey, Uid
 from quicprochat.core.node import Node
 from quicprochat.core.receipt import OPEN_STATES, State
 from quicprochat.core.record import PeerRecord
+from quicprochat.core.rotation import ChannelKey
 from quicprochat.core.store import Sent
 from quicprochat.p2p.book import AddressBook
 from quicprochat.p2p.driver import Driver
@@ -95,6 +96,15 @@ class Outgoing:
         if answer.sent is None:
             raise LocalError(_REFUSALS[answer.reason], code="full")
         return answer.sent
+
+    async def key_letter(self, member: PeerKey, key: ChannelKey) -> Written:
+        """Seal a channel's secret for a member, with what is known of it here; it goes out when it is settled."""
+        card = self._links.cards.get(member)
+        if card is None:
+            stored = await self._driver.call(lambda store: store.record(member))
+            card = self._links.open_record(stored.data) if stored is not None else None
+        prekey = card.prekeys[0] if card and card.prekeys else None
+        return self._edge.write_key(member, key, prekey, self._driver.now(), claim_time=self._node.claim_time)
 
     async def _card(self, key: PeerKey, domain: str) -> PeerRecord | None:
         """Return a peer's newest record, and see to it that the peer is dialled while we have mail for it."""

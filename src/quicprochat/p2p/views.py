@@ -94,6 +94,8 @@ class Status:
     alarms: tuple[Alarm, ...]
     told: int
     server: str = "none"
+    unread_posts: tuple[tuple[BroadcastChannel, int], ...] = ()
+    """Channels we are in that have unread posts, and how many, by topic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +159,54 @@ class TraceView:
 
 @dataclass(frozen=True, slots=True)
 class ChannelView:
-    """A channel we are in; ``posts`` are those kept for subscribers who come later, our own among them."""
+    """A channel we are in; ``posts`` are those kept for subscribers who come later, our own among them.
+
+    ``members`` counts those that are known to be there, ourselves among them; ``gaps`` are posts missing between
+    others of their author, one after another as one, that may still come; ``unreadable`` the posts that are kept and
+    for which we have no key.
+    """
 
     channel: BroadcastChannel
     posts: int
     unread: int
+    members: int = 1
+    gaps: int = 0
+    muted: bool = False
+    unreadable: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MemberView:
+    """A member of a channel. ``standing`` is "joined", "left" or "removed" (by a rotation of ours).
+
+    ``secret`` says, where we own the channel, how it stands with the one in use: "has", "missing", or the state of
+    the message that carries it; else "".
+    """
+
+    key: PeerKey
+    owner: bool
+    poster: bool
+    me: bool
+    standing: str
+    secret: str
+
+
+@dataclass(frozen=True, slots=True)
+class PostersView:
+    """Who writes into an announcement channel, beside its owner; ``version`` 0 while no list of the owner came."""
+
+    channel: BroadcastChannel
+    version: int
+    posters: tuple[PeerKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RotationView:
+    """A channel with a new secret, to how many members it went out, and who got none."""
+
+    channel: BroadcastChannel
+    letters: int
+    without: tuple[PeerKey, ...]
 
 
 @dataclass(frozen=True, slots=True)

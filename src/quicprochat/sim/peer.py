@@ -8,7 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from quicprochat.core.channel import BroadcastChannel, Secrets, secrets_of
-from quicprochat.core.envelope import TTL_DEFAULT_S, Header, Kind, MeshEnvelope, make
+from quicprochat.core.envelope import TTL_DEFAULT_S, TTL_MAX_S, Header, Kind, MeshEnvelope, make
 from quicprochat.core.events import (
     Accepted,
     Alarm,
@@ -27,6 +27,7 @@ from quicprochat.core.events import (
     LinkUp,
     PolicyChanged,
     PostAccepted,
+    PostersChanged,
     PostTaken,
     PostWritten,
     PrekeysChanged,
@@ -36,6 +37,7 @@ from quicprochat.core.events import (
     Resealed,
     ResealFailed,
     ResultsArrived,
+    Rotated,
     SelfChanged,
     SendEnvelope,
     SendFrame,
@@ -66,7 +68,8 @@ from quicprochat.core.link import (
 from quicprochat.core.memory import MemoryStore
 from quicprochat.core.node import Node
 from quicprochat.core.record import RECORD_LIFETIME_S, PeerRecord, open_record
-from quicprochat.core.seal import BOOTSTRAP_ID, Letter, Prekey, Protection, seal
+from quicprochat.core.rotation import ChannelKey
+from quicprochat.core.seal import BOOTSTRAP_ID, TYPE_KEY, TYPE_TEXT, Letter, Prekey, Protection, seal
 from quicprochat.core.store import Line
 from quicprochat.core.time import Instant, Now
 from quicprochat.sim.clock import Clock
@@ -312,15 +315,34 @@ class Peer:
     def write(self, to: PeerKey, text: str, *, ttl_s: int = TTL_DEFAULT_S, require_fs: bool = False) -> Uid:
         """Write a message; what became of it, ``store.sent`` and ``told`` say."""
         assert self.node is not None
-        now, uid = self.moment(), Uid(self.entropy(UID_BYTES))
-        stored = self.store.record(to)
-        prekey = None
-        if stored is not None and stored.age_ms + now.at - stored.stored_at < RECORD_LIFETIME_S * 1_000:
-            prekey = next(iter(open_record(stored.data, self.world.crypto).prekeys), None)
-        envelope = self._seal(uid, to, text, prekey, ttl_s, 0, claim_time=self.node.claim_time)
+        uid, prekey = Uid(self.entropy(UID_BYTES)), self._prekey_of(to)
+        envelope = self._seal(Letter(self.key, uid, text), to, prekey, ttl_s, 0, claim_time=self.node.claim_time)
         self.written.append(uid)
         self.later(SEAL_MS, self.post, Written(envelope, uid, text, _protection(prekey), require_fs))
         return uid
+
+    def _prekey_of(self, peer: PeerKey) -> Prekey | None:
+        now, stored = self.moment(), self.store.record(peer)
+        if stored is None or stored.age_ms + now.at - stored.stored_at >= RECORD_LIFETIME_S * 1_000:
+            return None
+        return next(iter(open_record(stored.data, self.world.crypto).prekeys), None)
+
+    def rotate(self, key: ChannelKey, without: Iterable[PeerKey] = ()) -> None:
+        """Give a channel of ours a new secret, and send it to its members, but for those."""
+        assert self.node is not None
+        left_out, letters = tuple(without), []
+        for member in self.store.members(key.channel):
+            if member.present and not member.removed and member.peer not in (self.key, *left_out):
+                prekey, uid = self._prekey_of(member.peer), Uid(self.entropy(UID_BYTES))
+                letter = Letter(self.key, uid, "", type=TYPE_KEY, body=key.encode())
+                envelope = self._seal(letter, member.peer, prekey, TTL_MAX_S, 0, claim_time=self.node.claim_time)
+                letters.append(Written(envelope, uid, key.reference, _protection(prekey), type=TYPE_KEY))
+        told = tuple((PeerKey(letter.envelope.dst), letter.uid) for letter in letters)
+        self.post(Rotated(key.channel, key.epoch, key.secret, told, left_out), *letters)
+
+    def list_posters(self, id: ChannelId, *posters: PeerKey) -> None:
+        """Say who, beside us, writes into an announcement channel of ours."""
+        self.post(PostersChanged(id, posters))
 
     def cancel(self, uid: Uid) -> None:
         """Want a message no more."""
@@ -358,19 +380,21 @@ class Peer:
         if asked.age_ms >= asked.ttl_s * 1_000:
             self.post(ResealFailed(asked.uid))
             return
+        text = asked.text if asked.type == TYPE_TEXT else ""
         envelope = self._seal(
-            asked.uid, asked.to, asked.text, asked.prekey, asked.ttl_s, asked.age_ms, claim_time=asked.claim_time
-        )
+            Letter(self.key, asked.uid, text, type=asked.type, body=asked.body), asked.to, asked.prekey, asked.ttl_s,
+            asked.age_ms, claim_time=asked.claim_time,
+        )  # fmt: skip
         self.post(Resealed(asked.uid, envelope, _protection(asked.prekey)))
 
     def _seal(
-        self, uid: Uid, to: PeerKey, text: str, prekey: Prekey | None, ttl_s: int, age_ms: int, *, claim_time: bool
+        self, letter: Letter, to: PeerKey, prekey: Prekey | None, ttl_s: int, age_ms: int, *, claim_time: bool
     ) -> MeshEnvelope:
         now = self.moment()
         # What an envelope says of its making must agree with its age.
         created = now.wall - age_ms if now.trusted and claim_time else 0
         header = Header(Kind.MESSAGE, self.key, to, self.entropy(16), created, ttl_s)
-        sealed = seal(header, prekey, Letter(self.key, uid, text), self.world.crypto, self.signer)
+        sealed = seal(header, prekey, letter, self.world.crypto, self.signer)
         return replace(make(header, sealed, self.signer), age_ms=age_ms)
 
 

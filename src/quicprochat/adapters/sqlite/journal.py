@@ -7,20 +7,28 @@ from collections.abc import Iterable, Sequence
 
 from quicprochat.adapters.sqlite.database import Row, checksum, sturdy
 from quicprochat.adapters.sqlite.envelopes import Envelopes
-from quicprochat.core.ids import KEY_BYTES, ChannelId, PeerKey, Uid
+from quicprochat.core.ids import ID_BYTES, KEY_BYTES, ChannelId, EnvelopeId, PeerKey, Uid
 from quicprochat.core.store import Line, LineKind, Scope
 
 _FIXED = struct.Struct(">qqq")
 _WALL = struct.Struct(">q")
-_MESSAGE, _RECEIPT, _POST = 1, 2, 3
-_KINDS = {_MESSAGE: LineKind.MESSAGE, _RECEIPT: LineKind.RECEIPT, _POST: LineKind.POST}
+_SEQ = struct.Struct(">Q")
+_MESSAGE, _RECEIPT, _POST, _OWN_POST = 1, 2, 3, 4
+_KINDS = {
+    _MESSAGE: LineKind.MESSAGE,
+    _RECEIPT: LineKind.RECEIPT,
+    _POST: LineKind.POST,
+    _OWN_POST: LineKind.OWN_POST,
+}
 _NUMBERS = {kind: number for number, kind in _KINDS.items()}
 _DELIVERED = "INSERT INTO delivered"
 _RECEIVED = f"kind IN ({_MESSAGE}, {_POST})"
+POSTS = f"kind IN ({_POST}, {_OWN_POST})"
+"""Says of a line that it is a post; the words of its index."""
 
 _COLUMNS = "cursor, " + sturdy(
     "#kind", "#read", "#request", "peer", "uid", "#at", "#hops", "protection", "domain", "state", "reason", "checksum",
-    "text", "channel", "#sent_at",
+    "text", "channel", "#sent_at", "place",
 )  # fmt: skip
 _CHARGED = sturdy("peer", "#octet_length(text)")
 
@@ -28,22 +36,41 @@ _CHARGED = sturdy("peer", "#octet_length(text)")
 def _intact(row: Row) -> Line | None:
     """Return the line of a row, None when the row is not what was written."""
     (cursor, kind, read, request, peer, uid, at, hops, protection, domain, state, reason, check, text, *newer) = row
-    channel, sent_at = newer
+    channel, sent_at, place = newer
     parts = (peer, uid, protection, domain, state, reason, text)
     try:
-        if checksum(_FIXED.pack(kind, at, hops), *parts, *_newer_parts(channel, sent_at)) != check:
+        if checksum(_FIXED.pack(kind, at, hops), *parts, *_newer_parts(channel, sent_at, place)) != check:
             return None
         return Line(
             _KINDS[kind], peer, uid, at, text.decode(), hops, protection.decode(), bool(request), domain.decode(),
-            state.decode(), reason.decode(), bool(read), cursor, channel, sent_at,
+            state.decode(), reason.decode(), bool(read), cursor, channel, sent_at, *unpack_place(place),
         )  # fmt: skip
     except (TypeError, ValueError, KeyError, struct.error):
         return None
 
 
-def _newer_parts(channel: bytes, sent_at: int) -> tuple[bytes, ...]:
+def _newer_parts(channel: bytes, sent_at: int, place: bytes) -> tuple[bytes, ...]:
     """Return what a checksum covers of columns that came later: nothing where a row of before has their default."""
-    return (*((channel,) if channel else ()), *((_WALL.pack(sent_at),) if sent_at else ()))
+    return (
+        *((channel,) if channel else ()),
+        *((_WALL.pack(sent_at),) if sent_at else ()),
+        *((place,) if place else ()),
+    )
+
+
+def _pack_place(line: Line) -> bytes:
+    return b"".join((line.id, _SEQ.pack(line.seq), *line.parents)) if line.id else b""
+
+
+def unpack_place(place: bytes) -> tuple[EnvelopeId, int, tuple[EnvelopeId, ...]]:
+    """Return a post's id, its number and its parents, as far as they are there."""
+    if len(place) < ID_BYTES + _SEQ.size:
+        return EnvelopeId(b""), 0, ()
+    parents = range(ID_BYTES + _SEQ.size, len(place), ID_BYTES)
+    return (
+        EnvelopeId(place[:ID_BYTES]), _SEQ.unpack_from(place, ID_BYTES)[0],
+        tuple(EnvelopeId(place[at : at + ID_BYTES]) for at in parents),
+    )  # fmt: skip
 
 
 class Journal(Envelopes):
@@ -61,17 +88,18 @@ class Journal(Envelopes):
 
     def _append(self, kind: int, line: Line) -> int:
         self._cursor += 1
+        place = _pack_place(line)
         check = checksum(
             _FIXED.pack(kind, line.at, line.hops), line.peer, line.uid, line.protection.encode(),
             line.domain.encode(), line.state.encode(), line.reason.encode(), line.text.encode(),
-            *_newer_parts(line.channel, line.sent_at),
+            *_newer_parts(line.channel, line.sent_at, place),
         )  # fmt: skip
         self._later(
             "INSERT INTO line", self._cursor,
             (
                 self._cursor, kind, line.read, line.request, line.peer, line.uid, line.at, line.hops,
                 line.protection, line.domain, line.state, line.reason, check, line.text, line.channel,
-                line.sent_at,
+                line.sent_at, place,
             ),
         )  # fmt: skip
         return self._cursor
@@ -96,11 +124,9 @@ class Journal(Envelopes):
     def journal(
         self, *, after: int, limit: int, unread: bool = False, messages: bool = False, peer: PeerKey | None = None
     ) -> Sequence[Line]:
-        conditions = ["cursor > :after"]
+        conditions = ["cursor > :after", _RECEIVED if messages else f"kind != {_OWN_POST}"]
         if unread:
             conditions.append("read = 0")
-        if messages:
-            conditions.append(_RECEIVED)
         if peer is not None:
             conditions.append("peer = :peer")
         if peer is not None and messages and not unread:
@@ -118,6 +144,10 @@ class Journal(Envelopes):
             found += self._whole("line", rows, _intact)
         return found
 
+    def lines(self, cursors: Sequence[int]) -> Sequence[Line]:
+        sql = f"SELECT {_COLUMNS} FROM line WHERE cursor = ?"
+        return self._whole("line", (row for cursor in cursors for row in self._rows(sql, (cursor,))), _intact)
+
     def newest_line(self) -> int:
         return self._cursor
 
@@ -132,6 +162,10 @@ class Journal(Envelopes):
         sql = f"SELECT count(*) FROM line WHERE channel = ? AND read = 0 AND kind = {_POST}"
         count: int = self._one(sql, (channel,))
         return count
+
+    def unread_channels(self) -> dict[ChannelId, int]:
+        sql = f"SELECT {sturdy('channel')}, count(*) FROM line WHERE read = 0 AND kind = {_POST} GROUP BY channel"
+        return {ChannelId(channel): count for channel, count in self._rows(sql)}
 
     def accept(self, author: PeerKey) -> int:
         rows = self._take(f"UPDATE line SET request = 0 WHERE peer = ? AND request = 1 RETURNING {_CHARGED}", (author,))

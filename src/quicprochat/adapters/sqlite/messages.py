@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from quicprochat.adapters.sqlite.database import Database, Row, checksum, sturdy
 from quicprochat.core.ids import EnvelopeId, PeerKey, Uid
 from quicprochat.core.receipt import OPEN_STATES, State
-from quicprochat.core.seal import Protection
+from quicprochat.core.seal import TYPE_TEXT, Protection
 from quicprochat.core.store import Sent, TraceEvent
 from quicprochat.core.time import WallTime
 
@@ -16,7 +16,7 @@ _FIXED = struct.Struct(">qqq?")
 
 _COLUMNS = "n, " + sturdy(
     "uid", "peer", "text", "#created", "#expires_at", "#ttl_s", "state", "protection", "envelope_id", "#require_fs",
-    "#seals", "reason", "checksum",
+    "#seals", "reason", "checksum", "#type",
 )  # fmt: skip
 _STATES = {state.value.encode(): state for state in State}
 _PROTECTIONS = {protection.value.encode(): protection for protection in Protection}
@@ -25,19 +25,23 @@ _OPEN = "state IN ('queued', 'relayed')"
 assert {state.value for state in OPEN_STATES} == {"queued", "relayed"}
 
 
-def _checksum(uid: bytes, peer: bytes, text: bytes, created: int, expires: int, ttl: int, require_fs: int) -> bytes:
-    return checksum(uid, peer, text, _FIXED.pack(created, expires, ttl, require_fs))
+def _checksum(
+    uid: bytes, peer: bytes, text: bytes, created: int, expires: int, ttl: int, require_fs: int, type: int
+) -> bytes:
+    newer = (bytes([type]),) if type != TYPE_TEXT else ()  # a row of before has none
+    return checksum(uid, peer, text, _FIXED.pack(created, expires, ttl, require_fs), *newer)
 
 
 def _intact(row: Row) -> Sent | None:
     """Return the message of a row, None when the row is not what was written."""
-    (_n, uid, peer, text, created, expires, ttl, state, protection, envelope_id, require_fs, seals, reason, check) = row
+    (_n, uid, peer, text, created, expires, ttl, state, protection, envelope_id, require_fs, seals, *newer) = row
+    reason, check, type = newer
     try:
-        if _checksum(uid, peer, text, created, expires, ttl, require_fs) != check:
+        if _checksum(uid, peer, text, created, expires, ttl, require_fs, type) != check:
             return None
         return Sent(
             uid, peer, text.decode(), created, expires, ttl, _STATES[state], _PROTECTIONS[protection],
-            envelope_id, bool(require_fs), seals, reason.decode(),
+            envelope_id, bool(require_fs), seals, reason.decode(), type,
         )  # fmt: skip
     except (TypeError, ValueError, KeyError, AttributeError, struct.error):
         return None
@@ -48,13 +52,15 @@ class Messages(Database):
 
     def put_sent(self, sent: Sent) -> None:
         check = _checksum(
-            sent.uid, sent.to, sent.text.encode(), sent.created_wall, sent.expires_at, sent.ttl_s, sent.require_fs
-        )
+            sent.uid, sent.to, sent.text.encode(), sent.created_wall, sent.expires_at, sent.ttl_s, sent.require_fs,
+            sent.type,
+        )  # fmt: skip
         self._run(
-            "INSERT INTO sent VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO sent VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 sent.uid, sent.envelope_id, sent.state.value, sent.reason, sent.protection.value, sent.seals,
                 sent.to, sent.created_wall, sent.expires_at, sent.ttl_s, sent.require_fs, check, sent.text,
+                sent.type,
             ),
         )  # fmt: skip
 

@@ -43,7 +43,7 @@ def _step(number: int, folder: str = "") -> str:
     return (files(__package__) / "sql" / folder / f"{number:04}.sql").read_text("utf-8")
 
 
-CURRENT = Schema(steps=(_step(1), _step(2), _step(3), _step(4), _step(5), _step(6)), readable_from=4)
+CURRENT = Schema(steps=tuple(_step(number) for number in range(1, 9)), readable_from=8)
 SERVER = Schema(steps=(_step(1, "server"), _step(2, "server")), readable_from=1, meta="server_meta")
 
 

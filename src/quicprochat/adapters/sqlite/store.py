@@ -1,7 +1,7 @@
 """SqliteStore: ``MeshStore`` in one file that survives kill -9, power cuts, a full disk and a flipped bit.
 
-The parts stand by what they keep: ``envelopes``, ``messages``, ``journal``, ``peers``, ``channels``. They share the
-connection and its one transaction (``database``).
+The parts stand by what they keep: ``envelopes``, ``messages``, ``journal``, ``peers``, ``channels``,
+``history``. They share the connection and its one transaction (``database``).
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from quicprochat.adapters.sqlite.ballast import BALLAST_BYTES, Ballast, free_byt
 from quicprochat.adapters.sqlite.channels import Channels
 from quicprochat.adapters.sqlite.checkpoint import Checkpointer
 from quicprochat.adapters.sqlite.database import CACHE_KIB, LOG_LIMIT_BYTES, connect, explain
+from quicprochat.adapters.sqlite.history import History
 from quicprochat.adapters.sqlite.journal import Journal
 from quicprochat.adapters.sqlite.messages import Messages
 from quicprochat.adapters.sqlite.peers import Peers
 from quicprochat.core.errors import StoreError
 
 
-class SqliteStore(Journal, Messages, Peers, Channels):
+class SqliteStore(Journal, Messages, Peers, Channels, History):
     """See :class:`quicprochat.core.store.MeshStore`; opened with :meth:`open`."""
 
     _ballast: Ballast

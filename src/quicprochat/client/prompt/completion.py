@@ -135,8 +135,6 @@ class LineCompleter(Completer):
                 yield f"{start}{name} ", summary(name)
 
     def _arguments(self, name: str, words: list[str], typed: str) -> Iterator[tuple[str, str]]:
-        if name in ("subscribe", "unsubscribe", "broadcast") and not words:
-            yield from self._topics(typed)
         command = COMMANDS.get(name)
         if command is None:
             return
@@ -155,6 +153,8 @@ class LineCompleter(Completer):
             word = command.words[place]
             if word.key == "peer":
                 yield from self._peers(typed)
+            elif word.key == "topic":
+                yield from self._topics(typed)
             elif word.key == "id":
                 yield from self._messages(typed)
             for choice in word.choices:
@@ -163,7 +163,7 @@ class LineCompleter(Completer):
 
     def _value(self, command: Command, flag: str, typed: str) -> Iterator[tuple[str, str]]:
         option = next(option for option in command.options if flag in option.flags)
-        if option.key == "peer":
+        if option.key in ("peer", "without"):
             yield from self._peers(typed)
         for choice in option.choices:
             if choice.startswith(typed):

@@ -15,7 +15,7 @@ from quicprochat import __version__
 from quicprochat.client.catalogue import COMMANDS
 from quicprochat.client.errors import OK, CallError, code_of
 from quicprochat.client.grammar import Request
-from quicprochat.client.output import display_line
+from quicprochat.client.output import display_line, empty, place, plural
 from quicprochat.client.perform import Performer, need_mesh, vouching
 from quicprochat.client.prompt import render
 from quicprochat.client.prompt.above import talk_above
@@ -38,6 +38,7 @@ from quicprochat.client.prompt.words import (
     Run,
     Say,
     is_yes,
+    leaves,
     moves,
     quoted,
     understand,
@@ -60,6 +61,8 @@ PEERS_EVERY_S = 1.0
 MANY_PEERS_EVERY_S = 30.0
 """At most so often the list of peers is asked for when links come and go, by how hard the node has to look."""
 MANY_PEERS = 200
+UNREAD_SHOWN = 100
+"""Unread posts of a channel that are shown to who goes there, the newest."""
 ANSWER = "yes/no> "
 NOBODY = (
     "Nobody is in your address book yet. /identity shows your ticket for others; theirs you take in with:"
@@ -88,7 +91,7 @@ class Loop:
     def __init__(self, session: Session, settings: Settings, terminal: Terminal, stdin: TextIO) -> None:
         self._session = session
         self._known = Known()
-        self._transcript = Transcript(session, self._known)
+        self._transcript = Transcript(session, self._known, self._here)
         self._history = HomeHistory(None if settings.ephemeral else settings.home / NAME)
         self._current: Conversation | None = None
         self._status: Json | None = None
@@ -148,6 +151,8 @@ class Loop:
 
     async def finish(self) -> None:
         """Stay a little for what was sent and is not delivered yet, where its node ends with the prompt."""
+        with suppress(QuicprochatError):  # it comes again then
+            await self._transcript.note_read()
         for id in self._transcript.open():
             self.performer.follow(id)
         await self.performer.finish()
@@ -351,8 +356,18 @@ class Loop:
     async def _join(self, meaning: Join) -> None:
         need_mesh(meaning.request)
         joined = await self.performer.join(meaning.request)
-        self._known.topic(meaning.topic)
-        self._current = Conversation(Kind.CHANNEL, meaning.topic, render.channel({"topic": meaning.topic, **joined}))
+        topic = joined["topic"]
+        self._known.topic(topic)
+        self._current = Conversation(Kind.CHANNEL, topic, place(joined))
+        if unread := joined.get("unread", 0):
+            shown = await self._transcript.history({"topic": topic, "unread": True, "count": UNREAD_SHOWN})
+            if unread > UNREAD_SHOWN and shown:
+                more = plural(unread - UNREAD_SHOWN, "unread post")
+                self._note(f"{more} before these; to read them too: /history --count {unread}")
+
+    def _here(self) -> str | None:
+        current = self._current
+        return current.target if current is not None and current.kind is Kind.CHANNEL else None
 
     def _part(self) -> None:
         current, self._current = self._current, None
@@ -369,9 +384,15 @@ class Loop:
         need_mesh(request)
         self._busy = display_line(line.split("\n", 1)[0], 24)
         self.screen.show(render.talk(f"{self._prompt()}{display_line(line, 200)}", "class:typed"))
+        if request.command == "history":
+            if not await self._transcript.history(request.args):
+                self._note(empty("history"))
+            return OK
         code = await self.performer.perform(request)
         if request.command in CHANGES_PEERS:
             await self._learn_peers()  # at once: the next line may name whom this one named
         elif request.command == "subscribe":
             self._known.topic(str(request.args.get("topic", "")))
+        elif leaves(request, self._current):
+            self._current = None
         return code

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from prompt_toolkit.utils import get_cwidth
 
 from quicprochat.client.catalogue import COMMANDS
-from quicprochat.client.output import LOG_MAX_CHARS, display, display_line, earlier
+from quicprochat.client.output import LOG_MAX_CHARS, display, display_line, earlier, gap
 
 # What is said for the shell; a daemon is started there.
 _SHELL = re.compile(rf"\bqpc (?:mesh )?(?=(?:{'|'.join({n for n, c in COMMANDS.items() if c.mesh} | {'help'})})\b)")
@@ -100,6 +100,10 @@ def incoming(item: Json, width: int) -> Fragments:
             head += [("class:request", f"request from {item['from'][:16]}"), ("class:note", claimed)]
         case "message":
             head += [("class:name", peer_name(item, "from"))]
+        case "post" if item.get("own"):
+            return outgoing(item.get("received_at"), channel(item), item.get("text") or "", "", width)
+        case "gap":
+            return note(gap(item), width)
         case "post":
             stranger = not item.get("name")
             head += [("class:channel", channel(item)), ("", " ")]
@@ -129,10 +133,12 @@ def hint_for_request(item: Json, width: int) -> Fragments:
 
 
 def outgoing(at: str | None, to: str, text: str, state: str, width: int) -> Fragments:
-    """Return a line of ours with what is known of it."""
+    """Return a line of ours with what is known of it, "" for nothing."""
     head: Fragments = [("class:time", f"{clock(at)} "), ("class:own", f"-> {to}"), ("", ": ")]
     taken = sum(get_cwidth(part[1]) for part in head)
     body = set_in(display(text), taken, width)
+    if not state:
+        return [*head, *body]
     row = body[-1][1].removesuffix("\n")
     before = len(BAR) if len(body) > 1 else taken
     if before + get_cwidth(row) + 2 + get_cwidth(f"({state})") < max(NARROWEST, width):

@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Any
 from prompt_toolkit.utils import get_cwidth
 
 from quicprochat.client.output import display_line, plural
+from quicprochat.client.prompt.render import channel
 from quicprochat.client.prompt.words import Conversation, Kind
 
 if TYPE_CHECKING:
     from prompt_toolkit.formatted_text import StyleAndTextTuples as Fragments
 
 Json = dict[str, Any]
+
+CHANNELS_SHOWN = 3
+"""Channels with unread posts that are named in the line."""
 
 
 def status_line(
@@ -38,8 +42,7 @@ def status_line(
             parts.append("server" if status["server"] == "connected" else f"server {status['server']}")
         if status["waiting"]:
             parts.append(f"{status['waiting']} waiting")
-        if status["unread"]:
-            parts.append(f"{status['unread']} unread")
+        parts += _unread(status, current)
     if behind:
         parts.append(f"{behind} more to show")
     parts.append(_where(current, away))
@@ -55,6 +58,18 @@ def status_line(
     right = _cut(right, width)
     gap = " " * max(0, width - get_cwidth(left) - get_cwidth(right))
     return [("class:status", left + gap), ("class:status.alert", right)]
+
+
+def _unread(status: Json, current: Conversation | None) -> list[str]:
+    """Return what is unread: of each other channel, and of all else together."""
+    channels = status.get("unread_posts", ())
+    here = current.target if current is not None and current.kind is Kind.CHANNEL else None
+    others = [found for found in channels if found["topic"] != here]
+    rest = status["unread"] - sum(found["unread"] for found in others)
+    parts = [f"{rest} unread"] if rest > 0 else []
+    parts += [f"{channel(found)} {found['unread']}" for found in others[:CHANNELS_SHOWN]]
+    more = sum(found["unread"] for found in others[CHANNELS_SHOWN:])
+    return [*parts, f"{more} elsewhere"] if more else parts
 
 
 def _who(status: Json | None) -> str:

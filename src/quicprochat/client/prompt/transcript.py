@@ -15,6 +15,7 @@ from quicprochat.client.output import display_line, plural
 from quicprochat.client.prompt import render
 from quicprochat.client.prompt.completion import Known
 from quicprochat.client.prompt.sent import Outgoing, Sent
+from quicprochat.client.prompt.words import quoted
 from quicprochat.client.session import Session
 from quicprochat.client.shapes import rfc3339
 from quicprochat.core.errors import LocalError
@@ -35,17 +36,29 @@ HURRY = 20
 STRANGERS_MAX = 64
 """Strangers of whom was said what can be done about them; then it is said again."""
 POSTED_MAX = 64
+TOLD_MAX = 4_096
+"""Posts remembered as shown: they come by two ways, as they arrive and with a history."""
+HINTS_MAX = 256
+READ_AT_ONCE = 256
 LIVE_MAX = 3
 
 
 class Transcript:
-    """The lines of all conversations; shown on ``screen``, which is set once there is one."""
+    """The lines of all conversations; shown on ``screen``, which is set once there is one.
+
+    ``here`` is the topic of the channel that plain lines go to, None for none. While there is one, posts of other
+    channels stay unread: they are counted, and shown when one goes there.
+    """
 
     screen: Screen
 
-    def __init__(self, session: Session, known: Known) -> None:
+    def __init__(self, session: Session, known: Known, here: Callable[[], str | None] = lambda: None) -> None:
         self._session = session
         self._known = known
+        self._here = here
+        self._told: dict[int, None] = {}
+        self._read: list[int] = []
+        self._hinted: set[str] = set()
         self._clock = SystemClock(None)
         self._sent = Sent()
         self._posted: deque[str] = deque(maxlen=POSTED_MAX)
@@ -84,7 +97,63 @@ class Transcript:
                 await self.screen.room()
                 if line["event"] == "receipt":
                     line = await self._with_text(line)
-                self._arrived(line, partial(lines.written, line))
+                if self._elsewhere(line):
+                    lines.kept(line)
+                    self._hint(line)
+                else:
+                    self._arrived(line, partial(lines.written, line))
+
+    def _elsewhere(self, line: Json) -> bool:
+        here = self._here()
+        if line["event"] != "post" or here is None or line.get("emergency"):
+            return False
+        return bool(line.get("topic") != here and line["id"] not in self._posted)
+
+    def _hint(self, line: Json) -> None:
+        """Say once where posts of a channel are found that are not shown."""
+        topic = render.topic(line)
+        self._known.wrote(line)
+        if topic not in self._hinted:
+            if len(self._hinted) >= HINTS_MAX:
+                self._hinted.clear()
+            self._hinted.add(topic)
+            text = f"posts in {render.channel(line)} are counted below; to read them: /join {quoted(topic)}"
+            self.screen.show(render.note(text, self.screen.width))
+
+    async def history(self, args: Json) -> int:
+        """Show a channel's history, or what of it is unread; return how many posts that were. Raises: QuicprochatError.
+
+        What is written out counts as read.
+        """
+        posts = 0
+        for line in await self._session.ask_all("history", args):
+            await self.screen.room()
+            if "cursor" not in line:
+                self.screen.show(render.incoming(line, self.screen.width))
+                continue
+            if args.get("unread") and line["cursor"] in self._told:
+                continue  # shown, and about to be noted as read
+            posts += 1
+            self._turn_day(line.get("received_at"))
+            self._remember(line["cursor"])
+            read = None if line["own"] else partial(self._read.append, line["cursor"])
+            self.screen.show(render.incoming(line, self.screen.width), read)
+        shown = asyncio.Event()
+        self.screen.show([], shown.set)
+        await shown.wait()
+        await self.note_read()
+        return posts
+
+    async def note_read(self) -> None:
+        """Note as read what of a history is on the screen by now. Raises: QuicprochatError."""
+        while self._read:
+            some, self._read[:READ_AT_ONCE] = self._read[:READ_AT_ONCE], []
+            await self._session.ask("read", {"cursors": some})
+
+    def _remember(self, cursor: int) -> None:
+        self._told[cursor] = None
+        if len(self._told) > TOLD_MAX:
+            del self._told[next(iter(self._told))]
 
     async def _with_text(self, receipt: Json) -> Json:
         """Add to a receipt what was sent, where that was done in another sitting and there is time to look."""
@@ -101,6 +170,11 @@ class Transcript:
         if line["event"] == "post" and line["id"] in self._posted:
             written()  # it stands on the screen since it was typed
             return
+        if line["event"] == "post":
+            if line["cursor"] in self._told:
+                written()  # a history has shown it
+                return
+            self._remember(line["cursor"])
         self._turn_day(line.get("received_at"))
         if "from" in line:
             self._known.wrote(line)

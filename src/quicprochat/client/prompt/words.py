@@ -10,6 +10,7 @@ from enum import Enum, auto
 from quicprochat.client.catalogue import COMMANDS, NOT_YET
 from quicprochat.client.grammar import Request, parse_line
 from quicprochat.client.help import help_text
+from quicprochat.core.channel import check_topic
 from quicprochat.core.errors import LocalError
 
 _WORD = re.compile(r"/(\S*)\s*")
@@ -53,6 +54,8 @@ HABITS = {
     "quit": Habit("/quit", "leave; Ctrl-D on an empty line does the same"),
     "help": Habit("/help [<command>]", "show everything there is, or how one command is used"),
 }
+ON_A_CHANNEL = frozenset({"history"})
+"""Commands that mean the current channel where no topic is given."""
 _OTHER = {"exit": "quit", "close": "part", "leave": "part", "q": "query", "?": "help"}
 
 KEYS = (
@@ -143,6 +146,9 @@ def understand(line: str, current: Conversation | None) -> Meaning | None:
             if not rest.strip():
                 raise LocalError(f"write: {HABITS['nick'].usage}")
             return Run(Request("identity", {"name": rest.strip()}))
+        case "history" | "mesh" if current is not None and current.kind is Kind.CHANNEL:
+            if (request := _here(word, rest, current.target)) is not None:
+                return Run(request)
         case "whois" if not rest.strip() and current is not None and current.kind is Kind.PEER:
             return Run(Request("verify", {"peer": current.target}))
         case "whois" if not rest.strip():
@@ -154,6 +160,13 @@ def moves(line: str) -> bool:
     """Say whether a line is meant to change the current conversation; when it fails, no plain line may follow there."""
     found = _WORD.match(line)
     return found is not None and _OTHER.get(found[1], found[1]) in ("join", "query")
+
+
+def leaves(request: Request, current: Conversation | None) -> bool:
+    """Say whether a command that was carried out ended the current conversation: its channel was left for good."""
+    if request.command != "unsubscribe" or current is None or current.kind is not Kind.CHANNEL:
+        return False
+    return check_topic(request.args["topic"]) == current.target
 
 
 def is_yes(line: str) -> bool:
@@ -186,6 +199,21 @@ def _join(rest: str) -> Meaning:
     request = _parsed("mesh subscribe ", rest)
     topic = next((value for key, value in request.args.items() if key in ("topic", "channel")), None)
     return Join(request, str(topic or first_word(rest)[0]))
+
+
+def _here(word: str, rest: str, topic: str) -> Request | None:
+    """Return what a command on a channel means where its topic was left out; None where it was not, or it is another.
+
+    Whether it was is tried: options may stand before a topic.
+    """
+    name, rest = first_word(rest) if word == "mesh" else (word, rest)
+    if name not in ON_A_CHANNEL:
+        return None
+    try:
+        request = _parsed(f"mesh {name} {quoted(topic)} ", rest)
+    except LocalError:
+        return None
+    return request if request.command == name else None
 
 
 def _command(word: str, rest: str) -> Meaning:
