@@ -1,7 +1,8 @@
 """Run the benchmarks one after the other, each as a process of its own; name some to run only those.
 
 python -m bench [two_people | ephemeral | first_message | announcements | idle | flood | prompt | home_server
-                 | federation | micro_store | carrying | growth | relay | relays]...
+                 | federation | micro_store | carrying | growth | relay | relays
+                 | channels]...
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ RUNS = {
     "carrying": ("bench.carrying",),
     "relay": ("bench.relay", "one"),
     "relays": ("bench.relay", "chain"),
+    "channels": ("bench.channels",),
     "growth": ("bench.growth",),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -951,6 +952,29 @@ def test_posts_count_by_channel_and_author_and_never_as_mail(home: Home) -> None
         assert store.usage(Scope.OWN) == usage(held("e"))
         assert store.usage(Scope.CARRIED) == Usage()
         assert store.recipients() == 1
+
+
+def test_the_oldest_posts_are_right_while_posts_come_and_go(store: MeshStore) -> None:
+    rng, kept, count = random.Random(4), list[tuple[str, EnvelopeId]](), 0
+    for _ in range(60):
+        with Step(store) as tx:
+            for _ in range(rng.randrange(8)):
+                author = rng.choice(("bob", "eve"))
+                post = held_post(f"p{count}", src=author, via="cat")
+                tx.hold(post)
+                kept.append((author, post.id))
+                count += 1
+            for _ in range(rng.randrange(6)):
+                whose = rng.choice(("bob", "eve", ""))
+                mine = [id for by, id in kept if whose in (by, "")]
+                limit = rng.choice((1, 3, 90))
+                found = list(tx.oldest(key("news"), key(whose) if whose else None, limit))
+                assert found == mine[:limit]
+                gone = rng.choice(found[:1] or [None]) if rng.random() < 0.8 else rng.choice(mine or [None])
+                if gone is not None:
+                    tx.release(gone)
+                    kept = [(by, id) for by, id in kept if id != gone]
+    assert count > 100
 
 
 def test_the_oldest_posts_of_an_author_or_of_others_are_found(store: MeshStore) -> None:

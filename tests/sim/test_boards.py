@@ -187,13 +187,14 @@ def test_links_that_come_and_go_leave_nobody_out() -> None:
             assert len(mesh.texts(name)) == len(texts[name])
             assert texts[name] == {text for text in everything if text[0] != name}, (seed, name)
         costs = []
-        for _ in range(2):
+        for _ in range(3):
             before = mesh.payloads()
             for author in EIGHT:
                 mesh.post(author, f"{author}!")
                 mesh.settle(2_000)
             mesh.settle(10_000)
             costs.append(mesh.payloads() - before)
-        assert all(sum("!" in text for text in mesh.texts(name)) == 14 for name in EIGHT)
+        assert all(sum("!" in text for text in mesh.texts(name)) == 21 for name in EIGHT)
         assert costs[0] <= 2 * 8 * 7, "what was learned while links came and went may be wrong once"
-        assert costs[1] == 8 * 7, "and then each payload crosses as few links as there are others"
+        assert costs[1] <= 8 * 7 + 4, "two may have mended the same place, which shows with the next post"
+        assert costs[2] == 8 * 7, "and then each payload crosses as few links as there are others"

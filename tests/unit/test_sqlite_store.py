@@ -193,6 +193,7 @@ def test_the_tables_answer_the_hot_questions_by_index(store: SqliteStore) -> Non
     for sql, bindings in asked.items():
         if sql.startswith(("SELECT", "INSERT", "UPDATE", "DELETE")):
             plan = [row[3] for row in store._db.execute(f"EXPLAIN QUERY PLAN {sql}", bindings)]  # type: ignore[arg-type]
+            plan = [step for step in plan if "VALUES" not in step]  # several rows in one INSERT
             slow += [(sql, step) for step in plan if "TEMP B-TREE" in step or ("SCAN" in step and "INDEX" not in step)]
     print(slow)
     assert len(asked) > 25

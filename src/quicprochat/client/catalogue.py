@@ -327,6 +327,11 @@ _ALL = (
                      Option(("--cut",), "take this node away once routes have settled", shown="NODE"),
                      Option(("--window",), "measure settled traffic over so long (default: an hour; 5 minutes where"
                             " the graph is large)", Value.SECONDS, "S"),
+                     Option(("--channel",), "write posts into a channel instead, then cut the graph in two and join it",
+                            Value.FLAG),
+                     Option(("--subscribers",), "with --channel: the share of the nodes that read it (default: 1)",
+                            shown="SHARE"),
+                     Option(("--posts",), "with --channel: how many are written (default: 40)", Value.COUNT, "N"),
                      Option(("--messages",), "messages that people write in a trace (default: 1000)", Value.COUNT, "N"),
                      Option(("--ttl",), "how long a message of a trace lives (default: 86400)", Value.SECONDS, "S"),
                      Option(("--router",), "who decides what is carried (default: epidemic, as real nodes do)",

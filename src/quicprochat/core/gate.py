@@ -207,7 +207,7 @@ def admit(
     if policy.disk_low:
         return Admission(Verdict.DEFERRED, Reason.DISK)
     if envelope.kind == Kind.CHANNEL and envelope.dst != policy.me:
-        return _post(tx, checked, via, age, policy, now, foreign_bytes, emergency=emergency)
+        return _post(tx, checked, via, age, fate, policy, now, foreign_bytes, emergency=emergency)
     if envelope.dst != policy.me:
         if not policy.carries(envelope.src, envelope.dst):
             return Admission(Verdict.REFUSED, Reason.POLICY)
@@ -274,6 +274,7 @@ def _post(
     checked: Checked,
     via: PeerKey,
     age: int,
+    fate: Fate | None,
     policy: Policy,
     now: Now,
     foreign_bytes: float,
@@ -294,7 +295,6 @@ def _post(
         return Admission(Verdict.REFUSED, Reason.POLICY)
     if ours and not understood(envelope):
         return Admission(Verdict.REFUSED, Reason.UNSUPPORTED)
-    fate = tx.fate(envelope.id)
     if fate is not None and not (ours and fate is Fate.PASSED):
         tx.count("duplicates")
         return Admission(Verdict.DUPLICATE)
@@ -313,9 +313,7 @@ def _post(
             # The same post in another envelope; see _deliver. What we had ourselves and let go of is kept once more.
             tx.count("duplicates")
             return Admission(Verdict.DUPLICATE)
-    tx.remember(envelope.id, Fate.HELD, _forget_at(envelope, now.at), via)
-    held = _held(envelope, via, age, now)
-    held = replace(held, serial=tx.hold(held))
+    held = _keep(tx, envelope, _held(envelope, via, age, now), now)
     gone = slide(tx, held, policy.limits.posts, now.at, foreign_bytes=foreign_bytes, trusted=policy.trusted)
     return Admission(Verdict.STORED, line=line, held=held, gone=gone)
 

@@ -381,20 +381,21 @@ class Posts:
             self._order.took(tx, envelope.src, via, now.at)
         if admission.verdict is not Verdict.DUPLICATE or not (asked or self._tree.fed_by(envelope.src, via)):
             self._order.charge(arrival, standing, now.at, new=new)
-        self._admitted(tx, envelope, admission, via, now, foreign=foreign)
+        self._admitted(tx, envelope, admission, via, now, foreign=foreign, asked=asked)
         if admission.verdict is Verdict.STORED and not foreign and checked.post is not None:
             self.hear(envelope, checked.post, tx, now, out)
         return admission
 
     def _admitted(
-        self, tx: MeshStore, envelope: MeshEnvelope, admission: Admission, via: PeerKey, now: Now, *, foreign: bool
-    ) -> None:
+        self, tx: MeshStore, envelope: MeshEnvelope, admission: Admission, via: PeerKey, now: Now, *, foreign: bool,
+        asked: bool,
+    ) -> None:  # fmt: skip
         channel = ChannelId(envelope.dst)
         if admission.held is not None:
             self._gone(channel, admission.gone)
             self._hold(tx, admission.held, now.at, foreign=foreign)
             self._sharing.has(via, channel, envelope.id)
-            self._spread(admission.held, now.at)
+            self._spread(admission.held, now.at, asked=asked)
         elif admission.verdict is Verdict.DEFERRED:
             self._sharing.put_off(envelope, now.at)
         else:
@@ -440,12 +441,18 @@ class Posts:
 
     # --- handing on
 
-    def _spread(self, held: Held, now: Instant) -> None:
-        """A post is new here: hand it at once to whom the tree leads, and offer it to the others a little later."""
+    def _spread(self, held: Held, now: Instant, *, asked: bool = False) -> None:
+        """A post is new here: hand it at once to whom the tree leads, and offer it to the others a little later.
+
+        What had to be asked for while the way to its author is new is offered to all at once: when a partition heals
+        it comes from several sides, along with the news of that way, and whoever handed it on unasked would meet a
+        neighbour that does the same.
+        """
         channel, author = ChannelId(held.dst), held.src
         if not travels(held) or self._order.holds_back(held.id):
             return
-        fresh, urgent = _is_fresh(held, now), self._order.is_urgent(held)
+        fresh = _is_fresh(held, now) and (not asked or self._tree.settled(author, now))
+        urgent = self._order.is_urgent(held)
         for peer, reader in self._readers.items():
             if peer in (held.via, author) or not reader.takes(channel):
                 continue

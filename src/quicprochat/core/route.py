@@ -408,6 +408,13 @@ class Routes:
             return False
         return number == SELF or (one.heard and self._table.best[number] not in (None, one))
 
+    def since(self, destination: PeerKey) -> Instant | None:
+        """Return since when a destination has its next hop; None when it has none."""
+        number = self._table.index.get(destination)
+        if number is None or self._table.best[number] is None:
+            return None
+        return Instant(self._table.since[number])
+
     def changed(self) -> set[PeerKey]:
         """Return the destinations whose next hop appeared, changed or went since the last call."""
         moved, self._table.moved = self._table.moved, set()

@@ -12,9 +12,12 @@ from __future__ import annotations
 from typing import Protocol
 
 from quicprochat.core.ids import PeerKey
+from quicprochat.core.time import Instant
 
 AUTHORS_MAX = 1_024
 """Corrections kept for one neighbour; beyond that, the oldest is forgotten."""
+SETTLED_MS = 3_000
+"""A way that is younger may not have been told to all neighbours, or come from them (guess)."""
 
 
 class Ways(Protocol):
@@ -26,6 +29,10 @@ class Ways(Protocol):
 
     def awaits(self, neighbour: PeerKey, destination: PeerKey) -> bool:
         """Say whether a neighbour reaches a destination through us."""
+        ...
+
+    def since(self, destination: PeerKey) -> Instant | None:
+        """Return since when a destination has its next hop; None when it has none."""
         ...
 
 
@@ -43,6 +50,11 @@ class Tree:
     def rooted(self, author: PeerKey) -> bool:
         """Say whether there is a way to an author, and so a tree of its posts."""
         return author == self._me or (self._ways is not None and self._ways.next_hop(author) is not None)
+
+    def settled(self, author: PeerKey, now: Instant) -> bool:
+        """Say whether the way to an author has been the same for a while, so that neighbours know it too."""
+        since = self._ways.since(author) if self._ways is not None else None
+        return author == self._me or (since is not None and now - since >= SETTLED_MS)
 
     def feeds(self, author: PeerKey, neighbour: PeerKey) -> bool:
         """Say whether a neighbour is handed an author's posts at once."""

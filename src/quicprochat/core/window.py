@@ -136,8 +136,9 @@ def _over(tx: MeshStore, key: bytes, count: float, size: float) -> bool:
 
 def release(tx: MeshStore, id: EnvelopeId, now: Instant, fate: Fate = Fate.GONE) -> None:
     """Let go of a post; that it was seen stays. PASSED: we have not read it, and may want it one day."""
+    held = tx.held(id)
     tx.release(id)
-    if tx.fate(id) is not None:  # our own are known by their author
+    if held is None or not held.own:  # our own are known by their author
         tx.remember(id, fate, after_release(now))
 
 

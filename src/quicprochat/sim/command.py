@@ -30,16 +30,20 @@ _KINDS = {
         frozenset({"messages", "ttl", "router", "against", "bytes_per_s", "store", "seed", "plot"}),
     ),
     "topology": _Kind("quicprochat.sim.topology", frozenset({"pairs", "cut", "window", "seed", "plot"})),
+    "topology --channel": _Kind(
+        "quicprochat.sim.spreading", frozenset({"channel", "subscribers", "posts", "window", "seed"})
+    ),
 }
 
 
 def simulate(args: Mapping[str, Any], *, as_json: bool) -> str:
     """Run what the arguments ask for and return its report. Raises: LocalError, UnavailableError."""
-    kind = _KINDS[args["kind"]]
+    named = "topology --channel" if args["kind"] == "topology" and args.get("channel") else args["kind"]
+    kind = _KINDS[named]
     options = {key: value for key, value in args.items() if key not in ("kind", "file")}
     for key in options:
         if key not in kind.options:
-            raise LocalError(f"--{key.replace('_', '-')} means nothing to qpc sim {args['kind']}")
+            raise LocalError(f"--{key.replace('_', '-')} means nothing to qpc sim {named}")
     module = import_module(kind.module)
     run: Callable[[str, Mapping[str, Any]], Report] = module.run
     report = run(args["file"], options)

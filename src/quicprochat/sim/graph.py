@@ -36,6 +36,11 @@ class Edge:
     rtt_ms: int = 2
     loss: float = 0.0
 
+    @property
+    def latency_ms(self) -> int:
+        """How long a packet that is not lost takes, one way."""
+        return max(1, self.rtt_ms // 2)
+
 
 @dataclass(frozen=True, slots=True)
 class Graph:

@@ -43,7 +43,7 @@ class Wire:
 
     def __init__(self, target: Station, edge: Edge) -> None:
         self.target = target
-        self.latency_ms = max(1, edge.rtt_ms // 2)
+        self.latency_ms = edge.latency_ms
         self.loss = edge.loss
         self.cost = link_cost(edge.rtt_ms, edge.loss)
         self.session = 0

@@ -26,7 +26,8 @@ REDIAL_MS = 1_000
 class World:
     """Time, chance, and everybody in it."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, traced: bool = True) -> None:
+        """``traced`` False keeps no trace, which of a large world is long."""
         self.now = 0
         self.rng = random.Random(seed)
         self.seed = b"world %d " % seed
@@ -38,6 +39,7 @@ class World:
         """Sees every frame that is sent."""
         self._due: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = 0
+        self._traced = traced
 
     def after(self, ms: int, what: Callable[..., None], *args: Any) -> None:
         """Let something happen later; what is due at one moment happens in the order it was asked for."""
@@ -59,7 +61,16 @@ class World:
 
     def note(self, who: str, what: str) -> None:
         """Write a line of the trace."""
-        self.trace.append((self.now, who, what))
+        if self._traced:
+            self.trace.append((self.now, who, what))
+
+
+def retried_ms(latency_ms: int, loss: float, rng: random.Random) -> int:
+    """Draw by how much a packet is late: a round trip and a millisecond for each time that it is lost."""
+    late = 0
+    while rng.random() < loss:
+        late += 2 * latency_ms + 1
+    return late
 
 
 class Cable:
@@ -67,13 +78,17 @@ class Cable:
 
     def __init__(
         self, one: Peer, other: Peer, *, latency_ms: int = 20, jitter_ms: int = 0, bytes_per_s: int = 1_000_000,
-        notice_ms: int = 0,
+        notice_ms: int = 0, loss: float = 0.0,
     ) -> None:  # fmt: skip
-        """``notice_ms`` bounds how long an end takes to see that the connection broke."""
+        """``notice_ms`` bounds how long an end takes to see that the connection broke.
+
+        A lost packet, a share ``loss`` of all, comes a round trip later, and with it what was sent after it.
+        """
         self.ends = (one, other)
         self.world = one.world
         self.latency_ms, self.jitter_ms, self.bytes_per_s = latency_ms, jitter_ms, bytes_per_s
         self.notice_ms = notice_ms
+        self.loss = loss
         self.plugged = False
         self.links: tuple[Link, ...] = ()
         for peer in self.ends:
@@ -134,6 +149,8 @@ class Link:
         world.frames[kind] += 1
         world.tap(self, kind, body)
         flight = cable.latency_ms + world.rng.randint(0, cable.jitter_ms)
+        if cable.loss:
+            flight += retried_ms(cable.latency_ms, cable.loss, world.rng)
         self._clear_at = max(self._clear_at, world.now + flight) + len(data) * 1_000 // cable.bytes_per_s
         world.after(self._clear_at - world.now, self.far.receive, data)
 

@@ -82,6 +82,11 @@ def _intact_member(row: Row) -> Member | None:
 class Channels(Database):
     """Subscriptions and members; see ``MeshStore``."""
 
+    def _load(self) -> None:
+        super()._load()
+        # Each post asks for its channel, and moves its heads.
+        self._known: dict[ChannelId, Subscription] = {}
+
     def put_channel(self, subscription: Subscription, *, scrub: bool = False) -> None:
         channel, left = subscription.channel, subscription.left
         heads, posters = b"".join(subscription.heads), b"".join(subscription.posters)
@@ -92,8 +97,10 @@ class Channels(Database):
         )  # fmt: skip
         parts = _parts(channel.id, kind.encode(), channel.epoch, topic.encode(), left, heads, channel.secret)
         check = checksum(*parts, *_newer_parts(*newer))
-        self._run(
-            "INSERT OR REPLACE INTO channel VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        self._known[channel.id] = subscription
+        self._later(
+            "INSERT OR REPLACE INTO channel",
+            channel.id,
             (channel.id, kind, channel.epoch, topic, left, heads, check, channel.secret, *newer),
         )
         if left or scrub:
@@ -101,8 +108,12 @@ class Channels(Database):
             self._scrub = True
 
     def channel(self, id: ChannelId) -> Subscription | None:
+        if (known := self._known.get(id)) is not None:
+            return known
         rows = self._rows(f"SELECT {_COLUMNS} FROM channel WHERE id = ?", (id,))
         found = self._whole("channel", rows, _intact)
+        if found:
+            self._known[id] = found[0]
         return found[0] if found else None
 
     def channels(self) -> Sequence[Subscription]:

@@ -20,6 +20,7 @@ import apsw
 from quicprochat.adapters.sqlite import schema
 from quicprochat.adapters.sqlite.ballast import free_bytes
 from quicprochat.adapters.sqlite.checkpoint import VFS, Checkpointer
+from quicprochat.adapters.sqlite.late import Late
 from quicprochat.core.errors import StoreError, StoreFullError
 
 CHECKPOINT_PAGES = 256
@@ -45,7 +46,7 @@ CACHE_KIB = 16 << 10
 """Pages kept in memory at most; a home router may want less (guess)."""
 
 Row = tuple[Any, ...]
-Bindings = tuple[Any, ...] | dict[str, Any]
+Bindings = tuple[Any, ...] | list[Any] | dict[str, Any]
 _T = TypeVar("_T")
 
 _REASONS: tuple[tuple[type[apsw.Error], str], ...] = (
@@ -95,7 +96,9 @@ def checksum(*parts: bytes) -> bytes:
 class Database:
     """What the parts of the store share. ``_rows`` and ``_one`` read, ``_run`` writes; nothing else runs SQL.
 
-    The transaction is opened by its first write, so that a step that only reads costs the disk nothing.
+    The transaction is opened by its first write, so that a step that only reads costs the disk nothing. Rows given to
+    ``_later`` are written by its commit, or before any other statement runs: each sees what was written before it. Who
+    knows that a question has nothing to do with such rows, or looks among them first, leaves them waiting: ``_peek``.
     """
 
     def __init__(self, db: apsw.Connection, path: Path, beside: Checkpointer | None = None) -> None:
@@ -107,6 +110,7 @@ class Database:
         self._sql = db.cursor()
         self._begun = False
         self._writing = False
+        self._late = Late()
         self._failed: StoreError | None = None
         self._poisoned = False
         self._closed = False
@@ -131,6 +135,12 @@ class Database:
     # --- statements
 
     def _rows(self, sql: str, bindings: Bindings = ()) -> list[Row]:
+        if self._late:
+            self._write_late()
+        return self._peek_rows(sql, bindings)
+
+    def _peek_rows(self, sql: str, bindings: Bindings = ()) -> list[Row]:
+        """Do what ``_rows`` does, on what is written."""
         try:
             return self._sql.execute(sql, bindings).fetchall()
         except apsw.Error as error:
@@ -140,6 +150,8 @@ class Database:
 
     def _each(self, sql: str, bindings: Bindings = ()) -> Iterator[Row]:
         """Return rows one by one; nothing may be written meanwhile."""
+        if self._late:
+            self._write_late()
         try:
             yield from self._sql.execute(sql, bindings)
         except apsw.Error as error:
@@ -149,6 +161,12 @@ class Database:
 
     def _one(self, sql: str, bindings: Bindings = ()) -> Any:
         """Return the only row of a query (of one column: its value), None when there is none."""
+        if self._late:
+            self._write_late()
+        return self._peek(sql, bindings)
+
+    def _peek(self, sql: str, bindings: Bindings = ()) -> Any:
+        """Do what ``_one`` does, on what is written."""
         try:
             return self._sql.execute(sql, bindings).get
         except apsw.Error as error:
@@ -164,6 +182,8 @@ class Database:
     def _run(self, sql: str, bindings: Bindings = ()) -> int:
         """Write; return how many rows changed."""
         self._write()
+        if self._late:
+            self._write_late()
         try:
             self._sql.execute(sql, bindings)
         except apsw.Error as error:
@@ -177,8 +197,23 @@ class Database:
 
     def _run_many(self, sql: str, bindings: Iterable[tuple[Any, ...]]) -> None:
         self._write()
+        if self._late:
+            self._write_late()
         try:
             self._sql.executemany(sql, bindings)
+        except apsw.Error as error:
+            raise self._fail(error) from error
+
+    def _later(self, insert: str, key: Any, row: tuple[Any, ...]) -> None:
+        """Write a row with the commit; see ``Late.add``."""
+        self._write()
+        if self._late.add(insert, key, row):
+            self._write_late()
+
+    def _write_late(self) -> None:
+        try:
+            for sql, bindings in self._late.take():
+                self._sql.execute(sql, bindings)
         except apsw.Error as error:
             raise self._fail(error) from error
 
@@ -220,6 +255,7 @@ class Database:
         if not self._writing:
             return
         try:
+            self._write_late()
             self._drop_damaged()
             self._flush()
             self._sql.execute("COMMIT")
@@ -269,6 +305,7 @@ class Database:
 
     def _undo(self) -> None:
         self._writing = False
+        self._late.clear()
         try:
             if self._db.in_transaction:
                 self._sql.execute("ROLLBACK")

@@ -21,6 +21,7 @@ _KINDS = {
     _OWN_POST: LineKind.OWN_POST,
 }
 _NUMBERS = {kind: number for number, kind in _KINDS.items()}
+_DELIVERED = "INSERT INTO delivered"
 _RECEIVED = f"kind IN ({_MESSAGE}, {_POST})"
 POSTS = f"kind IN ({_POST}, {_OWN_POST})"
 """Says of a line that it is a post; the words of its index."""
@@ -95,8 +96,8 @@ class Journal(Envelopes):
             line.domain.encode(), line.state.encode(), line.reason.encode(), line.text.encode(),
             *_newer_parts(line.channel, line.sent_at, place, line.emergency),
         )  # fmt: skip
-        self._run(
-            "INSERT INTO line VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        self._later(
+            "INSERT INTO line", self._cursor,
             (
                 self._cursor, kind, line.read, line.request, line.peer, line.uid, line.at, line.hops,
                 line.protection, line.domain, line.state, line.reason, check, line.text, line.channel,
@@ -106,17 +107,18 @@ class Journal(Envelopes):
         return self._cursor
 
     def deliver(self, line: Line) -> int | None:
-        if not self._run(
-            "INSERT INTO delivered VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (line.peer, line.uid, self._cursor + 1)
-        ):
+        if self.delivered(line.peer, line.uid):
             return None
+        self._later(_DELIVERED, (line.peer, line.uid), (line.peer, line.uid, self._cursor + 1))
         cursor = self._append(_NUMBERS[line.kind], line)
         if line.request:
             self._count_request(line.peer, line.size, 1)
         return cursor
 
     def delivered(self, author: PeerKey, uid: Uid) -> bool:
-        return self._one("SELECT 1 FROM delivered WHERE author = ? AND uid = ?", (author, uid)) is not None
+        if self._late.find(_DELIVERED, (author, uid)) is not None:
+            return True
+        return self._peek("SELECT 1 FROM delivered WHERE author = ? AND uid = ?", (author, uid)) is not None
 
     def note(self, line: Line) -> int:
         return self._append(_NUMBERS[line.kind], line)

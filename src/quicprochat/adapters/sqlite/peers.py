@@ -76,6 +76,10 @@ def _prekey(row: Row) -> StoredPrekey | None:
         return None
 
 
+_VALUE = "INSERT OR REPLACE INTO value"
+_READ_VALUE = f"SELECT {sturdy('checksum', 'data')} FROM value WHERE key = ?"
+
+
 class Peers(Database):
     """Records, sightings, prekeys, values and counters; see ``MeshStore``."""
 
@@ -104,7 +108,8 @@ class Peers(Database):
     # --- small values and counters
 
     def value(self, key: str) -> bytes | None:
-        row = self._one(f"SELECT {sturdy('checksum', 'data')} FROM value WHERE key = ?", (key,))
+        late = self._late.find(_VALUE, key)
+        row = late[1:] if late else self._peek(_READ_VALUE, (key,))
         if row is None:
             return None
         check, data = row
@@ -117,7 +122,7 @@ class Peers(Database):
         return data
 
     def set_value(self, key: str, data: bytes) -> None:
-        self._run("INSERT OR REPLACE INTO value VALUES (?, ?, ?)", (key, checksum(key.encode(), data), data))
+        self._later(_VALUE, key, (key, checksum(key.encode(), data), data))
 
     def count(self, name: str, by: int = 1) -> None:
         # Statistics ride with the next real write: a flood of duplicates must not cost an fsync for each batch.
