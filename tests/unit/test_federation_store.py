@@ -146,8 +146,9 @@ def test_an_id_can_be_forgotten(store: ServerStore) -> None:
     one = held("a", via="ada")
     with Step(store):
         store.remember(one.id, Fate.HELD, Instant(1_000))
-        store.forget_id(one.id)
-        store.forget_id(one.id)
+        store.forget_ids([one.id])
+        store.forget_ids([one.id, held("b").id])
+        store.forget_ids([])
     assert store.fate(one.id) is None
 
 

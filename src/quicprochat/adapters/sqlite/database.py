@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 from weakref import WeakValueDictionary
@@ -44,8 +45,13 @@ SMALLEST_BYTES = 512
 CACHE_KIB = 16 << 10
 """Pages kept in memory at most; a home router may want less (guess)."""
 
+TOGETHER = 32
+"""Rows that one statement writes: each statement gives up the interpreter, and other threads contend for it."""
+BEHIND_MAX = 2 * TOGETHER
+"""Rows of a kind that wait for that; of the longest envelopes these are 8 MB."""
+
 Row = tuple[Any, ...]
-Bindings = tuple[Any, ...] | dict[str, Any]
+Bindings = Sequence[Any] | dict[str, Any]
 _T = TypeVar("_T")
 
 _REASONS: tuple[tuple[type[apsw.Error], str], ...] = (
@@ -92,8 +98,21 @@ def checksum(*parts: bytes) -> bytes:
     return hashlib.blake2b(b"\x00".join(parts), digest_size=8).digest()
 
 
+@lru_cache(maxsize=512)
+def marks(count: int) -> str:
+    """Return so many places for values, numbered, so that a statement may name them more than once."""
+    return ", ".join(f"?{n}" for n in range(1, count + 1))
+
+
+@lru_cache(maxsize=64)
+def _many(sql: str, columns: int) -> str:
+    row = f"({', '.join('?' * columns)})"
+    return sql.replace("?", ", ".join([row] * TOGETHER))
+
+
 class Database:
-    """What the parts of the store share. ``_rows`` and ``_one`` read, ``_run`` writes; nothing else runs SQL.
+    """What the parts of the store share. ``_rows`` and ``_one`` read, ``_run`` and ``_later`` write; nothing else runs
+    SQL.
 
     The transaction is opened by its first write, so that a step that only reads costs the disk nothing.
     """
@@ -111,6 +130,7 @@ class Database:
         self._poisoned = False
         self._closed = False
         self._damaged: set[tuple[str, int | bytes]] = set()
+        self._behind: dict[str, list[Row]] = {}
         self._log_pages = 0
         self._free_inside = 0
         self._scrub = False
@@ -131,6 +151,8 @@ class Database:
     # --- statements
 
     def _rows(self, sql: str, bindings: Bindings = ()) -> list[Row]:
+        if self._behind:
+            self._catch_up()
         try:
             return self._sql.execute(sql, bindings).fetchall()
         except apsw.Error as error:
@@ -140,6 +162,8 @@ class Database:
 
     def _each(self, sql: str, bindings: Bindings = ()) -> Iterator[Row]:
         """Return rows one by one; nothing may be written meanwhile."""
+        if self._behind:
+            self._catch_up()
         try:
             yield from self._sql.execute(sql, bindings)
         except apsw.Error as error:
@@ -149,6 +173,8 @@ class Database:
 
     def _one(self, sql: str, bindings: Bindings = ()) -> Any:
         """Return the only row of a query (of one column: its value), None when there is none."""
+        if self._behind:
+            self._catch_up()
         try:
             return self._sql.execute(sql, bindings).get
         except apsw.Error as error:
@@ -158,6 +184,8 @@ class Database:
 
     def _run(self, sql: str, bindings: Bindings = ()) -> int:
         """Write; return how many rows changed."""
+        if self._behind:
+            self._catch_up()
         if not self._writing:
             self._start()
         try:
@@ -173,10 +201,37 @@ class Database:
         return self._rows(sql, bindings)
 
     def _run_many(self, sql: str, bindings: Iterable[tuple[Any, ...]]) -> None:
+        if self._behind:
+            self._catch_up()
         if not self._writing:
             self._start()
         try:
             self._sql.executemany(sql, bindings)
+        except apsw.Error as error:
+            raise self._fail(error) from error
+
+    def _later(self, sql: str, row: Row) -> None:
+        """Write a row with others of its kind, before anything else runs: at the latest with the commit.
+
+        ``sql`` has one question mark, for the whole row, and must not depend on what others of them write.
+        """
+        if not self._writing:
+            self._start()
+        rows = self._behind.setdefault(sql, [])
+        rows.append(row)
+        if len(rows) >= BEHIND_MAX:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        behind, self._behind = self._behind, {}
+        try:
+            for sql, rows in behind.items():
+                whole = len(rows) - len(rows) % TOGETHER
+                for at in range(0, whole, TOGETHER):
+                    values = [value for row in rows[at : at + TOGETHER] for value in row]
+                    self._sql.execute(_many(sql, len(rows[0])), values)
+                if rest := rows[whole:]:
+                    self._sql.executemany(sql.replace("?", f"({marks(len(rest[0]))})"), rest)
         except apsw.Error as error:
             raise self._fail(error) from error
 
@@ -218,6 +273,7 @@ class Database:
         if not self._writing:
             return
         try:
+            self._catch_up()
             self._drop_damaged()
             self._flush()
             self._sql.execute("COMMIT")
@@ -267,6 +323,7 @@ class Database:
 
     def _undo(self) -> None:
         self._writing = False
+        self._behind.clear()
         try:
             if self._db.in_transaction:
                 self._sql.execute("ROLLBACK")

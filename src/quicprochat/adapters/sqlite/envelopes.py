@@ -7,7 +7,7 @@ import struct
 from collections.abc import Sequence
 from functools import lru_cache
 
-from quicprochat.adapters.sqlite.database import Database, Row, checksum, sturdy
+from quicprochat.adapters.sqlite.database import Database, Row, checksum, marks, sturdy
 from quicprochat.core.envelope import CORE_BYTES, HEADER_BYTES
 from quicprochat.core.ids import ID_BYTES, EnvelopeId, Label, PeerKey, labelled_hash
 from quicprochat.core.quota import Quotas, scopes_of
@@ -19,6 +19,8 @@ _TOGETHER = 100_000
 """Sums that are gathered before they are charged, when the store opens."""
 _FRESH_MAX = 4_096
 """Envelopes of which it is kept in memory what they count against: what passes through is let go of moments later."""
+FEW = 4
+"""Below this statements for one are quicker than one for all."""
 _CORE_LENGTH = CORE_BYTES.to_bytes(4, "big")
 # Where the core of an envelope has what is asked of it here (core/envelope.py).
 _KIND = 2
@@ -60,10 +62,14 @@ def _scopes(via: bytes, kind: int, src: bytes, dst: bytes) -> tuple[tuple[Scope,
 class Envelopes(Database):
     """The dedup table and the outbox; see ``MeshStore``. What is held must be a true envelope: it is checked so."""
 
+    _KEYED: tuple[str, ...] = ("seen", "held")
+    """The tables with one row for an envelope, found by its id."""
+
     def _load(self) -> None:
         super()._load()
         self._quotas = Quotas()
         self._fresh: dict[EnvelopeId, tuple[int, bytes, bytes, bytes, int]] = {}
+        self._unknown: set[EnvelopeId] = set()  # of these there is no row anywhere
         self._serial: int = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'held'") or 0
         # A server may hold a million: rows of one author for one recipient are charged together, and none is kept.
         totals: dict[tuple[bytes, bytes, bytes], list[int]] = {}
@@ -88,11 +94,22 @@ class Envelopes(Database):
 
     # --- dedup
 
+    def foresee(self, ids: Sequence[EnvelopeId]) -> None:
+        """See ``MeshStore``: what is not there now need not be looked for again, one by one, until it is written."""
+        if len(ids) < FEW:
+            return
+        names = marks(len(ids))
+        known = self._rows(" UNION ALL ".join(f"SELECT id FROM {t} WHERE id IN ({names})" for t in self._KEYED), ids)
+        self._unknown = set(ids).difference(id for (id,) in known)
+
     def fate(self, id: EnvelopeId) -> Fate | None:
+        if id in self._unknown:
+            return None
         return _FATES.get(self._one("SELECT fate FROM seen WHERE id = ?", (id,)))
 
     def remember(self, id: EnvelopeId, fate: Fate, forget_at: Instant | None) -> None:
-        self._run("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", (id, int(fate), forget_at))
+        self._unknown.discard(id)
+        self._later("INSERT OR REPLACE INTO seen VALUES ?", (id, int(fate), forget_at))
 
     def forget(self, now: Instant, limit: int) -> int:
         return self._run(
@@ -115,8 +132,9 @@ class Envelopes(Database):
     def hold(self, held: Held) -> int:
         self._serial += 1
         check = _checksum(held.wire, held.via, held.stored_at, held.expires_at)
-        self._run(
-            "INSERT INTO held VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        self._unknown.discard(held.id)
+        self._later(
+            "INSERT INTO held VALUES ?",
             (self._serial, held.id, held.dst, held.via, held.stored_at, held.expires_at, check, held.wire),
         )
         core, size = held.wire[: _DST.stop], len(held.wire)
@@ -127,6 +145,8 @@ class Envelopes(Database):
         return self._serial
 
     def held(self, id: EnvelopeId) -> Held | None:
+        if id in self._unknown:
+            return None
         found = self._whole("held", self._rows(f"SELECT {_COLUMNS} FROM held WHERE id = ?", (id,)), _intact)
         return found[0] if found and found[0].id == id else None
 
@@ -136,6 +156,25 @@ class Envelopes(Database):
         if row is not None:
             serial, via, dst, core, size = row
             self._run("DELETE FROM held WHERE serial = ?", (serial,))
+            self._charge(via, dst, core, size, -1)
+
+    def held_many(self, ids: Sequence[EnvelopeId]) -> dict[EnvelopeId, Held]:
+        rows = self._rows(f"SELECT {_COLUMNS} FROM held WHERE id IN ({marks(len(ids))})", ids)
+        return {held.id: held for held in self._whole("held", rows, _intact)}
+
+    def release_many(self, ids: Sequence[EnvelopeId]) -> None:
+        if len(ids) < FEW:
+            for id in ids:
+                self.release(id)
+            return
+        fresh = {id: self._fresh.pop(id, None) for id in ids}
+        rows = [row for row in fresh.values() if row is not None]
+        if old := [id for id, row in fresh.items() if row is None]:
+            rows += self._rows(f"SELECT serial, {_CHARGED} FROM held WHERE id IN ({marks(len(old))})", old)
+        if not rows:
+            return
+        self._run(f"DELETE FROM held WHERE serial IN ({marks(len(rows))})", [row[0] for row in rows])
+        for _, via, dst, core, size in rows:
             self._charge(via, dst, core, size, -1)
 
     def waiting(self, dst: bytes, after: int, limit: int) -> Sequence[Held]:

@@ -6,7 +6,8 @@ import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from quicprochat.adapters.sqlite.database import Row, checksum, sturdy
+from quicprochat.adapters.sqlite.database import Row, checksum, marks, sturdy
+from quicprochat.adapters.sqlite.envelopes import FEW
 from quicprochat.adapters.sqlite.store import SqliteStore
 from quicprochat.core.envelope import Kind
 from quicprochat.core.federation import Outgoing, Report
@@ -26,6 +27,9 @@ _OUTBOX = (
 )  # fmt: skip
 _REPORT = sturdy("#n", "author", "id", "domain", "#verdict", "#reason", "#made_at", "checksum")
 _CORRESPONDENT = sturdy("author", "domain", "#expires_at", "checksum")
+
+
+_CHARGED = sturdy("destination", "user", "#kind", "#size")
 
 
 def _fixed(row: Outgoing) -> bytes:
@@ -64,10 +68,13 @@ def _correspondent(row: Row) -> tuple[str, Instant] | None:
 class FederationTables(SqliteStore):
     """Totals are kept in memory: a quota is asked for every envelope."""
 
+    _KEYED = (*SqliteStore._KEYED, "outbox")
+
     def _load(self) -> None:
         super()._load()
         self._used: dict[tuple[str, bytes], list[int]] = {}
         self._rows_of: Counter[str] = Counter()
+        self._foreseen: set[EnvelopeId] = set()  # without a row in the outbox
         for destination, user, kind, count, size in self._each(
             f"SELECT {sturdy('destination', 'user', '#kind')}, count(*), sum({sturdy('#size')}) FROM outbox"
             " GROUP BY destination, user, kind"
@@ -78,6 +85,10 @@ class FederationTables(SqliteStore):
         )
         self._reports = self._authors.total()
         self._correspondents: int = self._one("SELECT count(*) FROM correspondent")
+
+    def foresee(self, ids: Sequence[EnvelopeId]) -> None:
+        super().foresee(ids)
+        self._foreseen = set(self._unknown)
 
     def _charge_outgoing(self, destination: str, user: bytes, kind: int, count: int, size: int) -> None:
         self._rows_of[destination] += count
@@ -99,22 +110,36 @@ class FederationTables(SqliteStore):
         if self._rows_of:
             self.drop_outgoing(id)
 
+    def release_many(self, ids: Sequence[EnvelopeId]) -> None:
+        super().release_many(ids)
+        if len(ids) < FEW or not self._rows_of:
+            return  # each was released by itself, or there are no rows
+        rows = self._rows(f"SELECT n, {_CHARGED} FROM outbox WHERE id IN ({marks(len(ids))})", ids)
+        if rows:
+            self._run(f"DELETE FROM outbox WHERE n IN ({marks(len(rows))})", [row[0] for row in rows])
+        for _, destination, user, kind, size in rows:
+            self._charge_outgoing(destination.decode("utf-8", "replace"), user, kind, -1, -size)
+
     def put_outgoing(self, row: Outgoing) -> None:
-        added = self._run(
-            "INSERT INTO outbox VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
-            (row.id, row.origin, row.destination, row.user, row.kind, row.size, row.expires_at, row.due_at, row.tries,
-             row.verdict, row.reason, _fixed(row)),
+        self._unknown.discard(row.id)
+        if row.id in self._foreseen:
+            self._foreseen.discard(row.id)
+        elif self._run("UPDATE outbox SET due_at = ? WHERE id = ?", (row.due_at, row.id)):
+            return
+        self._later(
+            "INSERT INTO outbox VALUES ?",
+            (None, row.id, row.origin, row.destination, row.user, row.kind, row.size, row.expires_at, row.due_at,
+             row.tries, row.verdict, row.reason, _fixed(row)),
         )  # fmt: skip
-        if added:
-            self._charge_outgoing(row.destination, row.user, row.kind, 1, row.size)
-        else:
-            self._run("UPDATE outbox SET due_at = ? WHERE id = ?", (row.due_at, row.id))
+        self._charge_outgoing(row.destination, row.user, row.kind, 1, row.size)
 
     def _outbox(self, where: str, bindings: tuple[object, ...]) -> list[Outgoing]:
         rows = self._rows(f"SELECT {_OUTBOX} FROM outbox WHERE {where}", bindings)
         return self._whole("outbox", rows, _outgoing)
 
     def outgoing(self, id: EnvelopeId) -> Outgoing | None:
+        if id in self._foreseen:
+            return None
         found = self._outbox("id = ?", (id,))
         return found[0] if found and found[0].id == id else None
 
@@ -145,7 +170,7 @@ class FederationTables(SqliteStore):
         return self._run(f"UPDATE outbox SET due_at = ? WHERE destination = ? AND {which}", (now, destination, now))
 
     def drop_outgoing(self, id: EnvelopeId) -> None:
-        row = self._one(f"SELECT n, {sturdy('destination', 'user', '#kind', '#size')} FROM outbox WHERE id = ?", (id,))
+        row = self._one(f"SELECT n, {_CHARGED} FROM outbox WHERE id = ?", (id,))
         if row is not None:
             n, destination, user, kind, size = row
             self._run("DELETE FROM outbox WHERE n = ?", (n,))
@@ -170,8 +195,9 @@ class FederationTables(SqliteStore):
         count: int = self._one(sql, (destination,))
         return count
 
-    def forget_id(self, id: EnvelopeId) -> None:
-        self._run("DELETE FROM seen WHERE id = ?", (id,))
+    def forget_ids(self, ids: Sequence[EnvelopeId]) -> None:
+        if ids:
+            self._run(f"DELETE FROM seen WHERE id IN ({marks(len(ids))})", ids)
 
     # --- where an author's mail came from
 
@@ -212,9 +238,9 @@ class FederationTables(SqliteStore):
             )
         if self._reports >= limit:
             self._drop_reports("1 ORDER BY n LIMIT 1", ())
-        self._run(
-            "INSERT INTO report VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)",
-            (report.author, report.id, report.domain, report.verdict, report.reason, report.made_at,
+        self._later(
+            "INSERT INTO report VALUES ?",
+            (None, report.author, report.id, report.domain, report.verdict, report.reason, report.made_at,
              _report_checksum(report)),
         )  # fmt: skip
         self._authors[report.author] += 1

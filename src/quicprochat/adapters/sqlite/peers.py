@@ -103,7 +103,7 @@ class Peers(Database):
         return data
 
     def set_value(self, key: str, data: bytes) -> None:
-        self._run("INSERT OR REPLACE INTO value VALUES (?, ?, ?)", (key, checksum(key.encode(), data), data))
+        self._later("INSERT OR REPLACE INTO value VALUES ?", (key, checksum(key.encode(), data), data))
 
     def count(self, name: str, by: int = 1) -> None:
         # Statistics ride with the next real write: a flood of duplicates must not cost an fsync for each batch.
