@@ -101,6 +101,7 @@ def test_private_fields_are_there() -> None:
     )
     assert quic._retry_source_connection_id is None
     assert quic._max_datagram_size == 1_200
+    assert quic._ack_delay == 0.001
     assert {"_cc", "_pto_count", "_time_of_last_sent_ack_eliciting_packet"} <= vars(quic._loss).keys()
     assert {"_cryptos", "_peer_cid", "_spin_bit", "_network_paths", "_handshake_confirmed"} <= vars(quic).keys()
     assert [len(id.cid) for id in quic._host_cids] == [8]

@@ -157,7 +157,8 @@ class Queue:
             tx.release_many(ids)
             tx.count("handed_over", len(ids))
 
-        await self._driver.call(release)
+        # Should we die before, its recipient gets it again, and knows it.
+        await self._driver.call_unhurried(release)
         self._meter.count("handed_over", len(ids))
 
     def _admit(self, tx: MeshStore, via: PeerKey, checked: Sequence[Checked | Reject], hint: str) -> list[_Admitted]:

@@ -25,6 +25,10 @@ REASON_BYTES = 256
 
 TIMER_SLACK_S = 0.000_1
 
+ACK_FULL_S, ACK_SHORT_S = 0.001, 0.008
+"""How long an acknowledgement may wait for an answer to ride on. Whoever sends full datagrams may need it to send more;
+a short one is a call, whose answer takes a commit. Peers reckon with 25 ms."""
+
 PROTOCOL = 0x15
 """The code for a peer that does what no honest one does."""
 
@@ -148,6 +152,7 @@ class Connection(QuicConnectionProtocol):
 
     def datagram_received(self, data: bytes | str, addr: object) -> None:
         quic = self._quic
+        quic._ack_delay = ACK_SHORT_S if len(data) < mtu.BASE and quic._handshake_confirmed else ACK_FULL_S
         try:
             quic.receive_datagram(cast(bytes, data), cast(tuple[str, int], addr), now=self._loop.time())
             self._process_events()

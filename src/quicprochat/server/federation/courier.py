@@ -31,6 +31,8 @@ _OF_THE_BATCH = frozenset({"usage", "too_long", "protocol", "internal"})
 
 
 _START = (-1, 0)
+FEW = 8
+"""Answers to so few are written down in no hurry."""
 
 
 class Courier:
@@ -178,11 +180,13 @@ class Courier:
         except QuicprochatError as error:
             await self._failed(batch, error)
             raise
-        told = await self._driver.call(lambda _: self._outbox.answered(batch, outcomes))
-        self._size = min(OFFERED_MAX, 2 * self._size)
         if self.failures:
             log.info("%s is served again", self.domain)
         self.failures, self.trouble = 0, ""
+        # Should we die before, they are offered again, and known there. More batches wait for a full one's place.
+        write_down = self._driver.call if len(batch) > FEW else self._driver.call_unhurried
+        told = await write_down(lambda _: self._outbox.answered(batch, outcomes))
+        self._size = min(OFFERED_MAX, 2 * self._size)
         for verdict, count in Counter(outcome.verdict for outcome in outcomes).items():
             self._traffic[f"out_{verdict.name.lower()}"] += count
             if verdict is Verdict.STORED:
