@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from quicprochat.core.ids import EnvelopeId, PeerKey
-from quicprochat.core.store import Usage
+from quicprochat.core.store import Held, Usage
 from quicprochat.core.time import Instant
 from quicprochat.core.users import UserStore
 
@@ -109,8 +109,12 @@ class FederationStore(UserStore, Protocol):
         """Return how many rows of a domain are set aside."""
         ...
 
-    def forget_id(self, id: EnvelopeId) -> None:
-        """Forget that an envelope was seen: it may come in again."""
+    def held_many(self, ids: Sequence[EnvelopeId]) -> Mapping[EnvelopeId, Held]:
+        """Return those of these envelopes that are held."""
+        ...
+
+    def forget_ids(self, ids: Sequence[EnvelopeId]) -> None:
+        """Forget that envelopes were seen: they may come in again."""
         ...
 
     def put_correspondent(self, author: PeerKey, domain: str, expires_at: Instant, limit: int) -> None:

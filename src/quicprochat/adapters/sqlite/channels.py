@@ -6,10 +6,12 @@ import struct
 from collections.abc import Sequence
 
 from quicprochat.adapters.sqlite.database import Database, Row, checksum, sturdy
+from quicprochat.adapters.sqlite.late import Table
 from quicprochat.core.channel import Access, BroadcastChannel, Subscription
 from quicprochat.core.ids import ID_BYTES, ChannelId, EnvelopeId
 
 _FIXED = struct.Struct(">I?")
+_CHANNEL = Table("channel", insert="INSERT OR REPLACE")
 _COLUMNS = sturdy("id", "kind", "#epoch", "topic", "#left", "heads", "checksum", "secret")
 
 
@@ -33,8 +35,8 @@ def _intact(row: Row) -> Subscription | None:
 class Channels(Database):
     """Subscriptions; see ``MeshStore``."""
 
-    def _load(self) -> None:
-        super()._load()
+    def _forget_cached(self) -> None:
+        super()._forget_cached()
         # Each post asks for its channel, and moves its heads.
         self._known: dict[ChannelId, Subscription] = {}
 
@@ -42,12 +44,10 @@ class Channels(Database):
         channel, heads, left = subscription.channel, b"".join(subscription.heads), subscription.left
         kind, topic = channel.kind.value, channel.topic
         check = _checksum(channel.id, kind.encode(), channel.epoch, topic.encode(), left, heads, channel.secret)
+        row = (channel.id, kind, channel.epoch, topic, left, heads, check, channel.secret)
+        self._later(_CHANNEL, channel.id, row)
         self._known[channel.id] = subscription
-        self._later(
-            "INSERT OR REPLACE INTO channel",
-            channel.id,
-            (channel.id, kind, channel.epoch, topic, left, heads, check, channel.secret),
-        )
+        self._replaced("channel", channel.id)
         if left:
             # Like a prekey's, its secret must be gone from the disk.
             self._scrub = True

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from quicprochat.adapters.sqlite.database import Row, checksum, sturdy
 from quicprochat.adapters.sqlite.envelopes import Envelopes
+from quicprochat.adapters.sqlite.late import Table
 from quicprochat.core.ids import KEY_BYTES, ChannelId, PeerKey, Uid
 from quicprochat.core.store import Line, LineKind, Scope
 
@@ -15,7 +16,9 @@ _WALL = struct.Struct(">q")
 _MESSAGE, _RECEIPT, _POST = 1, 2, 3
 _KINDS = {_MESSAGE: LineKind.MESSAGE, _RECEIPT: LineKind.RECEIPT, _POST: LineKind.POST}
 _NUMBERS = {kind: number for number, kind in _KINDS.items()}
-_DELIVERED = "INSERT INTO delivered"
+_LINE = Table("line", size=lambda row: len(row[_TEXT]))
+_TEXT = 13
+_DELIVERED = Table("delivered")
 _RECEIVED = f"kind IN ({_MESSAGE}, {_POST})"
 
 _COLUMNS = "cursor, " + sturdy(
@@ -67,7 +70,7 @@ class Journal(Envelopes):
             *_newer_parts(line.channel, line.sent_at),
         )  # fmt: skip
         self._later(
-            "INSERT INTO line", self._cursor,
+            _LINE, self._cursor,
             (
                 self._cursor, kind, line.read, line.request, line.peer, line.uid, line.at, line.hops,
                 line.protection, line.domain, line.state, line.reason, check, line.text, line.channel,
