@@ -212,14 +212,14 @@ class Database:
         """Write a row with the commit, or before SQL is asked about its table; see ``Late``."""
         self._write()
         self._late.add(table, key, item)
-        if self._late.full:
+        if self._late.full():
             self._write_late()
 
     def _delete_later(self, table: Table, key: Any, value: Any) -> None:
         """Delete a row of the disk in the same way; see ``Late.delete``."""
         self._write()
         self._late.delete(table, key, value)
-        if self._late.full:
+        if self._late.full():
             self._write_late()
 
     def _catch_up(self, sql: str) -> None:

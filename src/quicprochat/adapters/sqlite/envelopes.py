@@ -120,9 +120,9 @@ class Envelopes(Database):
         for scope, key in _scopes(via, core[_KIND], core[_SRC], dst):
             self._quotas.add(scope, key, size, sign, count)
 
-    def _flush(self) -> None:
-        super()._flush()
-        self._asked = False
+    def _write_late(self, tables: Sequence[Table] | None = None) -> None:
+        super()._write_late(tables)
+        self._asked = False  # what was let go of had counted
 
     # --- dedup
 

@@ -16,8 +16,8 @@ _WALL = struct.Struct(">q")
 _MESSAGE, _RECEIPT, _POST = 1, 2, 3
 _KINDS = {_MESSAGE: LineKind.MESSAGE, _RECEIPT: LineKind.RECEIPT, _POST: LineKind.POST}
 _NUMBERS = {kind: number for number, kind in _KINDS.items()}
-_LINE = Table("line", size=lambda row: len(row[_TEXT]))
 _TEXT = 13
+_LINE = Table("line", size=lambda row: len(row[_TEXT]))
 _DELIVERED = Table("delivered")
 _RECEIVED = f"kind IN ({_MESSAGE}, {_POST})"
 

@@ -58,9 +58,8 @@ class Late:
     def __bool__(self) -> bool:
         return bool(self._rows or self._gone)
 
-    @property
     def full(self) -> bool:
-        """True when it is time to write."""
+        """Say whether it is time to write."""
         return self._count >= _FULL or self._bytes >= _FULL_BYTES
 
     def add(self, table: Table, key: Any, item: Any) -> None:
@@ -172,4 +171,4 @@ def _insert(table: Table, columns: int, count: int) -> str:
 
 @lru_cache(maxsize=512)
 def _words(sql: str) -> frozenset[str]:
-    return frozenset(_WORD.findall(sql))
+    return frozenset(_WORD.findall(sql.lower()))
