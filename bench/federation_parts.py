@@ -50,10 +50,10 @@ class Process:
 
     @classmethod
     async def start(cls, name: str, *arguments: object) -> Process:
-        """Start one, and wait until it is ready. ``BENCH_PROFILE_NAME`` is a file for its profile."""
+        """Start one, and wait until it is ready. ``BENCH_PROFILE_DIR`` is where it leaves its profile at its end."""
         command = [sys.executable, "-m", "bench.federation_parts", *map(str, arguments)]
-        if profile := os.environ.get(f"BENCH_PROFILE_{name.upper()}"):
-            command[1:2] = ["-m", "cProfile", "-o", profile, "-m"]
+        if profiles := os.environ.get("BENCH_PROFILE_DIR"):
+            command[1:2] = ["-m", "cProfile", "-o", f"{profiles}/{name}.prof", "-m"]
         pipe = asyncio.subprocess.PIPE
         process = cls(name, await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe))
         process.ready = await process._answer()

@@ -483,6 +483,52 @@ def test_release_of_what_is_not_held_does_nothing(store: MeshStore) -> None:
     assert store.usage(Scope.OWN) == Usage()
 
 
+def test_many_are_released_at_once(store: MeshStore) -> None:
+    with Step(store) as tx:
+        for n in range(100):
+            tx.hold(held(str(n)))
+    ids = [held(str(n)).id for n in range(100)]
+    with Step(store) as tx:
+        tx.hold(held("new"))
+        tx.release_many([*ids[:40], ids[0], held("nobody's").id, held("new").id])
+        tx.release_many([])
+        tx.release_many(ids[40:42])
+    assert [id for id in ids if store.held(id) is not None] == ids[42:]
+    assert store.usage(Scope.OWN).count == 58
+
+
+def test_looking_ahead_changes_no_answer(store: MeshStore) -> None:
+    ids = [held(str(n)).id for n in range(10)]
+    with Step(store) as tx:
+        tx.hold(held("0"))
+        tx.remember(ids[1], Fate.GONE, None)
+    with Step(store) as tx:
+        tx.foresee(ids)
+        assert [tx.held(id) is not None for id in ids] == [True] + 9 * [False]
+        assert [tx.fate(id) for id in ids] == [Fate.HELD, Fate.GONE] + 8 * [None]
+        tx.hold(held("2"))
+        tx.remember(ids[3], Fate.HELD, None)
+        assert (tx.held(ids[2]) is not None, tx.fate(ids[3])) == (True, Fate.HELD)
+    store.begin()
+    store.foresee(ids)
+    store.hold(held("4"))
+    store.remember(ids[4], Fate.HELD, None)
+    store.rollback()
+    assert (store.held(ids[4]), store.fate(ids[4])) == (None, None)
+
+
+def test_more_rows_than_are_written_together_are_all_written(home: Home) -> None:
+    names = [str(n) for n in range(150)]
+    with Step(home.store) as tx:
+        for name in names:
+            tx.hold(held(name))
+            tx.remember(held(name).id, Fate.HELD, None)
+        assert tx.held(held(names[-1]).id) is not None, "what was not written yet is read all the same"
+    home.again()
+    assert all(home.store.held(held(name).id) is not None for name in names)
+    assert all(home.store.fate(held(name).id) is Fate.HELD for name in names)
+
+
 def test_expiry_comes_by_time(store: MeshStore) -> None:
     with Step(store) as tx:
         for name, expires in (("a", 300), ("b", 100), ("c", 200), ("d", 100)):

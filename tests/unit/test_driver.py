@@ -230,6 +230,40 @@ def test_a_driver_that_ends_commits_what_was_shared() -> None:
     asyncio.run(scenario())
 
 
+def test_what_nobody_waits_for_goes_with_the_next_transaction_and_before_it() -> None:
+    async def scenario() -> None:
+        async with driven() as it:
+            order: list[str] = []
+
+            def note(store: MeshStore, name: str) -> None:
+                write(store)
+                order.append(name)
+
+            unhurried = asyncio.ensure_future(it.driver.call_unhurried(lambda tx: note(tx, "first")))
+            await asyncio.sleep(0.001)
+            before = len(it.disk.threads)
+            await it.driver.call(lambda tx: note(tx, "second"))
+            await unhurried
+            assert (order, len(it.disk.threads)) == (["first", "second"], before + 1)
+
+    asyncio.run(scenario())
+
+
+def test_what_nobody_waits_for_is_done_in_the_end() -> None:
+    async def scenario() -> None:
+        async with driven() as it:
+            async with asyncio.timeout(10):
+                await it.driver.call_unhurried(write)  # with nobody to take it along
+            last = asyncio.ensure_future(it.driver.call_unhurried(write))
+            await asyncio.sleep(0)
+            before = len(it.disk.threads)
+        assert len(it.disk.threads) > before
+        assert last.done()
+        assert last.exception() is None
+
+    asyncio.run(scenario())
+
+
 ONWARD = SendEnvelope(LinkId(1), b"another's", onward=True)
 KEPT: tuple[Effect, ...] = (SendEnvelope(LinkId(1), b"our own"), SendResults(LinkId(2), ()))
 

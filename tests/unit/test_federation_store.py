@@ -102,6 +102,32 @@ def test_releasing_an_envelope_drops_its_row(store: ServerStore) -> None:
     assert store.outgoing_domains() == {SOUTH: 1}
 
 
+def test_releasing_many_drops_their_rows_and_counts(store: ServerStore) -> None:
+    made = [put(store, str(n), user=ADA if n % 2 else BOB) for n in range(10)]
+    with Step(store):
+        store.release_many([one.id for one in made[:8]])
+    assert store.outgoing_domains() == {SOUTH: 2}
+    assert [one.id for one in store.outgoing_rows(SOUTH, 0, 9)] == [one.id for one in made[8:]]
+    assert store.outgoing_usage(SOUTH, ADA) == Usage(1, len(made[9].wire))
+    assert store.held_many([one.id for one in made]).keys() == {one.id for one in made[8:]}
+
+
+def test_looking_ahead_knows_the_rows_of_the_outbox(store: ServerStore) -> None:
+    known = put(store, "known")
+    others = [held(str(n), via="ada") for n in range(5)]
+    with Step(store):
+        store.foresee([known.id, *(one.id for one in others)])
+        assert store.outgoing(known.id) is not None
+        store.put_outgoing(row(known, due=30))
+        for one in others:
+            assert store.outgoing(one.id) is None
+            store.hold(one)
+            store.put_outgoing(row(one))
+            store.put_outgoing(row(one, due=30))
+    assert [one.due_at for one in store.outgoing_rows(SOUTH, 0, 9)] == 6 * [30]
+    assert store.outgoing_domains() == {SOUTH: 6}
+
+
 def test_quotas_are_by_domain_and_user_without_receipts_and_survive_a_restart(path: Path) -> None:
     store = ServerStore.open(path)
     one = put(store, "a", size=64)
@@ -146,8 +172,9 @@ def test_an_id_can_be_forgotten(store: ServerStore) -> None:
     one = held("a", via="ada")
     with Step(store):
         store.remember(one.id, Fate.HELD, Instant(1_000))
-        store.forget_id(one.id)
-        store.forget_id(one.id)
+        store.forget_ids([one.id])
+        store.forget_ids([one.id, held("b").id])
+        store.forget_ids([])
     assert store.fate(one.id) is None
 
 

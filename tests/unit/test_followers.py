@@ -163,6 +163,6 @@ def test_an_id_that_is_forgotten_may_come_again(store: ServerStore) -> None:
         store.remember(one.id, Fate.HELD, Instant(10**9))
     with Step(store):
         store.release(one.id)
-        store.forget_id(one.id)
+        store.forget_ids([one.id])
         assert store.fate(EnvelopeId(one.id)) is None
     assert store.fate(one.id) is None

@@ -16,8 +16,10 @@ from aioquic import tls
 from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.asyncio.server import QuicServer
 from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.congestion.reno import RenoCongestionControl
 from aioquic.quic.connection import CRYPTO_BUFFER_SIZE, QuicConnection
-from aioquic.quic.recovery import QuicPacketSpace
+from aioquic.quic.packet_builder import QuicPacketBuilder
+from aioquic.quic.recovery import QuicPacketPacer, QuicPacketRecovery, QuicPacketSpace
 from aioquic.quic.retry import QuicRetryTokenHandler
 from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
 
@@ -44,6 +46,17 @@ READ: dict[Callable[..., Any], str] = {
     QuicConnection._write_stream_limits: "398d4a898f7c580f",
     QuicConnection._write_connection_limits: "02c42c5455ae1a31",
     QuicConnection._serialize_transport_parameters: "be651f3ddfcd3f39",
+    QuicConnection._flush_builder: "ac4bd66d7c3892df",
+    QuicConnection.datagrams_to_send: "f4eb22c8add260fe",
+    QuicPacketBuilder.start_packet: "63a59deba3617ddc",
+    QuicPacketBuilder.start_frame: "53af20167bc2f0e0",
+    QuicPacketBuilder._end_packet: "585948d0382505b3",
+    QuicPacketPacer.update_rate: "ec763995d3603cb4",
+    QuicPacketRecovery._on_packets_lost: "77a0ba7595137455",
+    QuicPacketRecovery.reschedule_data: "a012ca1263fb6af0",
+    RenoCongestionControl.on_packet_acked: "91f90091e236e854",
+    RenoCongestionControl.on_packets_expired: "158b2c5ceb1e1d42",
+    RenoCongestionControl.on_packets_lost: "dd75bdd28da27dbe",
     QuicStreamReceiver.handle_frame: "c54bce9f11e6f2de",
     QuicStreamSender.write: "77d188425093015b",
     QuicStreamSender.on_data_delivery: "675e1c2812ea3744",
@@ -87,6 +100,10 @@ def test_private_fields_are_there() -> None:
         QuicConnectionProtocol.__init__.__code__.co_names
     )
     assert quic._retry_source_connection_id is None
+    assert quic._max_datagram_size == 1_200
+    assert quic._ack_delay == 0.001
+    assert {"_cc", "_pto_count", "_time_of_last_sent_ack_eliciting_packet"} <= vars(quic._loss).keys()
+    assert {"_cryptos", "_peer_cid", "_spin_bit", "_network_paths", "_handshake_confirmed"} <= vars(quic).keys()
     assert [len(id.cid) for id in quic._host_cids] == [8]
     context = quic.tls
     assert context._request_client_certificate is False

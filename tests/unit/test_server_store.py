@@ -59,6 +59,20 @@ def test_first_and_last_visit_are_told_apart(store: ServerStore, path: Path) -> 
     store.close()
 
 
+def test_whoever_was_nobody_is_found_when_he_has_come(store: ServerStore) -> None:
+    assert store.user(ADA) is None
+    store.begin()
+    store.see_user(ADA, Instant(5), WallTime(5))
+    assert store.user(ADA) is not None
+    store.rollback()
+    assert store.user(ADA) is None
+    see(store, ADA)
+    assert store.user(ADA) is not None
+    with Step(store):
+        store.drop_user(ADA)
+    assert store.user(ADA) is None
+
+
 def test_a_name_and_its_look_have_one_owner(store: ServerStore) -> None:
     see(store, ADA, BOB)
     with Step(store):

@@ -266,6 +266,59 @@ def test_a_transaction_that_broke_halfway_is_not_committed_in_part(path: Path, d
     store.close()
 
 
+@pytest.mark.parametrize("code", [apsw.SQLITE_FULL, apsw.SQLITE_IOERR], ids=["full", "broken"])
+@pytest.mark.parametrize("asked", [False, True], ids=["commit", "question"])
+def test_nothing_of_a_transaction_that_failed_is_read_from_memory(
+    path: Path, disk: FaultyDisk, code: int, asked: bool
+) -> None:
+    """Whether it fails with the commit or with a question before, and also where the file is not read again."""
+    store = SqliteStore.open(path, vfs="faulty", ballast_bytes=0)
+    store._db.pragma("cache_size", 10)
+    kept = held("kept", dst="news")
+    with Step(store):
+        store.hold(kept)
+        store.put_channel(subscription("news", heads=1))
+    disk.faults.code, disk.faults.fail_at = code, disk.faults.done + 1
+    new = [held(f"m{number}", size=3_000, dst="news") for number in range(100)]
+    store.begin()
+    store.foresee([item.id for item in new])
+    hold_all(store, new)
+    store.release(kept.id)
+    store.put_channel(subscription("news", heads=2))
+    store.put_channel(subscription("club"))
+    store.set_value("x", b"x")
+    store.deliver(message("m"))
+    if asked:
+        with pytest.raises(StoreError):
+            store.waiting(kept.dst, 0, 1)
+        assert store.dirty
+        # Whoever goes on all the same is told at once, and leaves nothing behind.
+        with pytest.raises(StoreError):
+            store.put_channel(subscription("club"))
+        with pytest.raises(StoreError):
+            store.hold(held("one more"))
+    with pytest.raises(StoreFullError if code == apsw.SQLITE_FULL else StoreError):
+        store.commit()
+    disk.faults.fail_at = 0
+    assert [store.held(item.id) for item in (new[0], new[-1], held("one more"))] == [None] * 3
+    assert [store.fate(item.id) for item in (new[0], kept)] == [None, Fate.HELD]
+    assert [item.id for item in store.waiting(kept.dst, 0, 9)] == [kept.id]
+    assert store.channel(channel_id("news")) == subscription("news", heads=1)
+    assert store.channel(channel_id("club")) is None
+    assert store.value("x") is None
+    assert not store.delivered(message("m").peer, message("m").uid)
+    store.begin()
+    if code == apsw.SQLITE_FULL:
+        store.hold(new[0])
+        store.commit()
+        assert [item.id for item in store.waiting(kept.dst, 0, 9)] == [kept.id, new[0].id]
+    else:
+        with pytest.raises(StoreError, match="disk that failed"):
+            store.hold(new[0])
+        store.rollback()
+    store.close()
+
+
 def open_and_end(path: Path) -> None:
     SqliteStore.open(path, vfs="faulty", ballast_bytes=0)
 
@@ -467,6 +520,22 @@ def test_a_damaged_author_is_a_new_one_and_no_row_beside_it_is_touched(path: Pat
         store.put_author(Author(key("ann"), Instant(9), Instant(9), b""))
     store = reopened(store, path)
     assert store.author(key("ann")) == Author(key("ann"), Instant(9), Instant(9), b"")
+    store.close()
+
+
+def test_a_channel_that_is_joined_again_takes_the_place_of_a_damaged_one(path: Path) -> None:
+    store = SqliteStore.open(path)
+    with Step(store):
+        store.put_channel(subscription("the-damaged-topic"))
+    store.close()
+    assert flip(path, b"the-damaged-topic", at=5) == 1
+    store = SqliteStore.open(path)
+    with Step(store):
+        assert store.channel(channel_id("the-damaged-topic")) is None
+        store.put_channel(subscription("the-damaged-topic"))
+    store = reopened(store, path)
+    assert store.channel(channel_id("the-damaged-topic")) == subscription("the-damaged-topic")
+    assert store.counters() == {"damaged": 1}
     store.close()
 
 

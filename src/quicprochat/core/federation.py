@@ -8,7 +8,7 @@ from typing import Protocol
 
 from quicprochat.core.following import FollowStore
 from quicprochat.core.ids import EnvelopeId, PeerKey
-from quicprochat.core.store import Usage
+from quicprochat.core.store import Held, Usage
 from quicprochat.core.time import Instant
 
 
@@ -107,6 +107,14 @@ class FederationStore(FollowStore, Protocol):
 
     def outgoing_set_aside(self, destination: str) -> int:
         """Return how many rows of a domain are set aside."""
+        ...
+
+    def held_many(self, ids: Sequence[EnvelopeId]) -> Mapping[EnvelopeId, Held]:
+        """Return those of these envelopes that are held."""
+        ...
+
+    def forget_ids(self, ids: Sequence[EnvelopeId]) -> None:
+        """Forget that envelopes were seen: they may come in again."""
         ...
 
     def put_correspondent(self, author: PeerKey, domain: str, expires_at: Instant, limit: int) -> None:

@@ -65,8 +65,8 @@ class FollowStore(UserStore, Protocol):
         """Return what is kept longest of a channel and was brought by somebody."""
         ...
 
-    def forget_id(self, id: EnvelopeId) -> None:
-        """Forget that an envelope was seen: it may come in again."""
+    def forget_ids(self, ids: Sequence[EnvelopeId]) -> None:
+        """Forget that envelopes were seen: they may come in again."""
         ...
 
     # --- other domains

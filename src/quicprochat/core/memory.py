@@ -176,6 +176,9 @@ class MemoryStore:
         known = self._fates.get(id)
         return known[0] if known else None
 
+    def foresee(self, ids: Sequence[EnvelopeId]) -> None:
+        """Nothing is gained by it in memory."""
+
     def remember(self, id: EnvelopeId, fate: Fate, forget_at: Instant | None, via: bytes = b"") -> None:
         known = self._fates.get(id)
         part = part_of(via) if known is None else known[2]
@@ -249,6 +252,10 @@ class MemoryStore:
         self._undo.append(lambda: self._quotas.change(held, 1))
         # A rollback must find the entry again, although it may have been popped from the heap meanwhile.
         self._undo.append(lambda: heappush(self._expiry, (held.expires_at, id)))
+
+    def release_many(self, ids: Sequence[EnvelopeId]) -> None:
+        for id in ids:
+            self.release(id)
 
     def waiting(self, dst: bytes, after: int, limit: int) -> Sequence[Held]:
         found = sorted(serial for serial in self._by_dst.get(dst, ()) if serial > after)

@@ -349,6 +349,10 @@ class MeshStore(Protocol):
         """Return what became of an id, None when it was never seen (or is forgotten). What is held is HELD."""
         ...
 
+    def foresee(self, ids: Sequence[EnvelopeId]) -> None:
+        """Say which envelopes come next, for a store that rather looks for many at a time; changes no answer."""
+        ...
+
     def remember(self, id: EnvelopeId, fate: Fate, forget_at: Instant | None, via: bytes = b"") -> None:
         """Set an id's fate; ``forget_at`` None means never forgotten.
 
@@ -382,6 +386,10 @@ class MeshStore(Protocol):
 
     def release(self, id: EnvelopeId) -> None:
         """Let go of a held envelope; nothing happens when it is not held."""
+        ...
+
+    def release_many(self, ids: Sequence[EnvelopeId]) -> None:
+        """Let go of held envelopes; those that are not held make no difference."""
         ...
 
     def waiting(self, dst: bytes, after: int, limit: int) -> Sequence[Held]:

@@ -28,6 +28,8 @@ EVENTS_MAX = 1_024
 """Events in one transaction: bounds how long one commit, and everybody behind it, can take."""
 MARK_EVERY_MS = 60_000
 """The life clock is kept with every write, and this often when there is none."""
+UNHURRIED_MS = 50
+"""So long at most what nobody waits for goes without a transaction of its own: one that somebody waits for takes it."""
 INLINE_EVENTS = 8
 """A turn of so few events commits on the spot: handing it to a thread and back costs as much as a quick disk does."""
 SLOW_MS, SLOW_FOR_MS = 10, 10_000
@@ -94,6 +96,8 @@ class Driver:
         self._events: list[Event] = []
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._calls: list[tuple[Callable[[MeshStore], Any], asyncio.Future[Any]]] = []
+        self._unhurried: list[tuple[Callable[[MeshStore], Any], asyncio.Future[Any]]] = []
+        self._unhurried_until = Instant(0)
         self._answering: list[tuple[Callable[[MeshStore], Any], asyncio.Future[Any]]] = []
         self._asides: deque[tuple[Callable[[MeshStore], Any], asyncio.Future[Any]]] = deque()
         self._posted = 0
@@ -141,6 +145,19 @@ class Driver:
         self._wake.set()
         return await done
 
+    async def call_unhurried(self, work: Callable[[MeshStore], T]) -> T:
+        """The same for what nobody waits for: a transaction of others takes it along, if one comes soon.
+
+        Such a call runs before those that came with it, and after ``UNHURRIED_MS`` at the latest. Raises: StoreError.
+        """
+        self._check()
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        if not self._unhurried:
+            self._unhurried_until = Instant(self._clock.now().at + UNHURRIED_MS)
+            self._wake.set()  # to look at the clock again
+        self._unhurried.append((work, done))
+        return await done
+
     async def read(self, work: Callable[[MeshStore], T]) -> T:
         """Run ``work``, which only reads: at once, unless a commit has the store. Raises: StoreError."""
         if self._committing or self._open:
@@ -179,7 +196,7 @@ class Driver:
     async def run(self) -> None:
         """Step until :meth:`finish`. Raises: StoreError, after which nothing more is promised to anybody."""
         try:
-            while self._events or self._calls or self._asides or not self._finishing:
+            while self._events or self._calls or self._unhurried or self._asides or not self._finishing:
                 await self._turn()
             await self._finish_shared()
             await self._keep_clock()
@@ -213,7 +230,7 @@ class Driver:
             await self._step_aside(*self._asides[0])
             self._asides.popleft()
         events, self._events = self._events[:EVENTS_MAX], self._events[EVENTS_MAX:]
-        calls, self._calls = self._calls, []
+        calls, self._calls, self._unhurried = [*self._unhurried, *self._calls], [], []
         self._answering = calls
         now = self._clock.now()
         self._probe(Point.GATHERED)
@@ -298,19 +315,20 @@ class Driver:
             done.set_exception(error)
 
     async def _wait(self) -> None:
-        if self._events or self._calls or self._asides or self._finishing:
-            return
-        self._wake.clear()
-        now = self._clock.now().at
-        due = min(self._node.next_deadline(), self._marked_at + MARK_EVERY_MS)
-        if self._shared_until is not None:
-            due = min(due, self._shared_until)
-        pause = max(0, due - now) / 1_000
-        alarm = asyncio.get_running_loop().call_later(pause, self._wake.set)
-        try:
-            await self._wake.wait()
-        finally:
-            alarm.cancel()
+        rung = False
+        while not (rung or self._events or self._calls or self._asides or self._finishing):
+            self._wake.clear()
+            now = self._clock.now().at
+            deadline = min(self._node.next_deadline(), self._marked_at + MARK_EVERY_MS)
+            if self._shared_until is not None:
+                deadline = min(deadline, self._shared_until)
+            if self._unhurried:
+                deadline = min(deadline, self._unhurried_until)
+            try:
+                async with asyncio.timeout(max(0, deadline - now) / 1_000):
+                    await self._wake.wait()
+            except TimeoutError:
+                rung = True
 
     async def _commit(self, now: Now, *, small: bool = False) -> None:
         store = self._store
@@ -336,7 +354,7 @@ class Driver:
 
     def _stop(self, why: QuicprochatError) -> None:
         self._stopped = self._stopped or why
-        calls = (*self._answering, *self._calls, *self._asides)
+        calls = (*self._answering, *self._unhurried, *self._calls, *self._asides)
         futures = [done for _, done in self._waiters] + [done for _, done in calls]
         for future in futures:
             if not future.done():

@@ -174,10 +174,10 @@ class Channels:
         """
         tx, gone = self._store, 0
         for channel in tx.windows() - tx.followed().keys():
-            for _, id in tx.post_ids(channel, 0, limit - gone):
-                tx.release(id)
-                tx.forget_id(id)
-                gone += 1
+            ids = [id for _, id in tx.post_ids(channel, 0, limit - gone)]
+            tx.release_many(ids)
+            tx.forget_ids(ids)
+            gone += len(ids)
             if gone >= limit:
                 break
         return gone

@@ -183,15 +183,16 @@ class Queue:
         """Let go of envelopes that were handed to their recipient, and confirmed: nobody asks whose they are."""
 
         def release(tx: MeshStore) -> None:
-            for id in ids:
-                tx.release(id)
+            tx.release_many(ids)
             tx.count("handed_over", len(ids))
 
-        await self._driver.call(release)
+        # Should we die before, its recipient gets it again, and knows it.
+        await self._driver.call_unhurried(release)
         self._meter.count("handed_over", len(ids))
 
     def _admit(self, tx: MeshStore, via: PeerKey, checked: Sequence[Checked | Reject], hint: str) -> list[_Admitted]:
         now, policy = self._driver.now(), self._policy()
+        tx.foresee([one.envelope.id for one in checked if isinstance(one, Checked)])
         admitted = [self._admit_one(tx, via, one, hint, policy, now) for one in checked]
         if self._board is not None:
             self._board.slide(now.at)
@@ -235,6 +236,7 @@ class Queue:
     ) -> list[_Admitted]:  # fmt: skip
         now, policy = self._driver.now(), self._policy()
         policy = replace(policy, limits=replace(policy.limits, share=share))
+        tx.foresee([one.envelope.id for one in checked if isinstance(one, Checked)])
         found = []
         for one in checked:
             if isinstance(one, Reject):

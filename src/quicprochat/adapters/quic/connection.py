@@ -13,7 +13,8 @@ from aioquic.quic import events
 from aioquic.quic.connection import QuicConnection
 from cryptography import x509
 
-from quicprochat.adapters.quic import flow
+from quicprochat.adapters.quic import flow, mtu
+from quicprochat.adapters.quic.datagrams import Datagrams
 from quicprochat.adapters.quic.stream import StreamTransport
 from quicprochat.adapters.quic.tls import Check, authenticate, certificate_of, identity_of, refusal_of
 from quicprochat.core.errors import QuicprochatError, UnavailableError
@@ -23,6 +24,10 @@ RPC_STREAM = 0
 REASON_BYTES = 256
 
 TIMER_SLACK_S = 0.000_1
+
+ACK_FULL_S, ACK_SHORT_S = 0.001, 0.008
+"""How long an acknowledgement may wait for an answer to ride on. Whoever sends full datagrams may need it to send more;
+a short one is a call, whose answer takes a commit. Peers reckon with 25 ms."""
 
 PROTOCOL = 0x15
 """The code for a peer that does what no honest one does."""
@@ -56,6 +61,7 @@ class Connection(QuicConnectionProtocol):
         quic._local_max_streams_bidi.value = quic._local_max_streams_bidi.sent = 0 if quic._is_client else 1
         quic._local_max_streams_uni.value = quic._local_max_streams_uni.sent = 0
         flow.slide(quic, self._unread)
+        self._size = mtu.PathSize(quic)
 
     # --- for those who use it
 
@@ -146,6 +152,7 @@ class Connection(QuicConnectionProtocol):
 
     def datagram_received(self, data: bytes | str, addr: object) -> None:
         quic = self._quic
+        quic._ack_delay = ACK_SHORT_S if len(data) < mtu.BASE and quic._handshake_confirmed else ACK_FULL_S
         try:
             quic.receive_datagram(cast(bytes, data), cast(tuple[str, int], addr), now=self._loop.time())
             self._process_events()
@@ -169,9 +176,22 @@ class Connection(QuicConnectionProtocol):
         if self._over.done():
             return  # the socket may be gone
         assert self._transport is not None
-        for data, addr in self._quic.datagrams_to_send(now=self._loop.time()):
+        now = self._loop.time()
+        datagrams = self._quic.datagrams_to_send(now=now)
+        for data, addr in datagrams:
             self._transport.sendto(data, addr)
+        if datagrams:
+            self._size.look(datagrams[0][1], now)
+            if self._size.due(len(datagrams), now):
+                self._try_larger(now)
         self._set_alarm(self._quic.get_timer())
+
+    def _try_larger(self, now: float) -> None:
+        if not mtu.CAN_TRY or not isinstance(self._transport, Datagrams):
+            return
+        for data, addr in self._size.trial(now):
+            if not self._transport.send_whole(data, addr):
+                self._size.too_large(now)
 
     def _set_alarm(self, at: float | None) -> None:
         if self._timer is not None and self._timer_at is not None and (at is None or at < self._timer_at):

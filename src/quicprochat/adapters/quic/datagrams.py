@@ -8,8 +8,11 @@ would gather it without limit, and QUIC sends it again.
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from typing import Any
+
+from quicprochat.adapters.quic.mtu import whole
 
 READS_MAX = 32
 """Datagrams in one turn: about 3 ms of work, so that nobody else waits long."""
@@ -38,6 +41,17 @@ class Datagrams(asyncio.DatagramTransport):
             self._socket.sendto(data, addr)
         except OSError as error:  # BlockingIOError too: no room, or no way there at the moment
             self._to.error_received(error)
+
+    def send_whole(self, data: bytes, addr: Any) -> bool:
+        """Send in one piece; return False where our own interface is too narrow for that."""
+        if self._closing:
+            return True
+        try:
+            with whole(self._socket):
+                self._socket.sendto(data, addr)
+        except OSError as error:
+            return error.errno != errno.EMSGSIZE
+        return True
 
     def is_closing(self) -> bool:
         return self._closing

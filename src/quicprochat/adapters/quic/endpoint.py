@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from quicprochat.adapters.quic.connection import Connection
 from quicprochat.adapters.quic.datagrams import Datagrams
 from quicprochat.adapters.quic.flow import CONNECTION_WINDOW, STREAM_WINDOW
+from quicprochat.adapters.quic.mtu import CONGESTION
 from quicprochat.adapters.quic.tls import Check, UntrustedError, refusal_of
 from quicprochat.core.errors import LocalError, UnavailableError
 
@@ -58,6 +59,7 @@ def _configuration(credentials: Credentials, alpns: list[str], *, client: bool) 
         private_key=credentials.key,
         connection_id_length=CID_BYTES,
         idle_timeout=IDLE_S,
+        congestion_control_algorithm=CONGESTION,
         max_data=CONNECTION_WINDOW,
         max_stream_data=STREAM_WINDOW,
         verify_mode=ssl.CERT_NONE,  # the check in the TLS context decides, and without one nobody is trusted

@@ -6,11 +6,13 @@ import struct
 from collections.abc import Sequence
 
 from quicprochat.adapters.sqlite.database import Database, Row, checksum, sturdy
+from quicprochat.adapters.sqlite.late import Table
 from quicprochat.core.channel import SECRET_BYTES, Access, BroadcastChannel, Earlier, Member, Subscription
 from quicprochat.core.ids import ID_BYTES, KEY_BYTES, ChannelId, EnvelopeId, PeerKey
 from quicprochat.core.time import Instant
 
 _FIXED = struct.Struct(">I?")
+_CHANNEL = Table("channel", insert="INSERT OR REPLACE")
 _NEWER = struct.Struct(">qq?")
 _EARLIER = struct.Struct(f">Iq{SECRET_BYTES}s")
 _MEMBER = struct.Struct(">?q?I")
@@ -82,8 +84,8 @@ def _intact_member(row: Row) -> Member | None:
 class Channels(Database):
     """Subscriptions and members; see ``MeshStore``."""
 
-    def _load(self) -> None:
-        super()._load()
+    def _forget_cached(self) -> None:
+        super()._forget_cached()
         # Each post asks for its channel, and moves its heads.
         self._known: dict[ChannelId, Subscription] = {}
 
@@ -97,12 +99,10 @@ class Channels(Database):
         )  # fmt: skip
         parts = _parts(channel.id, kind.encode(), channel.epoch, topic.encode(), left, heads, channel.secret)
         check = checksum(*parts, *_newer_parts(*newer))
+        row = (channel.id, kind, channel.epoch, topic, left, heads, check, channel.secret, *newer)
+        self._later(_CHANNEL, channel.id, row)
         self._known[channel.id] = subscription
-        self._later(
-            "INSERT OR REPLACE INTO channel",
-            channel.id,
-            (channel.id, kind, channel.epoch, topic, left, heads, check, channel.secret, *newer),
-        )
+        self._replaced("channel", channel.id)
         if left or scrub:
             # Like a prekey's, a secret must be gone from the disk.
             self._scrub = True

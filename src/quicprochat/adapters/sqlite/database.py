@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
@@ -20,7 +20,7 @@ import apsw
 from quicprochat.adapters.sqlite import schema
 from quicprochat.adapters.sqlite.ballast import free_bytes
 from quicprochat.adapters.sqlite.checkpoint import VFS, Checkpointer
-from quicprochat.adapters.sqlite.late import Late
+from quicprochat.adapters.sqlite.late import Late, Table
 from quicprochat.core.errors import StoreError, StoreFullError
 
 CHECKPOINT_PAGES = 256
@@ -46,7 +46,7 @@ CACHE_KIB = 16 << 10
 """Pages kept in memory at most; a home router may want less (guess)."""
 
 Row = tuple[Any, ...]
-Bindings = tuple[Any, ...] | list[Any] | dict[str, Any]
+Bindings = Sequence[Any] | dict[str, Any]
 _T = TypeVar("_T")
 
 _REASONS: tuple[tuple[type[apsw.Error], str], ...] = (
@@ -94,11 +94,12 @@ def checksum(*parts: bytes) -> bytes:
 
 
 class Database:
-    """What the parts of the store share. ``_rows`` and ``_one`` read, ``_run`` writes; nothing else runs SQL.
+    """What the parts of the store share. ``_rows`` and ``_one`` read, ``_run`` and ``_later`` write; nothing else runs
+    SQL.
 
-    The transaction is opened by its first write, so that a step that only reads costs the disk nothing. Rows given to
-    ``_later`` are written by its commit, or before any other statement runs: each sees what was written before it. Who
-    knows that a question has nothing to do with such rows, or looks among them first, leaves them waiting: ``_peek``.
+    The transaction is opened by its first write, so that a step that only reads costs the disk nothing. What is given
+    to ``_later`` and ``_delete_later`` is written by its commit, or before any statement that names its table: each
+    sees what was written before it. Only ``_peek`` and ``_peek_rows`` do not: they are for who looked in ``Late``.
     """
 
     def __init__(self, db: apsw.Connection, path: Path, beside: Checkpointer | None = None) -> None:
@@ -128,6 +129,14 @@ class Database:
 
     def _load(self) -> None:
         """Read from the file what is kept in memory: at the start, and when memory no longer fits the file."""
+        self._forget_cached()
+
+    def _forget_cached(self) -> None:
+        """Drop what memory has of rows, and could read again: also where the file cannot be read any more."""
+
+    def count(self, name: str, by: int = 1) -> None:
+        """Add to a named counter; see ``MeshStore``."""
+        raise NotImplementedError
 
     def _flush(self) -> None:
         """Write what was gathered in memory during the transaction, just before its commit."""
@@ -135,12 +144,11 @@ class Database:
     # --- statements
 
     def _rows(self, sql: str, bindings: Bindings = ()) -> list[Row]:
-        if self._late:
-            self._write_late()
+        self._catch_up(sql)
         return self._peek_rows(sql, bindings)
 
     def _peek_rows(self, sql: str, bindings: Bindings = ()) -> list[Row]:
-        """Do what ``_rows`` does, on what is written."""
+        """Do what ``_rows`` does, on what is written: for who looked in ``Late``."""
         try:
             return self._sql.execute(sql, bindings).fetchall()
         except apsw.Error as error:
@@ -150,8 +158,7 @@ class Database:
 
     def _each(self, sql: str, bindings: Bindings = ()) -> Iterator[Row]:
         """Return rows one by one; nothing may be written meanwhile."""
-        if self._late:
-            self._write_late()
+        self._catch_up(sql)
         try:
             yield from self._sql.execute(sql, bindings)
         except apsw.Error as error:
@@ -161,12 +168,11 @@ class Database:
 
     def _one(self, sql: str, bindings: Bindings = ()) -> Any:
         """Return the only row of a query (of one column: its value), None when there is none."""
-        if self._late:
-            self._write_late()
+        self._catch_up(sql)
         return self._peek(sql, bindings)
 
     def _peek(self, sql: str, bindings: Bindings = ()) -> Any:
-        """Do what ``_one`` does, on what is written."""
+        """Do what ``_one`` does, on what is written: for who looked in ``Late``."""
         try:
             return self._sql.execute(sql, bindings).get
         except apsw.Error as error:
@@ -182,8 +188,7 @@ class Database:
     def _run(self, sql: str, bindings: Bindings = ()) -> int:
         """Write; return how many rows changed."""
         self._write()
-        if self._late:
-            self._write_late()
+        self._catch_up(sql)
         try:
             self._sql.execute(sql, bindings)
         except apsw.Error as error:
@@ -197,22 +202,34 @@ class Database:
 
     def _run_many(self, sql: str, bindings: Iterable[tuple[Any, ...]]) -> None:
         self._write()
-        if self._late:
-            self._write_late()
+        self._catch_up(sql)
         try:
             self._sql.executemany(sql, bindings)
         except apsw.Error as error:
             raise self._fail(error) from error
 
-    def _later(self, insert: str, key: Any, row: tuple[Any, ...]) -> None:
-        """Write a row with the commit; see ``Late.add``."""
+    def _later(self, table: Table, key: Any, item: Any) -> None:
+        """Write a row with the commit, or before SQL is asked about its table; see ``Late``."""
         self._write()
-        if self._late.add(insert, key, row):
+        self._late.add(table, key, item)
+        if self._late.full():
             self._write_late()
 
-    def _write_late(self) -> None:
+    def _delete_later(self, table: Table, key: Any, value: Any) -> None:
+        """Delete a row of the disk in the same way; see ``Late.delete``."""
+        self._write()
+        self._late.delete(table, key, value)
+        if self._late.full():
+            self._write_late()
+
+    def _catch_up(self, sql: str) -> None:
+        """Write what waits for the tables that a statement names."""
+        if self._late and (tables := self._late.named(sql)):
+            self._write_late(tables)
+
+    def _write_late(self, tables: Sequence[Table] | None = None) -> None:
         try:
-            for sql, bindings in self._late.take():
+            for sql, bindings in self._late.take(tables):
                 self._sql.execute(sql, bindings)
         except apsw.Error as error:
             raise self._fail(error) from error
@@ -306,6 +323,7 @@ class Database:
     def _undo(self) -> None:
         self._writing = False
         self._late.clear()
+        self._forget_cached()
         try:
             if self._db.in_transaction:
                 self._sql.execute("ROLLBACK")
@@ -361,6 +379,12 @@ class Database:
         self._damaged.add((table, key))
         if self._begun and not self._writing and self._failed is None:
             self._start()
+
+    def _replaced(self, table: str, key: bytes) -> None:
+        """A good row stands in the place of one that was damaged, and must not be dropped for it."""
+        if (table, key) in self._damaged:
+            self._damaged.remove((table, key))
+            self.count("damaged")
 
     def _drop_damaged(self) -> None:
         for table, key in sorted(self._damaged, key=repr):

@@ -1,8 +1,7 @@
 """Envelopes seen and envelopes held, with the quotas they count against.
 
-What a transaction does to them is gathered and written with its commit, in the store's thread, or before the first
-question that only SQL can answer. So what comes and goes within one transaction leaves nothing but its id, and what
-passes through a relay costs its loop no more than one question.
+What a transaction does to them waits (``late``), so that what comes and goes within one transaction leaves nothing but
+its id, and what passes through a relay costs its loop no more than one question.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from quicprochat.adapters.sqlite.database import Database, Row, checksum, sturdy
+from quicprochat.adapters.sqlite.late import Table, among
 from quicprochat.core.envelope import CORE_BYTES, HEADER_BYTES
 from quicprochat.core.ids import ID_BYTES, EnvelopeId, Label, PeerKey, labelled_hash
 from quicprochat.core.parts import level, part_of
@@ -25,8 +25,9 @@ _TOGETHER = 100_000
 """Sums that are gathered before they are charged, when the store opens."""
 _FRESH_MAX, _FRESH_BYTES = 4_096, 4 << 20
 """Envelopes kept in memory beside the disk: what passes through is asked for and let go of moments later."""
-_NEW_BYTES = 1 << 20
-"""What is held is gathered up to so much; more, and it is written at once, so that a huge step needs no huge memory."""
+_BOUNDS_MAX = 4_096
+_FEW = 4
+"""Fewer ids are not looked for in advance: each is asked for once, which costs no more."""
 _CORE_LENGTH = CORE_BYTES.to_bytes(4, "big")
 # Where the core of an envelope has what is asked of it here (core/envelope.py).
 _KIND = 2
@@ -37,7 +38,9 @@ _PAYLOAD_HASH = slice(102, 134)
 _COLUMNS = "serial, " + sturdy("via", "#stored_at", "#expires_at", "checksum", "wire")
 _CHARGED = sturdy("via", "dst", "substr(wire, 1, 68)", "#length(wire)")
 _FATES = {int(fate): fate for fate in Fate}
-_FATE = f"SELECT {int(Fate.HELD)} FROM held WHERE id = ?1 UNION ALL SELECT fate FROM seen WHERE id = ?1 LIMIT 1"
+_IS_HELD = f"SELECT {int(Fate.HELD)} FROM held WHERE id = ?1"
+_SEEN_FATE = "SELECT fate FROM seen WHERE id = ?1"
+_FATE = f"{_IS_HELD} UNION ALL {_SEEN_FATE} LIMIT 1"
 
 
 def _checksum(wire: bytes, via: bytes, stored_at: int, expires_at: int) -> bytes:
@@ -48,6 +51,11 @@ def _checksum(wire: bytes, via: bytes, stored_at: int, expires_at: int) -> bytes
 def _row(held: Held) -> Row:
     check = _checksum(held.wire, held.via, held.stored_at, held.expires_at)
     return (held.serial, held.id, held.dst, held.via, held.stored_at, held.expires_at, check, held.wire)
+
+
+HELD = Table("held", by="serial", row=_row, size=lambda held: len(held.wire))
+SEEN = Table("seen", by="id", instead=" ON CONFLICT DO UPDATE SET fate = excluded.fate, forget_at = excluded.forget_at")
+"""Whose part of the memory an id is in stays as it was first said."""
 
 
 def _intact(row: Row) -> Held | None:
@@ -74,22 +82,24 @@ def _scopes(via: bytes, kind: int, src: bytes, dst: bytes) -> tuple[tuple[Scope,
 class Envelopes(Database):
     """The dedup table and the outbox; see ``MeshStore``. What is held must be a true envelope: it is checked so."""
 
+    _KEYED: tuple[Table, ...] = (SEEN, HELD)
+    """The tables with one row for an envelope, found by its id."""
+
+    def _forget_cached(self) -> None:
+        super()._forget_cached()
+        self._fresh: dict[EnvelopeId, Held] = {}
+        """Held, written or not."""
+        self._fresh_bytes = 0
+        self._soonest: Instant | None = None
+        """Nothing that is held expires before this."""
+        self._asked = False
+        """True while ``_soonest`` holds."""
+        self._bounds: dict[tuple[bytes, PeerKey | None, bytes | None], int] = {}
+        """Up to which serial there is nothing any more that ``oldest`` was asked for."""
+
     def _load(self) -> None:
         super()._load()
         self._quotas = Quotas()
-        self._fresh: dict[EnvelopeId, Held] = {}
-        self._fresh_bytes = 0
-        self._new: dict[EnvelopeId, Held] = {}
-        """Held since the transaction began, and not written yet."""
-        self._new_bytes = 0
-        self._gone: dict[EnvelopeId, int] = {}
-        """Serials of rows that were let go of and are still there."""
-        self._fates: dict[EnvelopeId, tuple[int, Instant | None, int]] = {}
-        """Remembered and not written yet."""
-        self._soonest: Instant | None = None
-        """No row that is written expires before this."""
-        self._asked = False
-        """True while ``_soonest`` holds."""
         self._serial: int = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'held'") or 0
         # A server may hold a million: rows of one author for one recipient are charged together, and none is kept.
         totals: dict[tuple[bytes, bytes, bytes], list[int]] = {}
@@ -116,53 +126,47 @@ class Envelopes(Database):
         for scope, key in scopes:
             self._quotas.add(scope, key, size, sign, count)
 
-    def _write_out(self) -> None:
-        """Let the tables have what was gathered."""
-        if not (self._new or self._gone or self._fates):
-            return
-        # First what goes: an id that was let go of may be held again.
-        self._run_many("DELETE FROM held WHERE serial = ?", [(serial,) for serial in self._gone.values()])
-        self._run_many("INSERT INTO held VALUES (?, ?, ?, ?, ?, ?, ?, ?)", [_row(new) for new in self._new.values()])
-        self._run_many(
-            "INSERT INTO seen VALUES (?, ?, ?, ?) "
-            "ON CONFLICT DO UPDATE SET fate = excluded.fate, forget_at = excluded.forget_at",
-            [(id, *known) for id, known in self._fates.items()],
-        )
-        self._new.clear()
-        self._new_bytes = 0
-        self._gone.clear()
-        self._fates.clear()
-        self._asked = False
-
-    def _flush(self) -> None:
-        super()._flush()
-        self._write_out()
+    def _write_late(self, tables: Sequence[Table] | None = None) -> None:
+        super()._write_late(tables)
+        self._asked = False  # what was let go of had counted
 
     # --- dedup
 
+    def foresee(self, ids: Sequence[EnvelopeId]) -> None:
+        """See ``MeshStore``: what no table has need not be looked for again, one by one."""
+        if len(ids) < _FEW:
+            return
+        places, values = among(ids)
+        sql = " UNION ALL ".join(f"SELECT id FROM {table.name} WHERE id IN ({places})" for table in self._KEYED)
+        unknown = set(ids).difference(id for (id,) in self._peek_rows(sql, values))
+        for table in self._KEYED:
+            self._late.foresee(table, unknown)
+
     def fate(self, id: EnvelopeId) -> Fate | None:
-        if id in self._new:
+        late = self._late
+        if id in self._fresh or late.find(HELD, id) is not None:
             return Fate.HELD
-        if id in self._fates:
-            return _FATES[self._fates[id][0]]
-        if id in self._gone:
-            return _FATES.get(self._peek("SELECT fate FROM seen WHERE id = ?", (id,)))
-        return _FATES.get(self._peek(_FATE, (id,)))
+        fate: int | None = None
+        if (known := late.find(SEEN, id)) is not None or late.missing(SEEN, id):
+            if not late.missing(HELD, id):
+                fate = self._peek(_IS_HELD, (id,))
+            if fate is None and known is not None:
+                fate = known[1]
+        else:
+            fate = self._peek(_SEEN_FATE if late.missing(HELD, id) else _FATE, (id,))
+        return _FATES.get(fate) if fate is not None else None
 
     def remember(self, id: EnvelopeId, fate: Fate, forget_at: Instant | None, via: bytes = b"") -> None:
-        self._write()
-        known = self._fates.get(id)
-        self._fates[id] = (int(fate), forget_at, part_of(via) if known is None else known[2])
+        known = self._late.find(SEEN, id)
+        self._later(SEEN, id, (id, int(fate), forget_at, part_of(via) if known is None else known[3]))
 
     def forget(self, now: Instant, limit: int) -> int:
-        self._write_out()
         return self._run(
             "DELETE FROM seen WHERE id IN (SELECT id FROM seen WHERE forget_at <= ? ORDER BY forget_at LIMIT ?)",
             (now, limit),
         )
 
     def forget_passed(self, keep: int, limit: int) -> int:
-        self._write_out()
         passed = f"fate IN ({int(Fate.GONE)}, {int(Fate.PASSED)})"  # as the index has it
         counts: dict[int, int] = dict(self._rows(f"SELECT part, count(*) FROM seen WHERE {passed} GROUP BY part"))
         cuts = level(counts, min(limit, sum(counts.values()) - keep))
@@ -179,7 +183,7 @@ class Envelopes(Database):
 
     def hold(self, held: Held) -> int:
         self._write()
-        assert held.id not in self._new
+        assert self._late.find(HELD, held.id) is None
         self._serial += 1
         size = len(held.wire)
         self._charge(held.via, held.dst, held.wire[: _DST.stop], size, 1)
@@ -187,15 +191,13 @@ class Envelopes(Database):
         kept = Held(
             held.id, held.kind, held.src, held.dst, held.via, held.wire, held.stored_at, held.expires_at, self._serial
         )
-        self._new[held.id] = self._fresh[held.id] = kept
+        self._fresh[held.id] = kept
         self._fresh_bytes += size
         while len(self._fresh) > _FRESH_MAX or self._fresh_bytes > _FRESH_BYTES:
             self._stale(next(iter(self._fresh)))
         if self._asked and (self._soonest is None or held.expires_at < self._soonest):
             self._soonest = held.expires_at
-        self._new_bytes += size
-        if self._new_bytes > _NEW_BYTES:
-            self._write_out()
+        self._later(HELD, held.id, kept)
         return self._serial
 
     def _stale(self, id: EnvelopeId) -> Held | None:
@@ -205,33 +207,51 @@ class Envelopes(Database):
         return held
 
     def held(self, id: EnvelopeId) -> Held | None:
-        if (known := self._new.get(id) or self._fresh.get(id)) is not None:
-            return known
-        if id in self._gone:
-            return None
-        found = self._whole("held", self._peek_rows(f"SELECT {_COLUMNS} FROM held WHERE id = ?", (id,)), _intact)
-        return found[0] if found and found[0].id == id else None
+        return self._near(id) or self.held_many((id,)).get(id)
+
+    def held_many(self, ids: Sequence[EnvelopeId]) -> dict[EnvelopeId, Held]:
+        """Return those of these envelopes that are held."""
+        found: dict[EnvelopeId, Held] = {}
+        written: list[EnvelopeId] = []
+        for id in ids:
+            if (known := self._near(id)) is not None:
+                found[id] = known
+            elif not self._late.missing(HELD, id):
+                written.append(id)
+        if written:
+            places, values = among(written)
+            rows = self._peek_rows(f"SELECT {_COLUMNS} FROM held WHERE id IN ({places})", values)
+            # A damaged index might lead to another's row.
+            wanted = set(written)
+            found.update((held.id, held) for held in self._whole("held", rows, _intact) if held.id in wanted)
+        return found
+
+    def _near(self, id: EnvelopeId) -> Held | None:
+        """Return an envelope that is held and in memory."""
+        known: Held | None = self._fresh.get(id) or self._late.find(HELD, id)
+        return known
 
     def release(self, id: EnvelopeId) -> None:
-        fresh = self._stale(id)
-        new = self._new.pop(id, None)
-        if (known := new or fresh) is not None:
-            if new is None:
-                self._write()
-                self._gone[id] = known.serial
-            self._charge(known.via, known.dst, known.wire[: _DST.stop], len(known.wire), -1)
-            return
-        if id in self._gone:
-            return
-        row = self._peek(f"SELECT serial, {_CHARGED} FROM held WHERE id = ?", (id,))
-        if row is not None:
-            serial, via, dst, core, size = row
-            self._write()
-            self._gone[id] = serial
-            self._charge(via, dst, core, size, -1)
+        self.release_many((id,))
+
+    def release_many(self, ids: Sequence[EnvelopeId]) -> None:
+        written: list[EnvelopeId] = []
+        for id in ids:
+            if (known := self._near(id)) is not None:
+                self._stale(id)
+                if self._late.drop(HELD, id) is None:
+                    self._delete_later(HELD, id, known.serial)
+                self._charge(known.via, known.dst, known.wire[: _DST.stop], len(known.wire), -1)
+            elif not self._late.missing(HELD, id):
+                written.append(id)
+        if written:
+            places, values = among(written)
+            rows = self._peek_rows(f"SELECT id, serial, {_CHARGED} FROM held WHERE id IN ({places})", values)
+            for id, serial, via, dst, core, size in rows:
+                self._delete_later(HELD, id, serial)
+                self._charge(via, dst, core, size, -1)
 
     def waiting(self, dst: bytes, after: int, limit: int) -> Sequence[Held]:
-        self._write_out()
         sql = f"SELECT {_COLUMNS} FROM held WHERE dst = ? AND serial > ? ORDER BY serial LIMIT ?"
         found: list[Held] = []
         while len(found) < limit:
@@ -243,7 +263,6 @@ class Envelopes(Database):
         return found
 
     def own(self, after: int, limit: int) -> Sequence[Held]:
-        self._write_out()
         sql = f"SELECT {_COLUMNS} FROM held WHERE via = x'' AND serial > ? ORDER BY serial LIMIT ?"
         found: list[Held] = []
         while len(found) < limit:
@@ -255,7 +274,6 @@ class Envelopes(Database):
         return found
 
     def expired(self, now: Instant, limit: int) -> Sequence[Held]:
-        self._write_out()
         # Found by the index, read from the table: a damaged index must not make an intact row look damaged.
         rows = self._rows(
             f"SELECT {_COLUMNS} FROM held WHERE serial IN "
@@ -269,7 +287,7 @@ class Envelopes(Database):
         if not self._asked:
             self._soonest = self._peek("SELECT min(expires_at) FROM held")
             self._asked = True
-            for held in self._new.values():
+            for held in self._late.items(HELD):
                 if self._soonest is None or held.expires_at < self._soonest:
                     self._soonest = held.expires_at
         return self._soonest
@@ -278,11 +296,9 @@ class Envelopes(Database):
         return self._quotas.usage(scope, key)
 
     def destinations(self) -> Sequence[bytes]:
-        self._write_out()
         return [dst for (dst,) in self._rows("SELECT DISTINCT CAST(dst AS BLOB) FROM held ORDER BY 1")]
 
     def crowding(self, via: bytes, src: PeerKey, limit: int) -> Sequence[Held]:
-        self._write_out()
         rows = self._rows(
             f"SELECT {_COLUMNS} FROM held WHERE via = ? AND substr(wire, 5, 32) = ? AND via != x''"
             " AND substr(wire, 3, 1) NOT IN (x'02', x'03') ORDER BY serial LIMIT ?",
@@ -294,7 +310,6 @@ class Envelopes(Database):
         return self._quotas.heaviest(scope, prefix)
 
     def recipients(self) -> int:
-        self._write_out()
         count: int = self._one("SELECT count(DISTINCT dst) FROM held")
         return count - self._channels_held()
 
@@ -303,9 +318,27 @@ class Envelopes(Database):
         return len({key for scope in (Scope.POSTS, Scope.OWN_POSTS) for key in self._quotas.keys(scope, ID_BYTES)})
 
     def oldest(self, dst: bytes, src: PeerKey | None, limit: int, via: bytes | None = None) -> Sequence[EnvelopeId]:
-        self._write_out()
         whose = "via != x''" if src is None else "substr(wire, 5, 32) = :src"
         if via is not None:
             whose += " AND via = :via"
-        sql = f"SELECT id FROM held WHERE dst = :dst AND {whose} ORDER BY serial LIMIT :limit"
-        return [id for (id,) in self._rows(sql, {"dst": dst, "src": src, "via": via, "limit": limit})]
+        sql = (
+            f"SELECT serial, id FROM held WHERE dst = :dst AND serial > :after AND {whose} ORDER BY serial LIMIT :limit"
+        )
+        found: list[EnvelopeId] = []
+        after = self._bounds.get((dst, src, via), 0)
+        while len(found) < limit:
+            rows = self._peek_rows(sql, {"dst": dst, "src": src, "via": via, "after": after, "limit": limit + 1})
+            for serial, id in rows:
+                after = serial
+                if not self._late.missing(HELD, id):
+                    found.append(id)
+                elif not found:
+                    self._bounds[dst, src, via] = serial
+            if len(rows) <= limit:
+                # What is not written yet is newer than all that is.
+                new = (held for held in self._late.items(HELD) if held.dst == dst and via in (None, held.via))
+                found += [held.id for held in new if (not held.own if src is None else held.src == src)]
+                break
+        if len(self._bounds) > _BOUNDS_MAX:
+            self._bounds.clear()
+        return found[:limit]

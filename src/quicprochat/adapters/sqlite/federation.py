@@ -5,8 +5,11 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from quicprochat.adapters.sqlite.database import Row, checksum, sturdy
+from quicprochat.adapters.sqlite.envelopes import SEEN
+from quicprochat.adapters.sqlite.late import Table, among
 from quicprochat.adapters.sqlite.store import SqliteStore
 from quicprochat.core.envelope import Kind
 from quicprochat.core.federation import Outgoing, Report
@@ -26,11 +29,23 @@ _OUTBOX = (
 )  # fmt: skip
 _REPORT = sturdy("#n", "author", "id", "domain", "#verdict", "#reason", "#made_at", "checksum")
 _CORRESPONDENT = sturdy("author", "domain", "#expires_at", "checksum")
+_CHARGED = sturdy("destination", "user", "#kind", "#size")
 
 
 def _fixed(row: Outgoing) -> bytes:
     numbers = _FIXED.pack(row.kind, row.size, row.expires_at)
     return checksum(row.id, row.origin.encode(), row.destination.encode(), row.user, numbers)
+
+
+def _outbox_row(row: Outgoing) -> Row:
+    return (
+        None, row.id, row.origin, row.destination, row.user, row.kind, row.size, row.expires_at, row.due_at, row.tries,
+        row.verdict, row.reason, _fixed(row),
+    )  # fmt: skip
+
+
+OUTBOX = Table("outbox", by="n", row=_outbox_row)
+REPORT = Table("report")
 
 
 def _outgoing(row: Row) -> Outgoing | None:
@@ -64,6 +79,8 @@ def _correspondent(row: Row) -> tuple[str, Instant] | None:
 class FederationTables(SqliteStore):
     """Totals are kept in memory: a quota is asked for every envelope."""
 
+    _KEYED = (*SqliteStore._KEYED, OUTBOX)
+
     def _load(self) -> None:
         super()._load()
         self._used: dict[tuple[str, bytes], list[int]] = {}
@@ -94,27 +111,33 @@ class FederationTables(SqliteStore):
 
     # --- the outbox
 
-    def release(self, id: EnvelopeId) -> None:
-        super().release(id)
+    def release_many(self, ids: Sequence[EnvelopeId]) -> None:
+        super().release_many(ids)
         if self._rows_of:
-            self.drop_outgoing(id)
+            self._drop_many(ids)
 
     def put_outgoing(self, row: Outgoing) -> None:
-        added = self._run(
-            "INSERT INTO outbox VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
-            (row.id, row.origin, row.destination, row.user, row.kind, row.size, row.expires_at, row.due_at, row.tries,
-             row.verdict, row.reason, _fixed(row)),
-        )  # fmt: skip
-        if added:
-            self._charge_outgoing(row.destination, row.user, row.kind, 1, row.size)
-        else:
+        waiting = self._late.find(OUTBOX, row.id)
+        if waiting is not None:
+            self._late.replace(OUTBOX, row.id, replace(waiting, due_at=row.due_at))
+        elif self._is_written(row.id):
             self._run("UPDATE outbox SET due_at = ? WHERE id = ?", (row.due_at, row.id))
+        else:
+            self._later(OUTBOX, row.id, row)
+            self._charge_outgoing(row.destination, row.user, row.kind, 1, row.size)
+
+    def _is_written(self, id: EnvelopeId) -> bool:
+        if self._late.missing(OUTBOX, id):
+            return False
+        return self._peek("SELECT 1 FROM outbox WHERE id = ?", (id,)) is not None
 
     def _outbox(self, where: str, bindings: tuple[object, ...]) -> list[Outgoing]:
         rows = self._rows(f"SELECT {_OUTBOX} FROM outbox WHERE {where}", bindings)
         return self._whole("outbox", rows, _outgoing)
 
     def outgoing(self, id: EnvelopeId) -> Outgoing | None:
+        if self._late.find(OUTBOX, id) is None and self._late.missing(OUTBOX, id):
+            return None
         found = self._outbox("id = ?", (id,))
         return found[0] if found and found[0].id == id else None
 
@@ -145,11 +168,21 @@ class FederationTables(SqliteStore):
         return self._run(f"UPDATE outbox SET due_at = ? WHERE destination = ? AND {which}", (now, destination, now))
 
     def drop_outgoing(self, id: EnvelopeId) -> None:
-        row = self._one(f"SELECT n, {sturdy('destination', 'user', '#kind', '#size')} FROM outbox WHERE id = ?", (id,))
-        if row is not None:
-            n, destination, user, kind, size = row
-            self._run("DELETE FROM outbox WHERE n = ?", (n,))
-            self._charge_outgoing(destination.decode("utf-8", "replace"), user, kind, -1, -size)
+        self._drop_many((id,))
+
+    def _drop_many(self, ids: Sequence[EnvelopeId]) -> None:
+        written: list[EnvelopeId] = []
+        for id in ids:
+            if (row := self._late.drop(OUTBOX, id)) is not None:
+                self._charge_outgoing(row.destination, row.user, row.kind, -1, -row.size)
+            elif not self._late.missing(OUTBOX, id):
+                written.append(id)
+        if written:
+            places, values = among(written)
+            rows = self._peek_rows(f"SELECT id, n, {_CHARGED} FROM outbox WHERE id IN ({places})", values)
+            for id, n, destination, user, kind, size in rows:
+                self._delete_later(OUTBOX, id, n)
+                self._charge_outgoing(destination.decode("utf-8", "replace"), user, kind, -1, -size)
 
     def expired_outgoing(self, now: Instant, limit: int) -> Sequence[EnvelopeId]:
         sql = "SELECT id FROM outbox WHERE expires_at <= ? ORDER BY expires_at LIMIT ?"
@@ -170,9 +203,10 @@ class FederationTables(SqliteStore):
         count: int = self._one(sql, (destination,))
         return count
 
-    def forget_id(self, id: EnvelopeId) -> None:
-        self._write_out()
-        self._run("DELETE FROM seen WHERE id = ?", (id,))
+    def forget_ids(self, ids: Sequence[EnvelopeId]) -> None:
+        for id in ids:
+            self._late.drop(SEEN, id)
+            self._delete_later(SEEN, id, id)
 
     # --- where an author's mail came from
 
@@ -213,9 +247,9 @@ class FederationTables(SqliteStore):
             )
         if self._reports >= limit:
             self._drop_reports("1 ORDER BY n LIMIT 1", ())
-        self._run(
-            "INSERT INTO report VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)",
-            (report.author, report.id, report.domain, report.verdict, report.reason, report.made_at,
+        self._later(
+            REPORT, object(),  # nobody asks for one by a key
+            (None, report.author, report.id, report.domain, report.verdict, report.reason, report.made_at,
              _report_checksum(report)),
         )  # fmt: skip
         self._authors[report.author] += 1

@@ -100,7 +100,6 @@ class Followers(SqliteStore):
         return self._serial
 
     def post_ids(self, channel: ChannelId, after: int, limit: int) -> Sequence[tuple[int, EnvelopeId]]:
-        self._write_out()
         sql = "SELECT serial, id FROM held WHERE dst = ? AND serial > ? ORDER BY serial LIMIT ?"
         return [(serial, EnvelopeId(id)) for serial, id in self._rows(sql, (channel, after, limit))]
 
@@ -115,7 +114,6 @@ class Followers(SqliteStore):
         return max(window, key=lambda via: (window[via], via), default=None)
 
     def brought(self, channel: ChannelId, via: PeerKey, limit: int) -> Sequence[EnvelopeId]:
-        self._write_out()
         sql = "SELECT id FROM held WHERE dst = ? AND via = ? ORDER BY serial LIMIT ?"
         return [EnvelopeId(id) for (id,) in self._rows(sql, (channel, via, limit))]
 

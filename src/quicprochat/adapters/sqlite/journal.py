@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from quicprochat.adapters.sqlite.database import Row, checksum, sturdy
 from quicprochat.adapters.sqlite.envelopes import Envelopes
+from quicprochat.adapters.sqlite.late import Table
 from quicprochat.core.ids import ID_BYTES, KEY_BYTES, ChannelId, EnvelopeId, PeerKey, Uid
 from quicprochat.core.store import Line, LineKind, Scope
 
@@ -21,7 +22,9 @@ _KINDS = {
     _OWN_POST: LineKind.OWN_POST,
 }
 _NUMBERS = {kind: number for number, kind in _KINDS.items()}
-_DELIVERED = "INSERT INTO delivered"
+_TEXT = 13
+_LINE = Table("line", size=lambda row: len(row[_TEXT]))
+_DELIVERED = Table("delivered")
 _RECEIVED = f"kind IN ({_MESSAGE}, {_POST})"
 POSTS = f"kind IN ({_POST}, {_OWN_POST})"
 """Says of a line that it is a post; the words of its index."""
@@ -97,7 +100,7 @@ class Journal(Envelopes):
             *_newer_parts(line.channel, line.sent_at, place, line.emergency),
         )  # fmt: skip
         self._later(
-            "INSERT INTO line", self._cursor,
+            _LINE, self._cursor,
             (
                 self._cursor, kind, line.read, line.request, line.peer, line.uid, line.at, line.hops,
                 line.protection, line.domain, line.state, line.reason, check, line.text, line.channel,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
 from quicprochat.adapters.sqlite.database import Database, Row, checksum, sturdy
+from quicprochat.adapters.sqlite.late import Table
 from quicprochat.core.errors import StoreError
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.store import (
@@ -76,7 +77,7 @@ def _prekey(row: Row) -> StoredPrekey | None:
         return None
 
 
-_VALUE = "INSERT OR REPLACE INTO value"
+_VALUE = Table("value", insert="INSERT OR REPLACE")
 _READ_VALUE = f"SELECT {sturdy('checksum', 'data')} FROM value WHERE key = ?"
 
 
@@ -149,12 +150,6 @@ class Peers(Database):
         )
         self._replaced("record", record.key)
         return True
-
-    def _replaced(self, table: str, key: PeerKey) -> None:
-        """A good row stands in the place of one that was damaged, and must not be dropped for it."""
-        if (table, key) in self._damaged:
-            self._damaged.remove((table, key))
-            self.count("damaged")
 
     def record(self, key: PeerKey) -> StoredRecord | None:
         rows = self._rows(f"SELECT {_RECORD_COLUMNS} FROM record WHERE key = ?", (key,))

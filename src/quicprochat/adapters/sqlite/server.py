@@ -17,6 +17,9 @@ from quicprochat.core.users import User
 
 _COLUMNS = sturdy("key", "#first_seen", "#last_seen", "#seen_at", "name", "checksum")
 
+_NOBODY_MAX = 4_096
+"""Keys that are kept in memory for not being users': those of other domains are asked for with every message."""
+
 
 def _intact(row: Row) -> User | None:
     """Return the user of a row, None when the row is not what was written."""
@@ -37,9 +40,12 @@ class ServerStore(Followers, FederationTables):
         super()._load()
         self._users: int = self._one("SELECT count(*) FROM user")
 
+    def _forget_cached(self) -> None:
+        super()._forget_cached()
+        self._nobody: set[PeerKey] = set()  # no users, as was found out already
+
     def first_stored(self) -> Instant | None:
         """Return since when the longest waiting envelope has been here, None when none waits."""
-        self._write_out()
         at: Instant | None = self._one("SELECT stored_at FROM held ORDER BY serial LIMIT 1")
         return at
 
@@ -60,7 +66,14 @@ class ServerStore(Followers, FederationTables):
     # --- users
 
     def user(self, key: PeerKey) -> User | None:
-        found = self._whole("user", self._rows(f"SELECT {_COLUMNS} FROM user WHERE key = ?", (key,)), _intact)
+        if key in self._nobody:
+            return None
+        rows = self._rows(f"SELECT {_COLUMNS} FROM user WHERE key = ?", (key,))
+        if not rows:
+            if len(self._nobody) >= _NOBODY_MAX:
+                self._nobody.clear()
+            self._nobody.add(key)
+        found = self._whole("user", rows, _intact)
         return found[0] if found else None
 
     def user_count(self) -> int:
@@ -71,6 +84,7 @@ class ServerStore(Followers, FederationTables):
         return self._whole("user", self._rows(sql, (after, limit + len(self._damaged))), _intact)[:limit]
 
     def see_user(self, key: PeerKey, at: Instant, wall: WallTime) -> None:
+        self._nobody.discard(key)
         if ("user", key) in self._damaged:
             # What is written now is good, and must not be dropped for what stood there.
             self._run("DELETE FROM user WHERE key = ?", (key,))

@@ -23,6 +23,7 @@ from quicprochat.server.federation.rules import (
     RETRY_LAST_S,
 )
 from quicprochat.server.meter import Meter
+from quicprochat.server.queue import Outcome
 
 log = logging.getLogger("quicprochat.server.federation")
 
@@ -31,6 +32,10 @@ OF_THE_BATCH = frozenset({"usage", "too_long", "protocol", "internal"})
 
 
 _START = (-1, 0)
+WRITING_MAX = 2 * OUT_IN_FLIGHT
+"""Batches answered whose answers are not written down yet."""
+FEW = 8
+"""Answers to so few are written down in no hurry."""
 
 
 class Courier:
@@ -62,6 +67,7 @@ class Courier:
         self._traffic = traffic
         self._news = asyncio.Event()
         self._contact = asyncio.Event()
+        self._writing: set[asyncio.Task[None]] = set()  # answers that are being written down
         self._size = OFFERED_MAX
         self._after = _START  # how far the outbox was looked through
 
@@ -132,22 +138,30 @@ class Courier:
         try:
             while True:
                 self._news.clear()
-                while len(calls) < OUT_IN_FLIGHT and (batch := await self._next_batch()):
+                while (
+                    len(calls) < OUT_IN_FLIGHT
+                    and len(self._writing) < WRITING_MAX
+                    and (batch := await self._next_batch())
+                ):
                     calls.add(asyncio.create_task(self._hand_over(batch)))
-                if not calls:
+                if not calls and not self._writing:
                     return
                 news = asyncio.create_task(self._news.wait())
                 try:
-                    done, _ = await asyncio.wait({*calls, news}, return_when=asyncio.FIRST_COMPLETED)
+                    done, _ = await asyncio.wait({*calls, *self._writing, news}, return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     news.cancel()
                 calls -= done
+                self._writing -= done
                 for call in done - {news}:
                     call.result()
         finally:
             for call in calls:
                 call.cancel()
+            # What was answered must not be offered again before that is written.
             await asyncio.gather(*calls, return_exceptions=True)
+            await asyncio.gather(*self._writing, return_exceptions=True)
+            self._writing.clear()
 
     async def _next_batch(self) -> list[Parcel]:
         """Return what is due next; nothing again that was returned before: its answer is on its way."""
@@ -178,11 +192,17 @@ class Courier:
         except QuicprochatError as error:
             await self._failed(batch, error)
             raise
-        told = await self._driver.call(lambda _: self._outbox.answered(batch, outcomes))
-        self._size = min(OFFERED_MAX, 2 * self._size)
         if self.failures:
             log.info("%s is served again", self.domain)
         self.failures, self.trouble = 0, ""
+        self._writing.add(asyncio.create_task(self._write_down(batch, outcomes)))
+
+    async def _write_down(self, batch: list[Parcel], outcomes: list[Outcome]) -> None:
+        # Should we die before, they are offered again, and known there.
+        hurried = len(batch) > FEW or len(self._writing) >= WRITING_MAX // 2
+        write_down = self._driver.call if hurried else self._driver.call_unhurried
+        told = await write_down(lambda _: self._outbox.answered(batch, outcomes))
+        self._size = min(OFFERED_MAX, 2 * self._size)
         for verdict, count in Counter(outcome.verdict for outcome in outcomes).items():
             self._traffic[f"out_{verdict.name.lower()}"] += count
             if verdict is Verdict.STORED:

@@ -145,8 +145,10 @@ class Outbox:
         now = self._now()
         found: list[Parcel] = []
         orphans: list[EnvelopeId] = []
-        for row in self._store.due_outgoing(domain, now, limit, after):
-            held = self._store.held(row.id)
+        rows = self._store.due_outgoing(domain, now, limit, after)
+        envelopes = self._store.held_many([row.id for row in rows]) if rows else {}
+        for row in rows:
+            held = envelopes.get(row.id)
             if held is None or held.expires_at <= now:
                 orphans.append(row.id)
             else:
@@ -167,6 +169,15 @@ class Outbox:
         """Follow a domain's answers; return the authors for whom there is something to tell."""
         now = self._now()
         told = set()
+        there = [
+            parcel.row.id
+            for parcel, outcome in zip(parcels, outcomes, strict=True)
+            if outcome.verdict in (Verdict.STORED, Verdict.DUPLICATE)
+        ]
+        self._store.release_many(there)
+        # The other server remembers them now. Should that server forget (an old backup), their authors offer them
+        # again, and they must not be taken for duplicates here.
+        self._store.forget_ids(there)
         for parcel, outcome in zip(parcels, outcomes, strict=True):
             # Meanwhile a receipt may have come for it, or its time may be over: then only the report is news.
             if self._answer(parcel, outcome, now) and self._report(parcel, outcome, now):
@@ -184,14 +195,10 @@ class Outbox:
         return set()
 
     def _answer(self, parcel: Parcel, outcome: Outcome, now: Instant) -> bool:
-        """Write down an answer; return whether it is news."""
+        """Write down an answer that leaves the envelope here; return whether any answer is news."""
         row, store = parcel.row, self._store
         match outcome.verdict:
             case Verdict.STORED | Verdict.DUPLICATE:
-                store.release(row.id)
-                # The other server remembers it now. Should that server forget (an old backup), the author offers it
-                # again, and it must not be taken for a duplicate here.
-                store.forget_id(row.id)
                 return True
             case Verdict.REFUSED:
                 store.answer_outgoing(row.id, None, row.tries + 1, outcome.verdict, outcome.reason)

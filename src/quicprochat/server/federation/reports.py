@@ -45,4 +45,5 @@ class Reporter:
                 await self._drop(found[-1].serial)
 
     async def _drop(self, up_to: int) -> None:
-        await self._driver.call(lambda _: self._store.drop_reports(self._author, up_to))
+        # Should we die before, the device is told again.
+        await self._driver.call_unhurried(lambda _: self._store.drop_reports(self._author, up_to))
