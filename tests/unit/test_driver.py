@@ -264,6 +264,17 @@ def test_what_nobody_waits_for_is_done_in_the_end() -> None:
     asyncio.run(scenario())
 
 
+def test_whoever_waits_for_what_is_done_already_is_told_soon() -> None:
+    async def scenario() -> None:
+        async with driven() as it:
+            await it.driver.call(write)
+            await asyncio.sleep(0)  # the driver has nothing to do, and waits
+            async with asyncio.timeout(10):
+                await it.driver.settle([])
+
+    asyncio.run(scenario())
+
+
 ONWARD = SendEnvelope(LinkId(1), b"another's", onward=True)
 KEPT: tuple[Effect, ...] = (SendEnvelope(LinkId(1), b"our own"), SendResults(LinkId(2), ()))
 

@@ -316,7 +316,8 @@ class Driver:
 
     async def _wait(self) -> None:
         rung = False
-        while not (rung or self._events or self._calls or self._asides or self._finishing):
+        # Who waits for what is done already (no event of theirs is queued) waits for a turn all the same.
+        while not (rung or self._events or self._calls or self._asides or self._waiters or self._finishing):
             self._wake.clear()
             now = self._clock.now().at
             deadline = min(self._node.next_deadline(), self._marked_at + MARK_EVERY_MS)
