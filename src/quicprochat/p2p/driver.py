@@ -316,8 +316,7 @@ class Driver:
 
     async def _wait(self) -> None:
         rung = False
-        # Who waits for what is done already (no event of theirs is queued) waits for a turn all the same.
-        while not (rung or self._events or self._calls or self._asides or self._waiters or self._finishing):
+        while not (rung or self._events or self._calls or self._asides or self._answerable() or self._finishing):
             self._wake.clear()
             now = self._clock.now().at
             deadline = min(self._node.next_deadline(), self._marked_at + MARK_EVERY_MS)
@@ -330,6 +329,10 @@ class Driver:
                     await self._wake.wait()
             except TimeoutError:
                 rung = True
+
+    def _answerable(self) -> bool:
+        """Say whether somebody waits for what is done already: no event of theirs is queued, no commit is to come."""
+        return not self._open and bool(self._waiters) and self._waiters[0][0] <= self._done
 
     async def _commit(self, now: Now, *, small: bool = False) -> None:
         store = self._store
