@@ -80,6 +80,10 @@ $(VENV_LOCK)/$(READY): requirements/lock.txt | python
 run: $(VENV)/$(READY)
 	@$(VENV)/bin/qpc $(ARGS)
 
+# Most tests wait more than they compute, so two runs go side by side: those that talk over this machine's loopback,
+# and those that can't meet them there, being pure or in network namespaces of their own.
+APART := tests/labs tests/unit tests/conformance tests/property tests/sim
+
 .PHONY: test
 test: $(VENV_TEST)/$(READY)
 	@tools/system-packages
@@ -90,21 +94,12 @@ test: $(VENV_TEST)/$(READY)
 ifdef TESTS
 	$(VENV_TEST)/bin/pytest $(TESTS)
 else
-	@echo "two runs of pytest side by side, each printed when it ends"
-	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target test-host test-apart
+	@mkdir -p build
+	@echo "beside this run, $(APART): printed at its end"
+	@$(VENV_TEST)/bin/pytest -o cache_dir=.pytest_cache/apart $(APART) > build/tests-apart.txt 2>&1 & apart=$$!; \
+	    here=0; $(VENV_TEST)/bin/pytest -o cache_dir=.pytest_cache/host $(addprefix --ignore=,$(APART)) || here=$$?; \
+	    there=0; wait $$apart || there=$$?; cat build/tests-apart.txt; exit $$(( here > there ? here : there ))
 endif
-
-# Most tests wait more than they compute, so two run side by side: those that talk over this machine's loopback, and
-# those that can't meet them there, being pure or in network namespaces of their own.
-APART := tests/labs tests/unit tests/conformance tests/property tests/sim
-
-.PHONY: test-host
-test-host: $(VENV_TEST)/$(READY)
-	@$(VENV_TEST)/bin/pytest -o cache_dir=.pytest_cache/host $(addprefix --ignore=,$(APART))
-
-.PHONY: test-apart
-test-apart: $(VENV_TEST)/$(READY)
-	@$(VENV_TEST)/bin/pytest -o cache_dir=.pytest_cache/apart $(APART)
 
 # pytest ends with 5 when no test is marked.
 .PHONY: soak
