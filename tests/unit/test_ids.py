@@ -19,7 +19,7 @@ REGISTRY = {
     "CHANNEL_MESSAGE": "channel-msg", "CHANNEL_AAD": "channel-aad", "CHANNEL_INNER": "channel-inner",
     "FINGERPRINT": "fp", "TICKET": "ticket", "EXPORT": "export", "ROUTE": "route",
     "ROUTE_DIGEST": "route-digest",
-    "RANGE": "range", "SHORT": "short",
+    "RANGE": "range", "SHORT": "short", "INVITE": "invite", "CHANNEL_PASSPHRASE": "channel-pass",
 }  # fmt: skip
 
 

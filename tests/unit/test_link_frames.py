@@ -62,7 +62,7 @@ def test_the_numbers_are_published() -> None:
     assert {kind.name: kind.value for kind in FrameType} == {
         "HELLO": 1, "PING": 2, "PONG": 3, "ENVELOPE": 4, "RESULTS": 5, "RECORD": 6, "BYE": 7, "BEAT": 8,
         "INTEREST": 0x80, "ROUTE": 0x81, "RANGES": 0x84, "OFFER": 0x85, "WANT": 0x86, "OBSERVED": 0x88,
-            "CHANNEL": 0x8A,
+        "CHANNEL": 0x8A,
     }  # fmt: skip
     assert {code.name: code.value for code in Goodbye} == {
         "LEAVING": 0, "PROTOCOL": 1, "VERSION": 2, "SILENT": 3, "DUPLICATE": 4, "BLOCKED": 5, "ABUSE": 6, "SLOW": 7,
@@ -71,7 +71,7 @@ def test_the_numbers_are_published() -> None:
     assert [verdict.name for verdict in Verdict] == ["STORED", "DUPLICATE", "REFUSED", "DEFERRED"]
     assert [reason.name for reason in Reason] == [
         "NONE", "EXPIRED", "HOPS", "CLOCK", "POLICY", "UNSUPPORTED", "FULL", "DISK",
-        "UNOPENABLE", "UNKNOWN",
+        "UNOPENABLE", "UNKNOWN", "UNLISTED",
     ]  # fmt: skip
 
 

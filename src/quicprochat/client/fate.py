@@ -17,6 +17,7 @@ _WHY = {
     "full": "there is no room",
     "disk": "its disk is almost full",
     "unopenable": "the message could not be opened",
+    "unlisted": "the channel's owner does not list its author",
     "unknown": "it knows neither the recipient nor a way there",
 }
 SHOWN_DIGITS = 16
