@@ -372,7 +372,7 @@ def test_what_waits_is_listed_and_can_be_withdrawn(somebody: Person) -> None:
         (one["id"], "bob", "queued", "first"),
         (two["id"], "bob", "queued", "second"),
     ]
-    assert set(waiting[0]) == {"id", "to", "name", "state", "reason", "protection", "created_at", "text"}
+    assert set(waiting[0]) == {"id", "to", "name", "state", "reason", "protection", "created_at", "text", "carries"}
     somebody.ask("cancel", one["id"])
     shown = somebody.run("outbox").out
     assert f"{two['id']}  " in shown
