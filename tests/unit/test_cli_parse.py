@@ -162,6 +162,15 @@ def test_without_a_command_there_is_a_prompt_or_help() -> None:
     assert "which command" in wrong("--json", "mesh")
     assert parse(("mesh", "send", "--help"), {})[0].args["about"] == ("mesh", "send")
     assert parse(("help", "send"), {})[0].args["about"] == ("send",)
+    assert parse(("help", "mesh", "send"), {})[0].args["about"] == ("mesh", "send")
+    assert parse(("mesh", "help", "send"), {})[0].args["about"] == ("mesh", "send")
+    assert parse(("mesh", "help"), {})[0].args["about"] == ("mesh",)
+
+
+def test_help_is_found_beside_options() -> None:
+    for argv in (("--home", "/x", "help", "send"), ("help", "--home", "/x", "send"), ("help", "send", "--json")):
+        assert parse(argv, {})[0] == Request("help", {"about": ("send",)}), argv
+    assert parse(("mesh", "--home", "/x", "help", "send"), {})[0].args["about"] == ("mesh", "send")
 
 
 def test_there_is_help_on_everything() -> None:

@@ -129,7 +129,8 @@ def test_a_channel_says_who_can_read_it() -> None:
         assert "open: anyone who knows the topic can read it" in human(command, {**channel, "kind": "open"})
     assert human("subscribe", {**channel, "key": "ab" * 32}).endswith("key: " + "ab" * 32)
     posted = {"id": "00" * 16, "channel": "ef" * 32, "topic": "village", "kind": "open", "subscribers": 1}
-    assert human("broadcast", posted).endswith("posted to #village (open): 1 linked subscriber")
+    assert human("broadcast", posted).endswith("posted to #village (open): 1 linked node takes it")
+    assert human("broadcast", {**posted, "subscribers": 0}).endswith(": 0 linked nodes take it")
 
 
 def test_a_receipt_is_one_line() -> None:

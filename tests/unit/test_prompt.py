@@ -502,7 +502,7 @@ def test_plain_lines_go_to_the_current_channel(tmp_path: Path, monkeypatch: pyte
         await talk.shows("in #village (open)")
         await talk.enter("--who is   at the well?")
         await talk.shows("-> #village (open): --who is   at the well?")
-        await talk.shows("    | (posted, 3 linked subscribers)")
+        await talk.shows("    | (posted, 3 linked nodes take it)")
         assert ("broadcast", {"topic": "village", "text": "--who is   at the well?"}) in talk.home.asked
         own = {**post("--who is   at the well?", "village"), "id": "99" * 16}
         theirs = {**post("me", "c0" * 32), "topic": "village", "kind": "open"}
@@ -624,6 +624,7 @@ def test_a_channel_that_was_left_is_no_place_to_talk(tmp_path: Path) -> None:
         await talk.shows("no conversation")
         await talk.enter("meant for the village")
         await talk.shows("this line goes to nobody")
+        assert "village" not in talk.loop._known.topics
 
     run(work, tmp_path)
 
@@ -634,7 +635,7 @@ def test_going_back_to_a_private_channel_shows_its_key_only_when_asked(tmp_path:
         talk.home.answers["subscribe"] = {"channel": "c0" * 32, "topic": "board", "kind": "private", "key": secret}
         await talk.enter("/join board")
         await talk.shows("in #board")
-        await talk.shows("/subscribe board")
+        await talk.shows("to let somebody in: /invite board")
         assert secret not in talk.emulator.shown
         await talk.enter("/subscribe board")
         await talk.shows(secret)

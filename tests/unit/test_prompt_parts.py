@@ -165,6 +165,25 @@ def test_in_a_channel_history_is_its_own_unless_another_is_named(line: str, args
             understand(line, None)
 
 
+@pytest.mark.parametrize("command", ["members", "invite", "mute", "unmute"])
+def test_in_a_channel_these_mean_it_unless_another_is_named(command: str) -> None:
+    here = Conversation(Kind.CHANNEL, "village", "#village")
+    for start in ("/", "/mesh "):
+        assert understand(f"{start}{command}", here) == Run(Request(command, {"topic": "village"}, mesh=True))
+        assert understand(f"{start}{command} well", here) == Run(Request(command, {"topic": "well"}, mesh=True))
+        for elsewhere in (None, Conversation(Kind.PEER, "bob", "bob")):
+            with pytest.raises(LocalError, match="<topic> is missing"):
+                understand(f"{start}{command}", elsewhere)
+    with pytest.raises(LocalError, match="'two' is too much"):
+        understand(f"/{command} one two", here)
+
+
+@pytest.mark.parametrize("line", ["/unsubscribe", "/rotate", "/posters"])
+def test_what_cannot_be_undone_names_its_channel(line: str) -> None:
+    with pytest.raises(LocalError, match="<topic> is missing"):
+        understand(line, Conversation(Kind.CHANNEL, "village", "#village"))
+
+
 def test_what_is_wrong_with_a_history_is_said_in_a_channel_too() -> None:
     here = Conversation(Kind.CHANNEL, "village", "#village")
     with pytest.raises(LocalError, match="'soon' is neither a cursor nor a time"):
@@ -181,6 +200,8 @@ def test_topics_are_offered_wherever_one_is_asked_for() -> None:
     for line in ("/history vi", "/mesh history --count 3 vi", "/join vi", "/broadcast vi", "/unsubscribe vi"):
         offered = LineCompleter(known).get_completions(Document(line), CompleteEvent())
         assert [found.text for found in offered] == ["village "], line
+    known.left("village")
+    assert not list(LineCompleter(known).get_completions(Document("/join vi"), CompleteEvent()))
 
 
 def test_the_status_line_counts_what_is_unread_in_other_channels() -> None:

@@ -232,12 +232,14 @@ _ALL = (
                 ("--qr",), "show it as a QR code too, for the other's telephone", Value.FLAG),),
             details="Whoever has the invite reads and writes there (in an announcement channel: reads), so hand it over"
             " where nobody else hears it. They write: qpc mesh subscribe <topic> --invite STRING. A typing error in it"
-            " is noticed. The invite of a channel with a passphrase has no secret in it. An open channel needs none:"
-            " tell the topic."),
+            " is noticed. <topic> there is what they call the channel on their node. The invite of a channel with a"
+            " passphrase has no secret in it. An open channel needs none: tell the topic. At the prompt, in a channel,"
+            " the topic may be left out."),
     Command("members", "list who is known to be in a channel", (TOPIC,), shape=Shape.LIST,
             details="Those who said that they joined, and those who wrote; of an open channel only the latter. A member"
             " who never was in reach of yours is missing here. To the owner it also says who has the channel's key in"
-            " use: has, missing, or the state of the message that brings it."),
+            " use: has, missing, or the state of the message that brings it. At the prompt, in a channel, the topic may"
+            " be left out."),
     Command("posters", "list who posts into an announcement channel; its owner changes that", (TOPIC,
                 Word("action", "add|remove", required=False, choices=("add", "remove")),
                 Word("peer", "<peer>", required=False)),
@@ -251,18 +253,20 @@ _ALL = (
             " are under way. Where no daemon runs, the messages leave when a node runs. Exit code 7: the channel is not"
             " yours."),
     Command("mute", "hear of a channel no more", (TOPIC,),
-            details="You stay in it: its posts come into the inbox as read ones, and are kept for others."),
-    Command("unmute", "hear of a channel again", (TOPIC,)),
+            details="You stay in it: its posts come into the inbox as read ones, and are kept for others. Emergencies"
+            " of those you trust are shown all the same. At the prompt, in a channel, the topic may be left out."),
+    Command("unmute", "hear of a channel again", (TOPIC,),
+            details="At the prompt, in a channel, the topic may be left out."),
     Command("unsubscribe", "leave a channel", (TOPIC,),
             details="Forgets its keys and the posts kept for others; the inbox keeps what came. To come back into a"
             " private channel takes an invite again. The other members are told, as far as they are linked now."),
     Command("channels", "list the channels you are in, and who can read them", shape=Shape.LIST,
             details=f"Open means that {OPEN_MEANS}; private, that whoever has the key can; announcement, the same, and"
             " only its owner and whom the owner lists post there. posts are those kept for subscribers who come later,"
-            " your own among them; members, those known to be there, and you; gaps,"
-            " where posts of somebody are missing between others and may still come: qpc mesh history <topic> shows"
-            " which. A post without a key (in JSON: unreadable) is sealed with one that you have not got, and waits for"
-            " it."),
+            " your own among them, and the notes of who joined or may post, which no history shows; members, those"
+            " known to be there, and you; gaps, where posts of somebody are missing between others and may still come:"
+            " qpc mesh history <topic> shows which. A post without a key (in JSON: unreadable) is sealed with one that"
+            " you have not got, and waits for it."),
     Command("history", "show a channel's posts, each after what it answers", (TOPIC,), shape=Shape.STREAM,
             options=(Option(("--since",), "only what came after this cursor, or since a time: 2d, 3h, 1h30m,"
                             " 2026-11-23, 2026-11-23T18:30 (local, or with its zone)", Value.SINCE, "CURSOR|TIME"),
@@ -278,11 +282,11 @@ _ALL = (
             network=True,
             options=(Option(("--emergency",), "say that this is an emergency: so it is shown to whoever trusts you"
                             " with that (qpc mesh trust), to others as an ordinary post", Value.FLAG),),
-            details="Who can read it: qpc mesh channels. The post goes to every linked peer that subscribes, and for 7"
-            " days to those that link later (of your last 1,000 posts in a channel). There are no receipts. A topic you"
-            " have not joined is an error, so that a typo does not make a private word public. At the prompt, one pair"
-            " of double quotes around the whole text is left out, as in a shell. Where no daemon runs, the command"
-            " runs a node itself and stays up to 5 seconds for a first subscriber."),
+            details="Who can read it: qpc mesh channels. The post goes to every linked peer that subscribes or"
+            " carries, and for 7 days to those that link later (of your last 1,000 posts in a channel). There are no"
+            " receipts. A topic you have not joined is an error, so that a typo does not make a private word public. At"
+            " the prompt, one pair of double quotes around the whole text is left out, as in a shell. Where no daemon"
+            " runs, the command runs a node itself and stays up to 5 seconds for a first subscriber."),
     Command("store", "show what is stored and what was done", plain=True,
             details="carried are messages and receipts of others that wait here for a way or somebody who comes by;"
             " passed_on, how many were handed on to the next node or their recipient; evicted, how many made room"

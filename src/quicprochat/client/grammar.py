@@ -46,9 +46,9 @@ def parse(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[Request,
     words, rest = _split(argv)
     if "--version" in _before_text(rest):
         return Request("version", {}), make_settings({}, {})
-    if words and words[0] == "help":
-        return Request("help", {"about": tuple(rest)}), make_settings({}, {})
     mesh = words[:1] == ["mesh"]
+    if words[-1:] == ["help"]:
+        return Request("help", {"about": (*words[:-1], *_split(rest)[0])}), make_settings({}, {})
     name = words[-1] if words and words != ["mesh"] else ""
     if not name:
         found = _options(_Parser(prog="qpc", add_help=False, allow_abbrev=False), (), rest)

@@ -304,10 +304,18 @@ def _unsubscribed(item: Json) -> str:
     return f"you have left #{display_line(item['topic'], 64)}"
 
 
+def takers(item: Json) -> str:
+    """Say how many linked nodes take a post that was just written: who reads the channel, and who carries it.
+
+    A node that carries everything does not show which channels it reads, so nobody can count readers alone.
+    """
+    count = item["subscribers"]
+    return f"{plural(count, 'linked node')} {'takes' if count == 1 else 'take'} it"
+
+
 def _posted(item: Json) -> str:
-    subscribers = plural(item["subscribers"], "linked subscriber")
     emergency = " as an emergency" if item.get("emergency") else ""
-    return f"{item['id']}  posted to {_place(item)}{emergency}: {subscribers}"
+    return f"{item['id']}  posted to {_place(item)}{emergency}: {takers(item)}"
 
 
 def _store(item: Json) -> str:

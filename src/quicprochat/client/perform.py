@@ -144,7 +144,7 @@ class Performer:
         hidden = "key" in item and request.args.get("key") != "new" and not self._json
         await self.show("subscribe", {key: value for key, value in item.items() if key != "key" or not hidden})
         if hidden:
-            say(f"its key, to pass on where nobody else hears it: qpc mesh subscribe {item['topic']}")
+            say(f"to let somebody in: qpc mesh invite {display_line(item['topic'], 64)}")
         return item
 
     async def stream(self, command: str, args: Json) -> None:

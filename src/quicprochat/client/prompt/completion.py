@@ -71,6 +71,10 @@ class Known:
         """Note a topic."""
         self._heard(self.topics, topic, "channel")
 
+    def left(self, topic: str) -> None:
+        """Forget a topic: its channel was left for good."""
+        self.topics.pop(topic, None)
+
     def sent(self, id: str, to: str, text: str) -> None:
         """Note a message of ours. ``to`` is safe for a terminal."""
         self._heard(self.messages, id, f"to {to}: {display_line(text, WORDS_CHARS)}")

@@ -393,6 +393,8 @@ class Loop:
             await self._learn_peers()  # at once: the next line may name whom this one named
         elif request.command == "subscribe":
             self._known.topic(str(request.args.get("topic", "")))
-        elif leaves(request, self._current):
-            self._current = None
+        elif request.command == "unsubscribe":
+            self._known.left(str(request.args.get("topic", "")))
+            if leaves(request, self._current):
+                self._current = None
         return code

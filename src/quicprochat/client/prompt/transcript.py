@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from quicprochat.adapters.system import SystemClock
 from quicprochat.client.errors import CallError
-from quicprochat.client.output import display_line, plural
+from quicprochat.client.output import display_line, takers
 from quicprochat.client.prompt import render
 from quicprochat.client.prompt.completion import Known
 from quicprochat.client.prompt.sent import Outgoing, Sent
@@ -243,7 +243,7 @@ class Transcript:
         self._turn_day(self._now())
         state = "posted"
         if "subscribers" in answer:
-            state = f"posted, {plural(answer['subscribers'], 'linked subscriber')}"
+            state = f"posted, {takers(answer)}"
         to = render.channel({"topic": topic, **answer})
         self.screen.show(render.outgoing(self._now(), to, text, state, self.screen.width))
 

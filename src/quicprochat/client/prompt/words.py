@@ -54,7 +54,7 @@ HABITS = {
     "quit": Habit("/quit", "leave; Ctrl-D on an empty line does the same"),
     "help": Habit("/help [<command>]", "show everything there is, or how one command is used"),
 }
-ON_A_CHANNEL = frozenset({"history"})
+ON_A_CHANNEL = frozenset({"history", "invite", "members", "mute", "unmute"})
 """Commands that mean the current channel where no topic is given."""
 _OTHER = {"exit": "quit", "close": "part", "leave": "part", "q": "query", "?": "help"}
 
@@ -146,7 +146,7 @@ def understand(line: str, current: Conversation | None) -> Meaning | None:
             if not rest.strip():
                 raise LocalError(f"write: {HABITS['nick'].usage}")
             return Run(Request("identity", {"name": rest.strip()}))
-        case "history" | "mesh" if current is not None and current.kind is Kind.CHANNEL:
+        case _ if word in {"mesh", *ON_A_CHANNEL} and current is not None and current.kind is Kind.CHANNEL:
             if (request := _here(word, rest, current.target)) is not None:
                 return Run(request)
         case "whois" if not rest.strip() and current is not None and current.kind is Kind.PEER:
