@@ -168,7 +168,11 @@ class Channels:
     async def _learn(self, one: BroadcastChannel, told: BroadcastChannel) -> BroadcastChannel:
         """Take over what an invite to a channel that we are in says more than we know. Raises: LocalError."""
         if one.topic != told.topic:
-            raise LocalError(f"that is the key of the channel {one.topic}, which you are in", code="exists")
+            raise LocalError(
+                f"that is the key of the channel {one.topic}, which you are in; to call it {told.topic}, leave that one"
+                f" first: qpc mesh unsubscribe {one.topic}",
+                code="exists",
+            )
         if one.owner and told.owner and one.owner != told.owner:
             raise LocalError(
                 f"this invite names another owner of {one.topic} than the one you know ({one.owner.hex()[:16]}): who"
