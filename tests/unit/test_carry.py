@@ -447,3 +447,23 @@ def test_a_longer_memory_keeps_what_was_seen_from_being_asked_for() -> None:
     other.carry._known = lambda id: id == parcel("forgotten").id
     net.settle()
     assert other.came == [parcel("new").id]
+
+
+def test_what_comes_in_while_two_compare_is_not_taken_for_known() -> None:
+    one, other = Carrier("one"), Carrier("other")
+    many = [parcel(str(n)) for n in range(40)]  # so many that they compare
+    for carrier in (one, other):
+        for each in many:
+            carrier.hold(each)
+    one.carry.link_up(other.key, AT)
+    other.carry.link_up(one.key, AT)
+    late = parcel("late")
+    said = [*one.carry.poll(AT)]
+    one.carry.hold(late, AT, offer=False)  # a post, which is offered a little later
+    turn, to, by = said, other, one
+    while turn:
+        for say in turn:
+            to.carry.received(by.key, say.kind, say.body, AT)
+        turn, to, by = to.carry.poll(AT), by, to
+    assert not one.carry.known_to(other.key, late.id)
+    assert one.carry.known_to(other.key, many[0].id), "and the comparing came to its end"

@@ -136,6 +136,9 @@ class Carry:
             self._evicted[victim.id] = victim.dst
             gone.append(victim.id)
         self._asking.came(id, now)
+        for encounter in self._encounters.values():
+            if encounter.reconciler is not None:
+                encounter.young.add(id)
         if offer and id in self._shelf:
             for peer in self._encounters:
                 if peer != parcel.via:
@@ -328,7 +331,8 @@ class Carry:
             encounter.reconciler = None
             if found.complete and len(self._shelf) <= IDS_MAX:
                 held = self._shelf.ids()
-                encounter.known.has(held - encounter.giving.pending(), held)
+                encounter.known.has(held - encounter.giving.pending() - encounter.young, held)
+            encounter.young.clear()
 
     # --- what to do next
 
