@@ -138,7 +138,9 @@ class Carry:
         self._asking.came(id, now)
         for encounter in self._encounters.values():
             if encounter.reconciler is not None:
-                encounter.young.add(id)
+                encounter.young = encounter.young or []
+                if len(encounter.young) <= IDS_MAX:
+                    encounter.young.append(id)
         if offer and id in self._shelf:
             for peer in self._encounters:
                 if peer != parcel.via:
@@ -329,10 +331,10 @@ class Carry:
             self._say.append(Say(encounter.peer, FrameType.RANGES, found.reply.encode()))
         if encounter.reconciler.done:
             encounter.reconciler = None
-            if found.complete and len(self._shelf) <= IDS_MAX:
+            young, encounter.young = encounter.young or [], None
+            if found.complete and max(len(self._shelf), len(young)) <= IDS_MAX:
                 held = self._shelf.ids()
-                encounter.known.has(held - encounter.giving.pending() - encounter.young, held)
-            encounter.young.clear()
+                encounter.known.has(held - encounter.giving.pending().union(young), held)
 
     # --- what to do next
 

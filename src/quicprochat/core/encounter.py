@@ -201,7 +201,9 @@ class Taking:
 class Encounter:
     """One link; nothing of it outlives the link."""
 
-    __slots__ = ("again_at", "begun_at", "giving", "greeted", "known", "peer", "reconciler", "speaks", "taking", "young")
+    __slots__ = (
+        "again_at", "begun_at", "giving", "greeted", "known", "peer", "reconciler", "speaks", "taking", "young",
+    )  # fmt: skip
 
     def __init__(self, peer: PeerKey, known: Acquaintance, again_at: Instant) -> None:
         self.peer = peer
@@ -213,7 +215,7 @@ class Encounter:
         self.greeted = False
         """Whether we sent one, so that it knows the same of us."""
         self.reconciler: Reconciler | None = None
-        self.young: set[EnvelopeId] = set()
+        self.young: list[EnvelopeId] | None = None
         """What came in since the comparing began: that it ends well says nothing of these."""
         self.begun_at: Instant | None = None
         """When a reconciliation began last."""
