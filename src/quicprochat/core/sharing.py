@@ -107,7 +107,7 @@ class Sharing:
 
         Of the neighbour that brought most, the one with the fewest posts, and of equals the one that was looked at
         longest ago: ids are free to make up, posts are paid for. The one looked at now stays, so that what just came
-        is handed on.
+        is handed on, and one with an emergency of a trusted author as long as there are others.
         """
         if len(self._foreign) <= self._limits.foreign_channels:
             return None
@@ -116,7 +116,7 @@ class Sharing:
         found = [channel for channel, via in self._foreign.items() if via == most]
         if len(found) > 1 and found[-1] == next(reversed(self._foreign)):
             found.pop()
-        reserved = {ChannelId(self._reserved.get(id).dst) for id in self._reserved.ids()}  # type: ignore[union-attr]
+        reserved = self._reserved.destinations()
         return min(found, key=lambda id: (id in reserved, len(self._sets[id])))
 
     def adopt(self, channel: ChannelId, posts: Iterable[Held], now: Instant) -> None:

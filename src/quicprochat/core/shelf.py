@@ -132,6 +132,10 @@ class Shelf:
         """Return what is held under an id."""
         return self._parcels.get(id)
 
+    def destinations(self) -> set[bytes]:
+        """Return to whom, or to which channels, something is held."""
+        return {parcel.dst for parcel in self._parcels.values()}
+
     def addressed_to(self, peer: PeerKey) -> list[Parcel]:
         """Return what is held for one recipient."""
         return [parcel for parcel in self._parcels.values() if parcel.dst == peer]
