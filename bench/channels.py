@@ -32,6 +32,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+from bench.hidden import Hidden
 from bench.home_table import laid_out
 from bench.two_people import TEXT, hear, rss, say
 
@@ -46,20 +47,8 @@ HERE = "127.0.0.1"
 JOIN_S, LATENCY_S, RUSH_S = 30, 120, 240
 
 
-class Quiet(P2pNode):
-    """A node that tells nobody where it is, so that the links are those of the benchmark: author to subscribers."""
-
-    def addresses(self) -> tuple[Address, ...]:
-        """Return nothing."""
-        return ()
-
-    def where(self) -> str:
-        """Return key@ip:port for those who shall dial."""
-        return f"{self.key.hex()}@{HERE}:{super().addresses()[0].port}"
-
-
-def node(home: str) -> Quiet:
-    return Quiet(Options(Path(home), bind=Address(HERE, 0)))
+def node(home: str) -> Hidden:
+    return Hidden(Options(Path(home), bind=Address(HERE, 0)))
 
 
 async def told() -> dict[str, Any]:

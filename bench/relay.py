@@ -28,6 +28,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench.hidden import Hidden
 from bench.two_people import TEXT, hear, nudge, say
 from tests.integration.attacker import Attacker
 
@@ -49,18 +50,6 @@ WINDOW = 1_024
 BATCH = 64
 PAYLOAD_BYTES = 568
 """What a text of 300 bytes makes, sealed."""
-
-
-class Hidden(P2pNode):
-    """A node that tells nobody where it is, so that only its neighbours reach it."""
-
-    def addresses(self) -> tuple[Address, ...]:
-        """Return nothing."""
-        return ()
-
-    def where(self) -> str:
-        """Return key@ip:port for the neighbour."""
-        return f"{self.key.hex()}@127.0.0.1:{super().addresses()[0].port}"
 
 
 def options(home: str) -> Options:

@@ -30,9 +30,10 @@ from quicprochat.core.events import Effect
 from quicprochat.core.ids import PeerKey, Uid
 from quicprochat.core.receipt import State
 from quicprochat.core.store import LineKind, MeshStore
-from quicprochat.p2p import node as p2p
+from quicprochat.p2p import runtime
 from quicprochat.p2p.node import P2pNode
 from quicprochat.p2p.options import Options
+from quicprochat.p2p.runtime import Runtime
 
 WAITING_MAX = 240
 """Messages under way at most: enough that every kill meets some, few enough that the end is soon reached."""
@@ -70,24 +71,32 @@ class Machine:
         self.wall, self.since_boot, self.synchronised = wall, since_boot, synchronised
 
 
-class TestNode(P2pNode):
-    """A node that may die between two effects, or in the middle of a write."""
+class MortalRuntime(Runtime):
+    """It may die between two effects, or in the middle of a write."""
 
-    __test__ = False
-
-    def __init__(self, options: Options, executioner: Executioner, *, mortal_disk: bool, network: bool) -> None:
-        super().__init__(options, network=network, probe=executioner.point)
-        self._executioner = executioner
-        self._vfs = MortalDisk(executioner) if mortal_disk else None
+    _executioner: Executioner
+    _vfs: MortalDisk | None = None
 
     def _open_store(self) -> MeshStore:
-        return SqliteStore.open(self._home.database, vfs="mortal") if self._vfs else super()._open_store()
+        return SqliteStore.open(self.home.database, vfs="mortal") if self._vfs else super()._open_store()
 
     def _release(self, effect: Effect) -> None:
         name = type(effect).__name__
         self._executioner.at(f"before:{name}")
         super()._release(effect)
         self._executioner.at(f"after:{name}")
+
+
+class MortalNode(P2pNode):
+    """A node that the executioner may stop anywhere."""
+
+    made_of = MortalRuntime
+
+    def __init__(self, options: Options, executioner: Executioner, *, mortal_disk: bool, network: bool) -> None:
+        super().__init__(options, network=network, probe=executioner.point)
+        assert isinstance(self._runtime, MortalRuntime)
+        self._runtime._executioner = executioner
+        self._runtime._vfs = MortalDisk(executioner) if mortal_disk else None
 
 
 class Person:
@@ -203,7 +212,7 @@ class Person:
         view = await self._node.store_view()
         return {
             "messages": view.messages, "expired": view.expired, "delivered": view.delivered,
-            "at": self._node._driver.now().at, "trusted": self._node._driver.now().trusted,
+            "at": self._node._runtime.driver.now().at, "trusted": self._node._runtime.driver.now().trusted,
         }  # fmt: skip
 
 
@@ -243,10 +252,12 @@ async def main(spec: dict[str, Any]) -> int:
     facts = Facts(spec["log"])
     machine = Machine(**spec["machine"]) if "machine" in spec else None
     vars(endpoint)["CLOSE_S"] = 0.2  # no waiting for dials to those who are dead
-    p2p.DISK_CHECK_S = spec.get("disk_check_s", p2p.DISK_CHECK_S)
+    runtime.DISK_CHECK_S = spec.get("disk_check_s", runtime.DISK_CHECK_S)
     executioner = Executioner(*spec.get("kill", ("", 0)))
     options = Options(Path(spec["home"]), bind=Address("127.0.0.1", spec["port"]))
-    node = TestNode(options, executioner, mortal_disk=spec.get("mortal_disk", False), network=spec.get("network", True))
+    node = MortalNode(
+        options, executioner, mortal_disk=spec.get("mortal_disk", False), network=spec.get("network", True)
+    )
     try:
         await node.start()
     except QuicprochatError as error:

@@ -26,7 +26,7 @@ OTHER = bytes(range(32))
 @pytest.fixture(autouse=True)
 def _no_links(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in an installation without the extra; announcements are made by hand."""
-    monkeypatch.setattr("quicprochat.p2p.node.find_spec", lambda _: None)
+    monkeypatch.setattr("quicprochat.p2p.runtime.find_spec", lambda _: None)
 
 
 @pytest.fixture(autouse=True)
@@ -48,11 +48,11 @@ async def hearing(home: Path, *views: ServerView) -> AsyncIterator[P2pNode]:
 
 
 def hears(node: P2pNode, views: Sequence[ServerView]) -> None:
-    vars(node)["_discovery"] = SimpleNamespace(servers=lambda: list(views), found=dict)
+    vars(node._runtime)["discovery"] = SimpleNamespace(servers=lambda: list(views), found=dict)
 
 
 async def pin(node: P2pNode, server: HomeServer) -> bytes | None:
-    return await node._call(lambda tx: tx.value(PIN_PREFIX + str(server.address)))
+    return await node._runtime.call(lambda tx: tx.value(PIN_PREFIX + str(server.address)))
 
 
 async def untrusted(node: P2pNode, text: str, trust: bytes | None = None) -> str:

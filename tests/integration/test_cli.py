@@ -446,7 +446,7 @@ def test_a_daemon_whose_store_fails_says_so_and_ends(
     async def own_and_break(session: Session) -> None:
         await own(session)
         assert session.node is not None
-        broken.append(asyncio.create_task(session.node._call(fail)))
+        broken.append(asyncio.create_task(session.node._runtime.call(fail)))
 
     monkeypatch.setattr(Session, "own", own_and_break)
     assert main(["daemon", "--ephemeral", "--home", str(tmp_path / "a"), "--bind", f"127.0.0.1:{free_port()}"]) == 3

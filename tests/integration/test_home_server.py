@@ -31,7 +31,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 @pytest.fixture(autouse=True)
 def _no_links(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in an installation without the extra: what arrives here came through the server."""
-    monkeypatch.setattr("quicprochat.p2p.node.find_spec", lambda _: None)
+    monkeypatch.setattr("quicprochat.p2p.runtime.find_spec", lambda _: None)
 
 
 @asynccontextmanager
@@ -58,7 +58,7 @@ async def person(home: Path, server: HomeServer | str) -> AsyncIterator[P2pNode]
 async def connected(node: P2pNode, standing: str = "connected") -> None:
     async with asyncio.timeout(PATIENCE_S):
         while node.server().standing != standing:
-            await node._feed.news()
+            await node._runtime.feed.news()
 
 
 async def next_line(node: P2pNode) -> Any:

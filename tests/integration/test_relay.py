@@ -8,23 +8,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 
+from bench.hidden import Hidden
+
 from quicprochat.core.address import Address
 from quicprochat.core.receipt import State
 from quicprochat.p2p import Options, P2pNode
 from quicprochat.p2p.views import RouteView
-
-
-class Hidden(P2pNode):
-    """A node that tells nobody where it can be dialled: only who was told by hand links to it."""
-
-    def addresses(self) -> tuple[Address, ...]:
-        """Return nothing: what records and tickets say."""
-        return ()
-
-    def where(self) -> str:
-        """Return key@ip:port, to be given by hand."""
-        port = super().addresses()[0].port
-        return f"{self.key.hex()}@127.0.0.1:{port}"
 
 
 @asynccontextmanager

@@ -20,12 +20,12 @@ from quicprochat.server.posting import PostDesk
 @pytest.fixture(autouse=True)
 def _no_links(monkeypatch: pytest.MonkeyPatch) -> None:
     """What arrives here came through the servers."""
-    monkeypatch.setattr("quicprochat.p2p.node.find_spec", lambda _: None)
+    monkeypatch.setattr("quicprochat.p2p.runtime.find_spec", lambda _: None)
 
 
 async def texts(node: P2pNode) -> list[str]:
     """Return the posts in a node's inbox, in the order in which they came."""
-    lines = await node._driver.read(lambda tx: tx.journal(after=0, limit=10_000))
+    lines = await node._runtime.driver.read(lambda tx: tx.journal(after=0, limit=10_000))
     return [line.text for line in lines if line.kind is LineKind.POST]
 
 
@@ -92,10 +92,11 @@ def test_who_was_away_gets_what_is_new_and_nothing_twice(tmp_path: Path, fetched
                 await reads(bob, *(f"before {n}" for n in range(5)), *(f"meanwhile {n}" for n in range(3)))
                 async with asyncio.timeout(PATIENCE_S):
                     newest = place.up[NORTH].store.newest_serial().to_bytes(8, "big")
-                    while not (await bob._driver.read(lambda tx: tx.value(CURSORS_KEY)) or b"").endswith(newest):  # noqa: ASYNC110
+                    driver = bob._runtime.driver
+                    while not (await driver.read(lambda tx: tx.value(CURSORS_KEY)) or b"").endswith(newest):  # noqa: ASYNC110
                         await asyncio.sleep(0.02)
                 assert fetched == [3]
-                counters = await bob._driver.read(lambda tx: tx.counters())
+                counters = await bob._runtime.driver.read(lambda tx: tx.counters())
                 assert counters.get("duplicates", 0) == 0
             # Once more: how far it had come was noted, so not even ids come again.
             listed: list[int] = []
@@ -194,13 +195,13 @@ def test_what_our_own_gate_puts_off_is_asked_for_again(tmp_path: Path, monkeypat
             for node in (ada, bob):
                 await node.subscribe("roof")
             await followed(place, NORTH, 2)
-            bob._node._policy = bob._node._policy.__class__(  # a disk that is full for a while
-                bob._node._policy.me, disk_low=True
+            bob._runtime.node._policy = bob._runtime.node._policy.__class__(  # a disk that is full for a while
+                bob._runtime.node._policy.me, disk_low=True
             )
             await ada.broadcast("roof", "one")
             await ada.broadcast("roof", "two")
             await until(lambda: bool(asked_later))
-            bob._node._policy = bob._node._policy.__class__(bob._node._policy.me)
+            bob._runtime.node._policy = bob._runtime.node._policy.__class__(bob._runtime.node._policy.me)
             async with asyncio.timeout(PATIENCE_S):
                 while sorted(await texts(bob)) != ["one", "two"]:  # noqa: ASYNC110 - in whichever order
                     await asyncio.sleep(0.02)

@@ -68,9 +68,9 @@ class Owner:
         """Let messages arrive, as the gate would put them into the inbox."""
         for text in texts:
             line = Line(LineKind.MESSAGE, PeerKey(bytes(32)), Uid(os.urandom(16)), WallTime(0), text=text)
-            cursor = await self.node._call(lambda store, line=line: store.deliver(line))  # type: ignore[misc]
+            cursor = await self.node._runtime.call(lambda store, line=line: store.deliver(line))  # type: ignore[misc]
             assert cursor is not None
-            self.node._feed.take(replace(line, cursor=cursor))
+            self.node._runtime.feed.take(replace(line, cursor=cursor))
 
 
 async def call(home: Path, command: str, args: dict[str, Any]) -> SocketCall:
@@ -271,7 +271,7 @@ def test_a_line_that_was_kept_back_stays_unread_whatever_is_said_of_later_ones(t
             reader.written(cursors[2])
             assert await reader.next() is None  # nothing is waited for any more
             await reader.close()
-            assert [line.text for line in await owner.node._call(unread)] == ["2", "4"]
+            assert [line.text for line in await owner.node._runtime.call(unread)] == ["2", "4"]
 
     in_a_loop(work)
 
@@ -325,7 +325,7 @@ def test_an_owner_of_another_version_is_told_only_words_it_knows(tmp_path: Path)
             async with session.stream("listen", {"count": 1}) as lines:
                 lines.kept(await anext(lines))
                 assert [line async for line in lines] == []
-            assert list(await owner.node._call(unread)) == []
+            assert list(await owner.node._runtime.call(unread)) == []
         await session.close()
 
     in_a_loop(work)

@@ -20,7 +20,7 @@ PATIENCE_S = 20.0
 @pytest.fixture(autouse=True)
 def _no_links(monkeypatch: pytest.MonkeyPatch) -> None:
     """What arrives here came through the servers."""
-    monkeypatch.setattr("quicprochat.p2p.node.find_spec", lambda _: None)
+    monkeypatch.setattr("quicprochat.p2p.runtime.find_spec", lambda _: None)
 
 
 def at(place: Villages, domain: str, name: str) -> P2pNode:
@@ -32,7 +32,7 @@ async def connected(*nodes: P2pNode) -> None:
     async with asyncio.timeout(PATIENCE_S):
         for node in nodes:
             while node.server().standing != "connected":
-                await node._feed.news()
+                await node._runtime.feed.news()
 
 
 async def traced(node: P2pNode, uid: object, *wanted: tuple[str, str]) -> None:
@@ -139,7 +139,7 @@ def test_who_moves_to_another_domain_gets_what_is_offered_anew(tmp_path: Path) -
             await traced(ada, sent.uid, ("stored", SOUTH))
             await bob.use_server(str(place.up[NORTH].address))
             await connected(bob)
-            assert bob._account.domain == NORTH
+            assert bob._runtime.account.domain == NORTH
             letter = await bob.send(f"{ada.key.hex()}@{NORTH}", "I moved")
             await bob.wait(letter.uid, State.DELIVERED, PATIENCE_S)
             await ada.wait(sent.uid, State.DELIVERED, PATIENCE_S)

@@ -36,7 +36,7 @@ def on_a_node(tmp_path: Path, work: Callable[[P2pNode, BroadcastChannel], Corout
 
 async def fill(node: P2pNode, lines: Sequence[Line], *, heard_at: int | None = None) -> list[int]:
     """Put lines into the store as the gate does; return their cursors."""
-    now = node._driver.now().at if heard_at is None else Instant(heard_at)
+    now = node._runtime.driver.now().at if heard_at is None else Instant(heard_at)
 
     def write(store: MeshStore) -> list[int]:
         cursors = []
@@ -49,7 +49,7 @@ async def fill(node: P2pNode, lines: Sequence[Line], *, heard_at: int | None = N
             store.put_heard(node.channels()[0].id, hear(known, line.peer, line.seq, now))
         return cursors
 
-    return await node._call(write)
+    return await node._runtime.call(write)
 
 
 def said(channel: BroadcastChannel, name: str, seq: int = 1, *parents: str, author: str = "ann") -> Line:
@@ -135,7 +135,7 @@ def test_a_gap_stands_before_the_post_that_shows_it_and_goes_when_it_is_filled(t
 
 def test_what_can_come_no_more_is_shown_as_that_and_not_counted(tmp_path: Path) -> None:
     async def work(node: P2pNode, channel: BroadcastChannel) -> None:
-        long_ago = node._driver.now().at - HOPE_MS
+        long_ago = node._runtime.driver.now().at - HOPE_MS
         await fill(node, [said(channel, "1", 1), said(channel, "3", 3)], heard_at=long_ago)
         assert await told(node) == ["1", "2-2!", "3"]
         assert [view.gaps for view in await node.channel_views()] == [0]

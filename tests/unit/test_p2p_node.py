@@ -44,7 +44,7 @@ def test_a_text_of_nothing_but_space_is_refused(tmp_path: Path, text: str) -> No
                 await node.send(BOB, text)
             with pytest.raises(LocalError, match="there is no text to post"):
                 await node.broadcast("news", text)
-            used = await node._driver.call(lambda store: (store.usage(Scope.OWN), store.usage(Scope.OWN_POSTS)))
+            used = await node._runtime.driver.call(lambda store: (store.usage(Scope.OWN), store.usage(Scope.OWN_POSTS)))
             assert [one.count for one in used] == [0, 0]
 
     asyncio.run(play())

@@ -31,7 +31,7 @@ def test_the_list_and_the_search_read_thousands_of_records_and_verify_none_again
 
     async def play() -> None:
         async with P2pNode(Options(tmp_path), network=False) as node:
-            await node._driver.call(keep_records)
+            await node._runtime.driver.call(keep_records)
             checked: list[bytes] = []
 
             def verify(crypto: SodiumCrypto, key: bytes, label: Label, message: bytes, signature: bytes) -> bool:
@@ -42,7 +42,7 @@ def test_the_list_and_the_search_read_thousands_of_records_and_verify_none_again
             views = await node.peers()
             assert [(view.key, view.name) for view in views] == [(s.key, f"peer {n}") for n, s in enumerate(STRANGERS)]
             assert await node.resolve(STRANGERS[0].key.hex()[:16]) == STRANGERS[0].key
-            await node._people.learn_known()
+            await node._runtime.people.learn_known()
             assert checked == []
 
     asyncio.run(play())
@@ -59,11 +59,11 @@ def test_a_linked_peer_is_seen_at_this_moment_and_another_when_its_last_link_end
 
     async def play() -> None:
         async with P2pNode(Options(tmp_path), network=False) as node:
-            await node._driver.call(keep_sightings)
-            monkeypatch.setattr(node._links, "linked", lambda: frozenset({here}))
-            before = node._driver.now().wall
+            await node._runtime.driver.call(keep_sightings)
+            monkeypatch.setattr(node._runtime.links, "linked", lambda: frozenset({here}))
+            before = node._runtime.driver.now().wall
             seen = {view.key: view.last_seen for view in await node.peers()}
-            assert before <= seen[here] <= node._driver.now().wall
+            assert before <= seen[here] <= node._runtime.driver.now().wall
             assert seen[gone] == 77
 
     asyncio.run(play())
