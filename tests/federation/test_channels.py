@@ -181,6 +181,7 @@ def test_domains_in_a_row_pass_posts_on(tmp_path: Path, traffic: Traffic) -> Non
             assert await ada.put(post) == [STORED]
             await until(lambda: bool(eve.receiver.posts))
             assert [(one.id, one.hop) for one in eve.receiver.posts] == [(post.id, 3)]
+            await until(lambda: len(traffic.of(post.id)) == 2)  # it is noted when the answer is there
             assert traffic.of(post.id) == [(NORTH, SOUTH), (SOUTH, EAST)]
             assert them.up[NORTH].store.interests(EAST) == {}
 

@@ -402,13 +402,15 @@ def test_many_who_drip_hold_nobody_up_and_cost_no_more_than_they_sent(home: Path
 def test_flood_of_forged_first_packets(home: Path) -> None:
     async def scenario() -> None:
         with attacked(home, patience={"HANDSHAKE_S": 1.0}) as server:
-            async with unharmed(server):
+            async with unharmed(server, growth_kb=40_000):  # 64 to 128 handshakes under way
                 forger = Forger(server.address)
-                for _ in range(5):
+                for _ in range(15):
                     for _ in range(100):
                         forger.initial()
                     await serves(server)
-                assert server.look()["shaking"] <= 129
+                    seen = server.look()
+                    assert seen["shaking"] <= 129
+                    assert seen["ids"] < 2 * 129 + 100, "what is over holds nothing"
                 forger.close()
                 await until(lambda: server.look()["shaking"] == 0)
 

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,31 @@ def test_garbage_is_collected_by_the_loop_alone() -> None:
         async with rpc.running():
             assert not gc.isenabled()
         assert gc.isenabled()
+
+    asyncio.run(scenario())
+
+
+class Link:
+    """One of a ring: no count of references comes to nothing in it."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+
+def test_much_that_lived_for_a_while_is_collected_long_before_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a flood of connections; in its turn it would lie about for a minute."""
+    monkeypatch.setattr(rpc.glue, "COLLECT_S", 0.01)
+
+    async def scenario() -> None:
+        async with rpc.running(), asyncio.timeout(30):
+            rings = [Link() for _ in range(len(gc.get_objects()))]
+            last = weakref.ref(rings[-1])
+            young = gc.get_stats()[1]["collections"]
+            while gc.get_stats()[1]["collections"] == young:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            rings.clear()
+            while last() is not None:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
 
     asyncio.run(scenario())
 

@@ -172,9 +172,17 @@ class Listener:
         return connection
 
     def _drop(self, connection: Connection, reason: str = "the handshake took too long") -> None:
+        """End a handshake, and free at once what it holds: a flood would fill the memory with what is over.
+
+        So there is no closing period (RFC 9000, section 10.2); who did not hear of the end gives up by itself.
+        """
         self.refused += 1
         self._shaking.pop(connection).cancel()
         connection.end(LEAVING, reason)
+        connection._finish(reason)
+        if self._port is not None:
+            self._port._connection_terminated(connection)
+        vars(connection._quic).clear()  # it is in many cycles, and old enough not to be collected soon
 
     def _ready(self, connection: Connection) -> None:
         timer = self._shaking.pop(connection, None)

@@ -27,8 +27,10 @@ log = logging.getLogger("quicprochat.rpc")
 NESTING = 16
 COLLECT_S, COLLECT_ALL_S = 1.0, 60.0
 """Seconds between collections of young garbage, and of all."""
-COLLECT_SHARE = 200
+COLLECT_SHARE = 50
 """Collecting all takes no more than one part in so many of the time."""
+COLLECT_GROWTH = 0.25
+"""All is collected early when so much has been added to what lives long: half of it may be dead (Python's own rule)."""
 UNFINISHED = 32
 """Questions beyond a peer's calls: the bootstrap, the session, answers whose "finish" is under way."""
 PUSHES_MAX = 64
@@ -81,18 +83,25 @@ async def running() -> AsyncIterator[None]:
 
 
 async def _collect() -> None:
-    """Do what Python does by itself, at about the same pace: the young often, all of it now and then."""
+    """Do what Python does by itself, at about the same pace: the young often, all of it now and then.
+
+    A flood of connections that live for some seconds leaves garbage which is not young any more, so growth counts too.
+    """
     loop = asyncio.get_running_loop()
-    all_at = loop.time() + COLLECT_ALL_S
+    all_at, rest_until = loop.time() + COLLECT_ALL_S, 0.0
+    old, added = len(gc.get_objects(generation=2)), 0
     while True:
         await asyncio.sleep(COLLECT_S)
         began = loop.time()
-        if began < all_at:
-            gc.collect(1)
-        else:
+        if began >= rest_until and (began >= all_at or added > old * COLLECT_GROWTH):
             gc.collect()
+            old, added = len(gc.get_objects(generation=2)), 0
             # With thousands of connections it takes long, and all of them wait.
-            all_at = loop.time() + max(COLLECT_ALL_S, COLLECT_SHARE * (loop.time() - began))
+            rest_until = loop.time() + COLLECT_SHARE * (loop.time() - began)
+            all_at = loop.time() + COLLECT_ALL_S
+        else:
+            young = gc.get_count()[0]
+            added += max(0, young - gc.collect(1))
 
 
 @contextmanager
