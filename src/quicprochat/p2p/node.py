@@ -133,6 +133,7 @@ class P2pNode:
         self._reach: Reach | None = None
         self._underlay = Underlay()
         self._disk_low = False
+        self._changes = 0
         self.alarms: list[Alarm] = []
 
     # --- life
@@ -169,6 +170,7 @@ class P2pNode:
         self._driver = Driver(self._node, self._store, self._clock, self._release, self._probe)
         self._channels = Channels(self._driver, self._crypto, entropy, identity.key, self._node.unreadable)
         self._feed = Feed(self._driver, self._store.newest_line())
+        self._book.changed = self._changed
         self._links = Links(self._book, self._edge, self._crypto, self._driver, self._hello, jitter, self._feed.tell)
         self._links.underlay = self._underlay.hint
         self._account = Account(
@@ -359,6 +361,7 @@ class P2pNode:
             case ChannelsChanged():
                 self._edge.load_channels(effect.subscriptions)
                 self._channels.load(effect.subscriptions)
+                self._changed()
             case PostAccepted():
                 self._channels.accepted(effect)
             case PostTaken():
@@ -371,6 +374,11 @@ class P2pNode:
                 self._alarm(effect)
             case _:
                 assert_never(effect)
+
+    def _changed(self) -> None:
+        """The address book or our channels are not as they were."""
+        self._changes += 1
+        self._feed.tell()
 
     def _alarm(self, alarm: Alarm) -> None:
         """Tell the person: in the log at once, and in :attr:`alarms`, which keeps the last ones."""
@@ -809,6 +817,7 @@ class P2pNode:
         return Status(
             self.name, self.key, self.networked, len(self._links.linked()), waiting, unread, self._disk_low,
             tuple(self.alarms[-ALARMS_SHOWN:]), told, self._account.standing().standing, channels,
+            self._changes,
         )  # fmt: skip
 
     async def news(self, since: Status) -> None:
