@@ -7,12 +7,11 @@ import os
 import sys
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TextIO, assert_never
+from typing import Any, TextIO, assert_never
 
 from prompt_toolkit.output import ColorDepth
 
 from quicprochat import __version__
-from quicprochat.client.catalogue import COMMANDS
 from quicprochat.client.errors import OK, CallError, code_of
 from quicprochat.client.grammar import Request
 from quicprochat.client.output import display_line, empty, place, plural
@@ -47,9 +46,6 @@ from quicprochat.client.session import Session
 from quicprochat.client.settings import Settings
 from quicprochat.client.stdio import STDOUT
 from quicprochat.core.errors import LocalError, QuicprochatError, StoreError
-
-if TYPE_CHECKING:
-    pass
 
 Json = dict[str, Any]
 
@@ -99,7 +95,7 @@ class Loop:
         self._typed: asyncio.Queue[str] = asyncio.Queue()
         self._busy = ""
         self._working: asyncio.Task[None] | None = None
-        self._ask_peers = asyncio.Event()
+        self._ask_peers, self._changed = asyncio.Event(), asyncio.Event()
         self._near = Near()
         self._asked: asyncio.Future[str] | None = None
         self._linked: set[str] | None = None
@@ -177,7 +173,10 @@ class Loop:
             async with self._session.stream("watch", {}) as news:
                 async for status in news:
                     before, self._status = self._status, status
-                    if before is None or before["links"] != status["links"]:
+                    if before is None or before.get("changes") != status.get("changes"):
+                        self._changed.set()
+                        self._ask_peers.set()
+                    elif before["links"] != status["links"]:
                         self._ask_peers.set()
                     self._tell_alarms(status)
                     self.screen.refresh()
@@ -203,11 +202,13 @@ class Loop:
         while True:
             await self._ask_peers.wait()
             self._ask_peers.clear()
+            self._changed.clear()
             count = await self._learn_peers()
-            if "channels" in COMMANDS:
-                for found in await self._session.ask_all("channels", {}):
-                    self._known.topic(render.topic(found))
-            await asyncio.sleep(PEERS_EVERY_S if count < MANY_PEERS else MANY_PEERS_EVERY_S)
+            await self._learn_channels()
+            await asyncio.sleep(PEERS_EVERY_S)
+            if count >= MANY_PEERS:
+                with suppress(TimeoutError):  # what the person did is not waited with
+                    await asyncio.wait_for(self._changed.wait(), MANY_PEERS_EVERY_S)
 
     async def _learn_peers(self) -> int:
         """Ask who is known, and take names, links and news from it; return how many there are."""
@@ -229,6 +230,20 @@ class Loop:
         if name != current.name:
             self._transcript.rename(current.name, name)
             self._current = replace(current, name=name)
+
+    async def _learn_channels(self) -> None:
+        """Ask which channels we are in: another process of the same home may have joined or left some."""
+        current, working = self._current, self._working
+        found = {render.topic(item): item for item in await self._session.ask_all("channels", {})}
+        self._known.learn_topics(found)
+        if current is None or current.kind is not Kind.CHANNEL or self._current is not current:
+            return
+        if current.target in found:
+            self._current = replace(current, name=place(found[current.target]))
+        elif working is None and self._working is None:
+            self._current = None
+            self._note(f"another program left {current.name}; plain lines go to nobody now")
+        self.screen.refresh()
 
     def _away(self) -> bool:
         current = self._current
@@ -371,7 +386,7 @@ class Loop:
 
     def _part(self) -> None:
         current, self._current = self._current, None
-        if current is not None and current.kind is Kind.CHANNEL and "unsubscribe" in COMMANDS:
+        if current is not None and current.kind is Kind.CHANNEL:
             again = f"/unsubscribe {quoted(display_line(current.target, 64))}"
             self._note(f"what is posted in {current.name} still comes; to leave the channel for good: {again}")
 
@@ -391,10 +406,8 @@ class Loop:
         code = await self.performer.perform(request)
         if request.command in CHANGES_PEERS:
             await self._learn_peers()  # at once: the next line may name whom this one named
-        elif request.command == "subscribe":
-            self._known.topic(str(request.args.get("topic", "")))
-        elif request.command == "unsubscribe":
-            self._known.left(str(request.args.get("topic", "")))
-            if leaves(request, self._current):
-                self._current = None
+        if leaves(request, self._current):
+            self._current = None
+        if request.command in ("subscribe", "unsubscribe"):
+            await self._learn_channels()
         return code

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
-from quicprochat.client.catalogue import COMMANDS, NOT_YET
+from quicprochat.client.catalogue import COMMANDS
 from quicprochat.client.grammar import Request, parse_line
 from quicprochat.client.help import help_text
 from quicprochat.core.channel import check_topic
@@ -221,13 +221,12 @@ def _command(word: str, rest: str) -> Meaning:
     name = HABITS[word].means if word in HABITS else word
     if name == "mesh":
         inner = first_word(rest)[0]
-        if inner and inner not in COMMANDS and inner not in NOT_YET and inner != "help":
+        if inner and inner not in COMMANDS and inner != "help":
             raise LocalError(_unknown(inner))
         request = _parsed("mesh ", rest)
-    elif name in COMMANDS or name in NOT_YET:
+    elif name in COMMANDS:
         # Nobody is sent away for want of the word mesh.
-        plain = COMMANDS[name].plain if name in COMMANDS else NOT_YET[name].plain
-        request = _parsed(f"{'' if plain else 'mesh '}{name} ", rest)
+        request = _parsed(f"{'' if COMMANDS[name].plain else 'mesh '}{name} ", rest)
     else:
         raise LocalError(_unknown(word))
     if request.command in ("send", "broadcast") and "text" in request.args:
@@ -278,16 +277,14 @@ def _ends_in_text(word: str, rest: str) -> bool:
 
 def names() -> list[str]:
     """Return every word that may follow a slash."""
-    return sorted({*HABITS, "mesh", *(n for n, c in COMMANDS.items() if c.mesh), *NOT_YET})
+    return sorted({*HABITS, "mesh", *(n for n, c in COMMANDS.items() if c.mesh)})
 
 
 def summary(name: str) -> str:
     """Return what a word does, in a few words."""
     if name in HABITS:
         return HABITS[name].summary
-    if name in COMMANDS:
-        return COMMANDS[name].summary
-    return NOT_YET[name].sentence if name in NOT_YET else "what needs links to others"
+    return COMMANDS[name].summary if name in COMMANDS else "what needs links to others"
 
 
 def _unknown(word: str) -> str:
@@ -305,8 +302,6 @@ def _help(rest: str) -> str:
         return f"{help_text((), slash=True)}\nAs in other chats:\n{table}\n"
     habit = HABITS.get(_OTHER.get(about[0], about[0]))
     if habit is None:
-        if about[0] in NOT_YET:
-            raise LocalError(f"/{about[0]}: {NOT_YET[about[0]].sentence}", code="unsupported")
         if about[0] not in COMMANDS and about[0] != "mesh":
             raise LocalError(_unknown(about[0]))
         return help_text(about, slash=True)
