@@ -44,8 +44,8 @@ def _dispatch(request: Request, settings: Settings) -> int:
         case "completion":
             from quicprochat.client import completion
 
-            if request.args["shell"] == completion.CONTACTS_COMMAND:
-                return _print("".join(f"{name}\n" for name in completion.contacts(settings.home)))
+            if (found := completion.ASKED.get(request.args["shell"])) is not None:
+                return _print("".join(f"{name}\n" for name in found(settings.home)))
             return _print(completion.script(request.args["shell"]))
         case "man":
             from quicprochat.client.manpage import manual_page

@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 
-from quicprochat.client.catalogue import COMMANDS, NOT_YET, NotYet
+from quicprochat.client.catalogue import COMMANDS
 from quicprochat.client.errors import EXIT_CODES, CallError, code_of, exit_code
 from quicprochat.client.grammar import Request, parse, parse_line
 from quicprochat.client.help import help_text
-from quicprochat.client.manpage import manual_page
 from quicprochat.client.settings import Settings
 from quicprochat.core.address import Address
 from quicprochat.core.errors import LocalError, RemoteError, StoreFullError, UnavailableError
@@ -131,19 +130,10 @@ def test_a_home_may_have_any_name() -> None:
 
 def test_commands_without_the_word_mesh_are_those_that_need_no_mesh() -> None:
     there = {name for name, command in COMMANDS.items() if command.plain and command.mesh}
-    later = {name for name, command in NOT_YET.items() if command.plain}
-    assert there | later == PLAIN | {"unblock"}
+    assert there == PLAIN | {"unblock"}
     assert wrong("peers").endswith("write: qpc mesh peers")
     assert wrong("route").endswith("write: qpc mesh route")
     assert wrong("subscribe", "x").endswith("write: qpc mesh subscribe")
-
-
-def test_what_is_not_there_yet_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "Not there yet" not in help_text(())
-    monkeypatch.setitem(NOT_YET, "teleport", NotYet("teleporting is not in this version yet"))
-    assert "not in this version yet" in wrong("mesh", "teleport", "x")
-    assert "Not there yet: qpc mesh teleport" in help_text(())
-    assert "Not there yet: teleport." in manual_page()
 
 
 def test_a_slip_is_corrected() -> None:

@@ -16,7 +16,6 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.utils import get_cwidth
 from tests.unit.talking import ADA, STATUS, Talk, message, peer, receipt, talking
 
-from quicprochat.client.catalogue import NOT_YET, NotYet
 from quicprochat.client.grammar import Request
 from quicprochat.client.prompt import fits, history, render
 from quicprochat.client.prompt.completion import HEARD_MAX, Known, LineCompleter
@@ -111,18 +110,11 @@ def test_what_means_nothing_says_what_to_do(line: str, said: str) -> None:
     assert said in str(refused.value)
 
 
-@pytest.mark.parametrize("name", sorted({*names()} - {*NOT_YET}))
+@pytest.mark.parametrize("name", names())
 def test_there_is_help_on_every_word(name: str) -> None:
     meaning = understand(f"/help {name}", None)
     assert isinstance(meaning, Help)
     assert name in meaning.text
-
-
-def test_what_is_not_there_yet_has_no_help(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(NOT_YET, "teleport", NotYet("teleporting is not in this version yet"))
-    with pytest.raises(LocalError) as refused:
-        understand("/help teleport", None)
-    assert refused.value.code == "unsupported"
 
 
 # --- looks
@@ -200,7 +192,7 @@ def test_topics_are_offered_wherever_one_is_asked_for() -> None:
     for line in ("/history vi", "/mesh history --count 3 vi", "/join vi", "/broadcast vi", "/unsubscribe vi"):
         offered = LineCompleter(known).get_completions(Document(line), CompleteEvent())
         assert [found.text for found in offered] == ["village "], line
-    known.left("village")
+    known.learn_topics(())
     assert not list(LineCompleter(known).get_completions(Document("/join vi"), CompleteEvent()))
 
 

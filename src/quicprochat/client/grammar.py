@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from quicprochat.client.catalogue import COMMANDS, GLOBALS, NOT_YET, Command, Option, Value
+from quicprochat.client.catalogue import COMMANDS, GLOBALS, Command, Option, Value
 from quicprochat.client.settings import Settings, make_settings
 from quicprochat.core.errors import LocalError
 
@@ -111,17 +111,15 @@ def _late_emergency(args: dict[str, Any]) -> dict[str, Any]:
 def find_command(name: str, *, mesh: bool, slash: bool = False) -> Command:
     """Return the command of a name, asked for with or without the word ``mesh``. Raises: LocalError."""
     start = "/" if slash else "qpc "
-    if name in NOT_YET and (mesh or NOT_YET[name].plain):
-        raise LocalError(f"{start}{'mesh ' if mesh else ''}{name}: {NOT_YET[name].sentence}", code="unsupported")
     command = COMMANDS.get(name)
     if command is not None and (command.mesh if mesh else command.plain):
         return command
-    if command is not None or (name in NOT_YET and not mesh):
+    if command is not None:
         meant = f"{start}{'' if mesh else 'mesh '}{name}"
         raise LocalError(f"there is no command {start}{'mesh ' if mesh else ''}{name}; write: {meant}")
     import difflib
 
-    near = difflib.get_close_matches(name, [*COMMANDS, *NOT_YET], n=1)
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
     hint = f"did you mean {near[0]}?" if near else f"all commands: {'/' if slash else 'qpc '}help"
     raise LocalError(f"there is no command {name[:64]!r}; {hint}")
 
@@ -191,6 +189,8 @@ def _arguments(command: Command, found: dict[str, Any], *, mesh: bool, slash: bo
             words = []
         else:
             args[word.key] = words.pop(0) if words else None
+        if word.key == "topic" and args["topic"]:
+            args["topic"] = args["topic"].removeprefix("#")  # as channels are shown; no topic begins so
         if word.required and not args[word.key]:
             raise LocalError(f"{word.shown} is missing; write: {usage}")
         if word.choices and args[word.key] not in (None, *word.choices, *word.hidden):

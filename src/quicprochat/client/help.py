@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from quicprochat.client.catalogue import COMMANDS, GLOBALS, NOT_YET, Command, Option
+from quicprochat.client.catalogue import COMMANDS, GLOBALS, Command, Option
 from quicprochat.client.grammar import find_command
 from quicprochat.console.text import table as _table
 from quicprochat.console.text import wrapped as _wrapped
@@ -50,7 +50,7 @@ def _overview(*, slash: bool) -> str:
     rows += [(f"{start}mesh {command.name}", command.summary) for command in only_mesh]
     if slash:
         rows += [("/help [<command>]", "show this, or how one command is used"), ("/quit", "leave")]
-        return "\n".join((_table(rows), *_not_yet(start))) + "\n"
+        return f"{_table(rows)}\n"
     top = [
         ("qpc", "open a prompt; from a pipe, read its lines"),
         *((f"qpc {name}", command.summary) for name, command in COMMANDS.items() if not command.mesh),
@@ -63,7 +63,6 @@ def _overview(*, slash: bool) -> str:
             _table([*top, *rows]),
             "",
             "Commands without the word mesh exist with it too: qpc mesh send = qpc send.",
-            *_not_yet(start),
             "",
             "Options, before or after the command; each also as an environment variable, as in QPC_HOME:",
             _table([_option(option) for option in GLOBALS]),
@@ -92,9 +91,3 @@ def _command(command: Command, *, slash: bool) -> str:
 def _option(option: Option) -> tuple[str, str]:
     values = f" {{{','.join(option.choices)}}}" if option.choices else f" {option.shown}" if option.shown else ""
     return ", ".join(option.flags) + values, option.help
-
-
-def _not_yet(start: str) -> list[str]:
-    """Return the line that says what is missing, none when nothing is."""
-    names = ", ".join(f"{start}{'' if c.plain else 'mesh '}{name}" for name, c in NOT_YET.items())
-    return [f"Not there yet: {names}"] if names else []
