@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,6 +12,7 @@ from quicprochat import __version__
 from quicprochat.client.errors import BUG, INTERRUPTED, OK
 from quicprochat.client.grammar import Request, parse
 from quicprochat.client.settings import Settings
+from quicprochat.console.text import HELP_COLUMNS
 from quicprochat.core.errors import QuicprochatError
 
 
@@ -40,7 +42,7 @@ def _dispatch(request: Request, settings: Settings) -> int:
         case "help":
             from quicprochat.client.help import help_text
 
-            return _print(help_text(request.args["about"]))
+            return _print(help_text(request.args["about"], columns=_columns()))
         case "completion":
             from quicprochat.client import completion
 
@@ -59,6 +61,10 @@ def _dispatch(request: Request, settings: Settings) -> int:
             from quicprochat.client.run import run
 
             return run(request, settings)
+
+
+def _columns() -> int:
+    return shutil.get_terminal_size((HELP_COLUMNS, 24)).columns if os.isatty(1) else HELP_COLUMNS
 
 
 def _print(text: str) -> int:

@@ -250,3 +250,23 @@ def test_an_emergency_is_an_option_wherever_it_stands_beside_the_text() -> None:
     told = parse_line("/mesh broadcast square write --emergency behind it")
     assert told == Request("broadcast", {"topic": "square", "text": "write --emergency behind it"}, mesh=True)
     assert parse(["mesh", "broadcast", "square", "--", "fire --emergency"], {})[0].args["text"] == "fire --emergency"
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_help_fits_the_terminal(columns: int) -> None:
+    texts = [help_text((), columns=columns), *(help_text((name,), columns=columns) for name in COMMANDS)]
+    rows = [
+        row for text in texts for row in text.splitlines() if not row.startswith("  -")
+    ]  # what is typed stays whole
+    assert max(map(len, rows)) <= min(columns, 100)
+    assert "its owner changes that" in " ".join(help_text((), columns=columns).split())
+
+
+def test_options_that_are_wrong_are_named_and_corrected() -> None:
+    assert wrong("mesh", "accept", "x", "--nam", "ann").startswith(
+        "qpc mesh accept has no option '--nam'; did you mean --name?"
+    )
+    assert "before a text that begins with - put --" in wrong("send", "bob", "-:)")
+    assert wrong("send", "bob", "x", "--wait", "red").startswith("--wait: 'red' is none of relayed, delivered")
+    assert wrong("store", "--home").startswith("--home needs a value behind it")
+    assert line("/mesh history #bakery") == {"topic": "bakery"}

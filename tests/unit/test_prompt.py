@@ -101,6 +101,16 @@ def test_a_channel_of_ours_and_a_private_one_are_not_asked_about(tmp_path: Path,
     run(work, tmp_path)
 
 
+def test_a_line_that_means_nothing_stands_above_what_is_said_of_it(tmp_path: Path) -> None:
+    async def work(talk: Talk) -> None:
+        await talk.enter("/sned ada hello")
+        await talk.shows("did you mean /send?")
+        rows = talk.emulator.rows
+        assert rows[[row.startswith("There is no command") for row in rows].index(True) - 1] == "> /sned ada hello"
+
+    run(work, tmp_path)
+
+
 @pytest.mark.parametrize(("line", "known"), [("/server village.example", True), ("/server box.example:7000", False)])
 def test_a_known_server_and_a_typed_address_are_not_asked_about(tmp_path: Path, line: str, known: bool) -> None:
     async def work(talk: Talk) -> None:

@@ -454,3 +454,14 @@ def test_receipts_of_elsewhere_are_told_while_sending(tmp_path: Path) -> None:
             assert json.dumps(talk.home.said()) == json.dumps([(ADA, "under way")])
 
     asyncio.run(inside())
+
+
+def test_rows_of_ours_end_at_spaces_and_leave_what_is_to_be_copied() -> None:
+    key = "ab" * 32
+    text = f"bakery            open          1 post, 0 unread\nkey: {key}\nshort"
+    [(_, shown)] = render.talk(text, 40)
+    assert shown == f"bakery            open          1 post,\n    0 unread\nkey: {key}\nshort\n"
+    hint = render.hint_for_request({"from": ADA}, 40)
+    assert all(row.startswith(render.BAR) for part in hint for row in part[1].splitlines())
+    [(_, rows)] = render.note("some words " * 20, 40)
+    assert {len(row) > 30 for row in rows.splitlines()[:-1]} == {True}

@@ -36,8 +36,13 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments"):
-            unknown = message.partition(": ")[2]
-            message = f"{self.prog} has no option {unknown!r}; before a text that begins with - put --"
+            import difflib
+
+            unknown = message.partition(": ")[2].split(" ")[0]
+            near = difflib.get_close_matches(unknown, self._option_string_actions, n=1)
+            hint = f"did you mean {near[0]}?" if near else "before a text that begins with - put --"
+            message = f"{self.prog} has no option {unknown!r}; {hint}"
+        message = message.replace(": expected one argument", " needs a value behind it")
         raise LocalError(f"{message.removeprefix('argument ')} (see: {self.prog} --help)")
 
 
@@ -165,8 +170,8 @@ def _options(
         if option.value is Value.FLAG:
             parser.add_argument(*option.flags, dest=option.key, action="store_const", const=True)
         else:
-            choices = option.choices or None
-            parser.add_argument(*option.flags, dest=option.key, type=_READERS[option.value], choices=choices)
+            reader = _one_of(option.choices) if option.choices else _READERS[option.value]
+            parser.add_argument(*option.flags, dest=option.key, type=reader)
     parser.add_argument("words", nargs="*")
     head = _before_text(words)
     found = vars(parser.parse_intermixed_args(list(head)))
@@ -236,6 +241,15 @@ def _line_words(command: Command, rest: str) -> list[str]:
         elif not word.startswith("--"):
             plain += 1
     return words
+
+
+def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in choices:
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is none of {', '.join(choices)}")
+        return text
+
+    return read
 
 
 def _count(text: str) -> int:

@@ -128,6 +128,9 @@ class AddressBook:
                 code="ambiguous",
             )
         if not found:
+            short = len(text) < KEY_PREFIX_MIN and _HEX.fullmatch(text) and len(text) > 1
+            if short and any(key.hex().startswith(text.lower()) for key in (*contacts, *heard)):
+                raise LocalError(f"write {KEY_PREFIX_MIN} digits of the key or more, not {text!r}", code="not_found")
             raise LocalError(_nobody(text, claims or {}), code="not_found")
         return found.pop()
 

@@ -256,7 +256,7 @@ class Loop:
     async def _ask(self, question: str) -> bool:
         """Show a question; the next line is its answer, and not one that was typed before it could be read."""
         shown = asyncio.Event()
-        self.screen.show(render.talk(f"{question}\n"), shown.set)
+        self.screen.show(render.talk(question, self.screen.width), shown.set)
         await shown.wait()
         self._asked = asyncio.get_running_loop().create_future()
         try:
@@ -301,7 +301,7 @@ class Loop:
     async def _carry_out(self, line: str) -> None:
         before, meaning = self._current, None
         try:
-            meaning = understand(line, self._current)
+            meaning = understand(line, self._current, self.screen.width - 1)
             if meaning is None:
                 return
             if await self._do(meaning, line) and not isinstance(meaning, Quit):
@@ -309,6 +309,8 @@ class Loop:
         except StoreError:
             raise
         except QuicprochatError as error:
+            if meaning is None:
+                self._echo(line)
             self._note(str(error), "class:trouble")
             self._not_moved(line, before)
             self._put_back(line, meaning, before)
@@ -395,10 +397,14 @@ class Loop:
         posted = await self._session.ask("broadcast", request.args)
         self._transcript.posted(posted, str(request.args.get("topic", "")), str(request.args.get("text", "")))
 
+    def _echo(self, line: str) -> None:
+        """Show what was typed above what came of it."""
+        self.screen.show(render.talk(f"{self._prompt()}{display_line(line, 200)}", self.screen.width, "class:typed"))
+
     async def _run(self, request: Request, line: str) -> int:
         need_mesh(request)
         self._busy = display_line(line.split("\n", 1)[0], 24)
-        self.screen.show(render.talk(f"{self._prompt()}{display_line(line, 200)}", "class:typed"))
+        self._echo(line)
         if request.command == "history":
             if not await self._transcript.history(request.args):
                 self._note(empty("history"))

@@ -10,6 +10,7 @@ from enum import Enum, auto
 from quicprochat.client.catalogue import COMMANDS
 from quicprochat.client.grammar import Request, parse_line
 from quicprochat.client.help import help_text
+from quicprochat.console.text import HELP_COLUMNS, table
 from quicprochat.core.channel import check_topic
 from quicprochat.core.errors import LocalError
 
@@ -118,8 +119,11 @@ class Quit:
 Meaning = Run | Say | Post | Join | Leave | Help | Quit
 
 
-def understand(line: str, current: Conversation | None) -> Meaning | None:
-    """Return what a line, or a pasted block of lines, means; None for an empty one. Raises: LocalError."""
+def understand(line: str, current: Conversation | None, columns: int = HELP_COLUMNS) -> Meaning | None:
+    """Return what a line, or a pasted block of lines, means; None for an empty one. Raises: LocalError.
+
+    ``columns`` is for the help, which is shown at once.
+    """
     line = line.rstrip()
     if not line:
         return None
@@ -135,7 +139,7 @@ def understand(line: str, current: Conversation | None) -> Meaning | None:
         case "quit":
             return Quit()
         case "help":
-            return Help(_help(rest))
+            return Help(_help(rest, columns))
         case "query" | "msg":
             return _talk(word, rest)
         case "part":
@@ -153,7 +157,7 @@ def understand(line: str, current: Conversation | None) -> Meaning | None:
             return Run(Request("verify", {"peer": current.target}))
         case "whois" if not rest.strip():
             raise LocalError("who is who? Write: /whois <peer>, or /whois alone while you talk to one")
-    return _command(word, rest)
+    return _command(word, rest, columns)
 
 
 def moves(line: str) -> bool:
@@ -217,7 +221,7 @@ def _here(word: str, rest: str, topic: str) -> Request | None:
     return request if request.command == name else None
 
 
-def _command(word: str, rest: str) -> Meaning:
+def _command(word: str, rest: str, columns: int) -> Meaning:
     name = HABITS[word].means if word in HABITS else word
     if name == "mesh":
         inner = first_word(rest)[0]
@@ -233,7 +237,7 @@ def _command(word: str, rest: str) -> Meaning:
         request = replace(request, args={**request.args, "text": _unquoted(request.args["text"])})
     match request.command:
         case "help":
-            return Help(help_text(request.args["about"], slash=True))
+            return Help(help_text(request.args["about"], slash=True, columns=columns))
         case "send" if set(request.args) == {"peer", "text"}:
             return Say(request.args["peer"], request.args["text"])
         case "send" if "text" not in request.args:
@@ -293,17 +297,20 @@ def _unknown(word: str) -> str:
     return f"There is no command /{word[:64]}; {hint} To say a line that begins with /, begin it with //."
 
 
-def _help(rest: str) -> str:
+def _help(rest: str, columns: int) -> str:
     about = rest.replace("/", " ").split()
     if not about:
         rows = [(h.usage, h.summary) for name, h in HABITS.items() if name not in ("quit", "help")] + list(KEYS)
-        width = max(len(left) for left, _ in rows) + 2
-        table = "\n".join(f"  {left:<{width}}{right}" for left, right in rows)
-        return f"{help_text((), slash=True)}\nAs in other chats:\n{table}\n"
+        habits = table(rows, min(columns, HELP_COLUMNS))
+        return f"{help_text((), slash=True, columns=columns)}\nAs in other chats:\n{habits}\n"
     habit = HABITS.get(_OTHER.get(about[0], about[0]))
     if habit is None:
         if about[0] not in COMMANDS and about[0] != "mesh":
             raise LocalError(_unknown(about[0]))
-        return help_text(about, slash=True)
-    more = f"\nIt stands for:\n\n{help_text((habit.means,), slash=True)}" if habit.means in COMMANDS else ""
+        return help_text(about, slash=True, columns=columns)
+    more = (
+        f"\nIt stands for:\n\n{help_text((habit.means,), slash=True, columns=columns)}"
+        if habit.means in COMMANDS
+        else ""
+    )
     return f"{habit.usage}\n\n{habit.summary[0].upper()}{habit.summary[1:]}.\n{more}"
