@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,7 +11,6 @@ from quicprochat import __version__
 from quicprochat.client.errors import BUG, INTERRUPTED, OK
 from quicprochat.client.grammar import Request, parse
 from quicprochat.client.settings import Settings
-from quicprochat.console.text import HELP_COLUMNS
 from quicprochat.core.errors import QuicprochatError
 
 
@@ -41,8 +39,9 @@ def _dispatch(request: Request, settings: Settings) -> int:
             return _print(f"qpc {__version__}\n")
         case "help":
             from quicprochat.client.help import help_text
+            from quicprochat.console.text import help_columns
 
-            return _print(help_text(request.args["about"], columns=_columns()))
+            return _print(help_text(request.args["about"], columns=help_columns()))
         case "completion":
             from quicprochat.client import completion
 
@@ -61,10 +60,6 @@ def _dispatch(request: Request, settings: Settings) -> int:
             from quicprochat.client.run import run
 
             return run(request, settings)
-
-
-def _columns() -> int:
-    return shutil.get_terminal_size((HELP_COLUMNS, 24)).columns if os.isatty(1) else HELP_COLUMNS
 
 
 def _print(text: str) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
+from prompt_toolkit.formatted_text.utils import fragment_list_to_text
 from prompt_toolkit.utils import get_cwidth
 from tests.unit.talking import ADA, STATUS, Talk, message, peer, receipt, talking
 
@@ -459,9 +460,10 @@ def test_receipts_of_elsewhere_are_told_while_sending(tmp_path: Path) -> None:
 def test_rows_of_ours_end_at_spaces_and_leave_what_is_to_be_copied() -> None:
     key = "ab" * 32
     text = f"bakery            open          1 post, 0 unread\nkey: {key}\nshort"
-    [(_, shown)] = render.talk(text, 40)
+    shown = fragment_list_to_text(render.talk(text, 40))
     assert shown == f"bakery            open          1 post,\n    0 unread\nkey: {key}\nshort\n"
-    hint = render.hint_for_request({"from": ADA}, 40)
-    assert all(row.startswith(render.BAR) for part in hint for row in part[1].splitlines())
-    [(_, rows)] = render.note("some words " * 20, 40)
+    hint = fragment_list_to_text(render.hint_for_request({"from": ADA}, 40)).splitlines()
+    assert len(hint) > 1
+    assert all(row.startswith(render.BAR) for row in hint)
+    rows = fragment_list_to_text(render.note("some words " * 20, 40))
     assert {len(row) > 30 for row in rows.splitlines()[:-1]} == {True}

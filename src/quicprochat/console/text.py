@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shutil
 import sys
 import unicodedata
 from collections.abc import Sequence
@@ -94,6 +96,11 @@ HELP_COLUMNS = 100
 """A line of help has no more."""
 HELP_RIGHT = 40
 """Where less is left beside what is typed, what it does stands below."""
+
+
+def help_columns() -> int:
+    """Return how wide help may be: as the terminal that standard output goes to, else as lines are read well."""
+    return min(HELP_COLUMNS, shutil.get_terminal_size((HELP_COLUMNS, 24)).columns) if os.isatty(1) else HELP_COLUMNS
 
 
 def table(rows: Sequence[tuple[str, str]], columns: int = HELP_COLUMNS) -> str:
