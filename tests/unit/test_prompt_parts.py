@@ -111,6 +111,12 @@ def test_what_means_nothing_says_what_to_do(line: str, said: str) -> None:
     assert said in str(refused.value)
 
 
+def test_how_a_command_is_written_is_said_as_it_was_typed() -> None:
+    for line, said in (("/rotate", "write: /rotate <topic>"), ("/mesh rotate", "write: /mesh rotate <topic>")):
+        with pytest.raises(LocalError, match=said):
+            understand(line, None)
+
+
 @pytest.mark.parametrize("name", names())
 def test_there_is_help_on_every_word(name: str) -> None:
     meaning = understand(f"/help {name}", None)

@@ -49,10 +49,11 @@ def _overview(*, slash: bool, columns: int) -> str:
     both = [command for command in COMMANDS.values() if command.plain and command.mesh]
     only_mesh = [command for command in COMMANDS.values() if not command.plain]
     rows = [(f"{start}{command.name}", command.summary) for command in both]
-    rows += [(f"{start}mesh {command.name}", command.summary) for command in only_mesh]
+    rows += [(f"{start}{'' if slash else 'mesh '}{command.name}", command.summary) for command in only_mesh]
     if slash:
         rows += [("/help [<command>]", "show this, or how one command is used"), ("/quit", "leave")]
-        return f"{_table(rows, columns)}\n"
+        also = _wrapped("Each but /help and /quit can be written behind /mesh as well: /mesh send = /send.", columns)
+        return f"{_table(rows, columns)}\n\n{also}\n"
     top = [
         ("qpc", "open a prompt; from a pipe, read its lines"),
         *((f"qpc {name}", command.summary) for name, command in COMMANDS.items() if not command.mesh),
@@ -82,8 +83,8 @@ def _overview(*, slash: bool, columns: int) -> str:
 
 def _command(command: Command, *, slash: bool, columns: int) -> str:
     start = "/" if slash else "qpc "
-    forms = [start + command.usage] if command.plain else []
-    forms += [f"{start}mesh {command.usage}"] if command.mesh else []
+    forms = [start + command.usage] if command.plain or slash else []
+    forms += [f"{start}mesh {command.usage}"] if command.mesh and not slash else []
     about = f"{command.summary[0].upper()}{command.summary[1:]}. {command.details}"
     parts = ["\n".join(_wrapped(form, columns) for form in forms), _wrapped(about, columns)]
     if command.options:

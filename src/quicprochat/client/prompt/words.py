@@ -230,7 +230,10 @@ def _command(word: str, rest: str, columns: int) -> Meaning:
         request = _parsed("mesh ", rest)
     elif name in COMMANDS:
         # Nobody is sent away for want of the word mesh.
-        request = _parsed(f"{'' if COMMANDS[name].plain else 'mesh '}{name} ", rest)
+        try:
+            request = _parsed(f"{'' if COMMANDS[name].plain else 'mesh '}{name} ", rest)
+        except LocalError as error:
+            raise LocalError(str(error).replace(f"/mesh {name}", f"/{name}"), code=error.code) from None
     else:
         raise LocalError(_unknown(word))
     if request.command in ("send", "broadcast") and "text" in request.args:
