@@ -78,6 +78,8 @@ ADA_TALK = Conversation(Kind.PEER, ADA, "ada")
         ("/accept abcdef01 --name eve", None, Run(Request("accept", {"peer": "abcdef01", "name": "eve"}, mesh=True))),
         ("/whois", ADA_TALK, Run(Request("verify", {"peer": ADA}))),
         ("/whois bob --confirm", None, Run(Request("verify", {"peer": "bob", "confirm": True}))),
+        ('/nick "Ann of the Well"', None, Run(Request("identity", {"name": "Ann of the Well"}))),
+        ('/nick ""', None, Run(Request("identity", {"name": ""}))),
         ("/nick  Ann of the Well ", None, Run(Request("identity", {"name": "Ann of the Well"}))),
     ],
 )
@@ -246,6 +248,8 @@ def test_states_are_told_truthfully(state: str, reason: str, said: str) -> None:
 def test_what_is_said_for_the_shell_is_said_for_the_prompt() -> None:
     text = "see: qpc mesh peers, or qpc add; a node runs with qpc daemon; qpc help"
     assert render.note(text, 200)[0][1] == "see: /peers, or /add; a node runs with qpc daemon; /help\n"
+    elsewhere = "this is asked for in the shell: qpc mesh subscribe club"
+    assert render.note(elsewhere, 200)[0][1] == f"{elsewhere}\n"
 
 
 # --- history

@@ -59,6 +59,8 @@ MANY_PEERS_EVERY_S = 30.0
 MANY_PEERS = 200
 UNREAD_SHOWN = 100
 """Unread posts of a channel that are shown to who goes there, the newest."""
+ECHO_CHARS = 200
+"""Of a typed line that is shown again."""
 ANSWER = "yes/no> "
 NOBODY = (
     "Nobody is in your address book yet. /identity shows your ticket for others; theirs you take in with:"
@@ -399,7 +401,8 @@ class Loop:
 
     def _echo(self, line: str) -> None:
         """Show what was typed above what came of it."""
-        self.screen.show(render.talk(f"{self._prompt()}{display_line(line, 200)}", self.screen.width, "class:typed"))
+        shown = display_line(line if len(line) <= ECHO_CHARS else f"{line[:ECHO_CHARS]}…")
+        self.screen.show(render.talk(f"{self._prompt()}{shown}", self.screen.width, "class:typed"))
 
     async def _run(self, request: Request, line: str) -> int:
         need_mesh(request)

@@ -215,7 +215,8 @@ def talk(text: str, width: int, style: str = "") -> Fragments:
 
 def note(text: str, width: int, style: str = "class:note") -> Fragments:
     """Return a sentence of the program's own, in rows of whole words, with commands as they are typed here."""
-    rows = _rows(display(_SHELL.sub("/", text)), max(NARROWEST, width - 1), 0, 0)
+    text = text if "in the shell" in text else _SHELL.sub("/", text)
+    rows = _rows(display(text), max(NARROWEST, width - 1), 0, 0)
     return [(style, "".join(f"{row}\n" for row in rows))]
 
 

@@ -149,7 +149,8 @@ def understand(line: str, current: Conversation | None, columns: int = HELP_COLU
         case "nick":
             if not rest.strip():
                 raise LocalError(f"write: {HABITS['nick'].usage}")
-            return Run(Request("identity", {"name": rest.strip()}))
+            name = rest.strip()
+            return Run(Request("identity", {"name": "" if name == '""' else _unquoted(name)}))
         case _ if word in {"mesh", *ON_A_CHANNEL} and current is not None and current.kind is Kind.CHANNEL:
             if (request := _here(word, rest, current.target)) is not None:
                 return Run(request)
