@@ -78,6 +78,12 @@ ADA_TALK = Conversation(Kind.PEER, ADA, "ada")
         ("/accept abcdef01 --name eve", None, Run(Request("accept", {"peer": "abcdef01", "name": "eve"}, mesh=True))),
         ("/whois", ADA_TALK, Run(Request("verify", {"peer": ADA}))),
         ("/whois bob --confirm", None, Run(Request("verify", {"peer": "bob", "confirm": True}))),
+        ("/names", None, Run(Request("peers", {}, mesh=True))),
+        (
+            "/names",
+            Conversation(Kind.CHANNEL, "garden", "#garden"),
+            Run(Request("members", {"topic": "garden"}, mesh=True)),
+        ),
         ('/nick "Ann of the Well"', None, Run(Request("identity", {"name": "Ann of the Well"}))),
         ('/nick ""', None, Run(Request("identity", {"name": ""}))),
         ("/nick  Ann of the Well ", None, Run(Request("identity", {"name": "Ann of the Well"}))),

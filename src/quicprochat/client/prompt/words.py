@@ -46,10 +46,10 @@ class Habit:
 HABITS = {
     "msg": Habit("/msg <peer> <text>", "send a message and stay in the current conversation", "send"),
     "query": Habit("/query [<peer> [<text>]]", "talk to a peer: plain lines go there from now on; alone, stop that"),
-    "join": Habit("/join <topic>", "subscribe to a channel and talk there", "subscribe"),
+    "join": Habit("/join <topic>", "talk in a channel; it asks before it joins one that is none of yours", "subscribe"),
     "part": Habit("/part", "leave the current conversation; a channel stays subscribed"),
     "who": Habit("/who", "list contacts and peers met or heard of", "peers"),
-    "names": Habit("/names", "the same as /who", "peers"),
+    "names": Habit("/names", "list who is in the current channel; elsewhere the same as /who", "peers"),
     "whois": Habit("/whois [<peer>]", "show a peer's key and the digits that you two compare", "verify"),
     "nick": Habit("/nick <name>", "choose what you call yourself; peers learn it", "identity"),
     "quit": Habit("/quit", "leave; Ctrl-D on an empty line does the same"),
@@ -154,6 +154,8 @@ def understand(line: str, current: Conversation | None, columns: int = HELP_COLU
         case _ if word in {"mesh", *ON_A_CHANNEL} and current is not None and current.kind is Kind.CHANNEL:
             if (request := _here(word, rest, current.target)) is not None:
                 return Run(request)
+        case "names" if not rest.strip() and current is not None and current.kind is Kind.CHANNEL:
+            return Run(Request("members", {"topic": current.target}, mesh=True))
         case "whois" if not rest.strip() and current is not None and current.kind is Kind.PEER:
             return Run(Request("verify", {"peer": current.target}))
         case "whois" if not rest.strip():
