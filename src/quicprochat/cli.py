@@ -39,13 +39,14 @@ def _dispatch(request: Request, settings: Settings) -> int:
             return _print(f"qpc {__version__}\n")
         case "help":
             from quicprochat.client.help import help_text
+            from quicprochat.console.text import help_columns
 
-            return _print(help_text(request.args["about"]))
+            return _print(help_text(request.args["about"], columns=help_columns()))
         case "completion":
             from quicprochat.client import completion
 
-            if request.args["shell"] == completion.CONTACTS_COMMAND:
-                return _print("".join(f"{name}\n" for name in completion.contacts(settings.home)))
+            if (found := completion.ASKED.get(request.args["shell"])) is not None:
+                return _print("".join(f"{name}\n" for name in found(settings.home)))
             return _print(completion.script(request.args["shell"]))
         case "man":
             from quicprochat.client.manpage import manual_page

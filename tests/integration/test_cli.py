@@ -10,13 +10,14 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.integration.qpc import NO_EXTRA, Person, befriend, finish, free_port, read_line, run
+from tests.integration.qpc import NO_EXTRA, Person, befriend, environment, finish, free_port, read_line, run
 
 from quicprochat.cli import main
 from quicprochat.client.session import Session
@@ -569,6 +570,16 @@ def test_a_file_is_no_home(tmp_path: Path) -> None:
     done = run("inbox", "--home", str(tmp_path / "home"), "--json")
     assert (done.code, done.error["code"]) == (3, "home")
     assert "is not a directory" in done.error["message"]
+
+
+def test_the_package_can_be_run_by_its_name() -> None:
+    done = finish(
+        subprocess.Popen(
+            [sys.executable, "-m", "quicprochat", "--version"], env=environment(),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+    )  # fmt: skip
+    assert (done.code, done.out.split()[0]) == (0, "qpc")
 
 
 def test_the_version_is_there_at_once() -> None:

@@ -94,6 +94,18 @@ def test_only_the_owner_and_whom_it_lists_announce(three: Three) -> None:
     assert a.run("mesh", "posters", "village").code == 2
 
 
+def test_the_list_of_members_and_their_number_agree(three: Three) -> None:
+    a, b, _ = three
+    a.ask("mesh", "subscribe", "board", "--key", "new")
+    invite = invite_of(a, "board")
+    for _ in range(2):  # joined, and joined once more after leaving; neither has met the other yet
+        b.ask("mesh", "subscribe", "board", "--invite", invite)
+        listed = [member["state"] for member in b.ask("mesh", "members", "board")]
+        assert listed == ["joined", "joined"], "the owner, as the invite says, and we"
+        assert b.ask("mesh", "channels")[0]["members"] == 2
+        b.ask("mesh", "unsubscribe", "board")
+
+
 def test_a_new_key_leaves_one_out_and_reaches_one_who_was_away(three: Three) -> None:
     a, b, c = three
     link(a, b, c)

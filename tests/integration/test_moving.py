@@ -104,8 +104,11 @@ def test_a_passphrase_comes_from_the_environment_or_the_first_line(
 ) -> None:
     alice, new, _ = people
     file = tmp_path / "alice.qpc"
+    alice.ask("mesh", "subscribe", "village")
+    alice.ask("mesh", "subscribe", "left")
+    alice.ask("mesh", "unsubscribe", "left")
     done = alice.run("identity", "export", str(file), data=f"{WORD}\nmore\n".encode())
-    assert (done.code, "no messages" in done.out) == (0, True)
+    assert (done.code, done.out) == (0, f"{file}: your key, your name, 0 contacts and 1 channel; no messages\n")
     assert file.stat().st_mode & 0o777 == 0o600
     assert WORD not in done.out + done.talk
     wrong = new.run("identity", "import", str(file), "--old-copy-is-off", "--json", data=b"something else\n")
@@ -115,6 +118,7 @@ def test_a_passphrase_comes_from_the_environment_or_the_first_line(
     assert "--old-copy-is-off" in unsure.error["message"]
     done = new.run("identity", "import", str(file), "--old-copy-is-off", env={"QPC_PASSPHRASE": WORD})
     assert (done.code, done.talk) == (0, "")
+    assert done.out.endswith(" now, with 0 contacts and 1 channel; messages stayed in the old home\n")
     assert new.key == alice.key
 
 

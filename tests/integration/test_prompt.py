@@ -314,13 +314,49 @@ def test_the_plain_prompt_serves_pipes(people: tuple[Person, Person]) -> None:
 
 def test_channels_at_the_plain_prompt(people: tuple[Person, Person]) -> None:
     a, _ = people
-    lines = b"/join village\nit rains\n/history\n/unsubscribe village\nnobody hears this\n"
+    lines = b"/subscribe village\n/join #village\nit rains\n/history\n/unsubscribe village\nnobody hears this\n"
     done = finish(a.start(stdin=subprocess.PIPE, program=NO_PROMPT_TOOLKIT), lines)
     assert "plain lines go to #village (open) now" in done.talk
     assert "#village (open) you: it rains" in done.out
     assert "plain lines go to nobody now" in done.talk
     assert "this line goes to nobody" in done.talk
     assert (done.code, a.ask("mesh", "channels")) == (2, [])
+
+
+def test_a_script_that_joins_a_channel_it_is_not_in_opens_none(people: tuple[Person, Person]) -> None:
+    a, _ = people
+    a.ask("mesh", "subscribe", "village", "--key", "new")
+    done = finish(a.start(stdin=subprocess.PIPE, program=NO_PROMPT_TOOLKIT), b"/join vilage\nthe code is 1234\n")
+    assert "you are in no channel vilage; did you mean village? To join or open one, write: qpc mesh subsc" in done.talk
+    assert "this line goes to nobody" in done.talk
+    assert (done.code, [channel["topic"] for channel in a.ask("mesh", "channels")]) == (5, ["village"])
+
+
+def test_what_another_process_does_is_known_at_the_prompt(people: tuple[Person, Person]) -> None:
+    a, b = people
+    ann = Sitting(a)
+    ann.shows("0 links")
+    a.ask("add", b.key, "--name", "Robert")
+    a.ask("mesh", "subscribe", "swap-shop")
+    ann.emulator.type("/msg Rob")
+    ann.until(lambda: complete(ann, "/msg Robert "), "the new contact")
+    ann.emulator.type("\x15/join sw")
+    ann.until(lambda: complete(ann, "/join swap-shop "), "the new channel")
+    ann.emulator.type("\r")
+    ann.shows("in #swap-shop (open)")
+    a.ask("mesh", "unsubscribe", "swap-shop")
+    ann.shows("another program left #swap-shop (open); plain lines go to nobody now")
+    ann.shows("no conversation")
+    ann.emulator.type("/quit\r")
+    assert ann.end() == 0
+
+
+def complete(sitting: Sitting, wanted: str) -> bool:
+    """Press Tab, and say whether the line is now as wanted."""
+    row = sitting.emulator.rows[sitting.emulator.screen.cursor.y]
+    if row != f"> {wanted.rstrip()}":
+        sitting.emulator.type("\t")
+    return row == f"> {wanted.rstrip()}"
 
 
 def test_two_channels_at_one_prompt(people: tuple[Person, Person]) -> None:

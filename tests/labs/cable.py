@@ -1,9 +1,33 @@
-"""A cable: two machines on one network of their own."""
+"""Cables: each joins two machines on a network of their own; and machines that have none yet."""
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
 from tests.labs.bridge import sh
 from tests.labs.machine import Machine
+
+
+@contextlib.contextmanager
+def alone(place: Path, letters: Iterable[str]) -> Iterator[list[Machine]]:
+    """Yield machines that have themselves only, one for each letter, with homes in ``place``."""
+    run = uuid.uuid4().hex[:6]
+    found = [Machine(f"qpcl{run}{letter}", place / letter) for letter in letters]
+    try:
+        for machine in found:
+            sh("ip", "netns", "add", machine.name)
+            machine.ip("link", "set", "lo", "up")
+        yield found
+    finally:
+        for machine in found:
+            try:
+                machine.stop()
+            finally:
+                subprocess.run(["ip", "netns", "del", machine.name], check=False, capture_output=True)
 
 
 class Cable:

@@ -7,16 +7,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import uuid
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.labs.bridge import sh
-from tests.labs.cable import Cable
+from tests.labs.cable import Cable, alone
 from tests.labs.capture import Capture
 from tests.labs.machine import Machine, until
 from tests.labs.veth import needs_root
@@ -33,19 +30,8 @@ LONG_S = 60.0
 
 @pytest.fixture
 def nine(tmp_path: Path) -> Iterator[list[Machine]]:
-    run = uuid.uuid4().hex[:6]
-    found = [Machine(f"qpcc{run}{number}", tmp_path / str(number)) for number in range(9)]
-    try:
-        for machine in found:
-            sh("ip", "netns", "add", machine.name)
-            machine.ip("link", "set", "lo", "up")
-        yield found
-    finally:
-        for machine in found:
-            try:
-                machine.stop()
-            finally:
-                subprocess.run(["ip", "netns", "del", machine.name], check=False, capture_output=True)
+    with alone(tmp_path, "012345678") as machines:
+        yield machines
 
 
 def posts(machine: Machine, topic: str = TOPIC) -> list[str]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import uuid
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from tests.labs.bridge import sh
-from tests.labs.cable import Cable
+from tests.labs.cable import Cable, alone
 from tests.labs.machine import Machine, until
 from tests.labs.veth import needs_root
 
@@ -20,19 +17,8 @@ LONG_S = 90.0
 
 @pytest.fixture
 def six(tmp_path: Path) -> Iterator[list[Machine]]:
-    run = uuid.uuid4().hex[:6]
-    found = [Machine(f"qpcl{run}{name}", tmp_path / name) for name in "abcdew"]
-    try:
-        for machine in found:
-            sh("ip", "netns", "add", machine.name)
-            machine.ip("link", "set", "lo", "up")
-        yield found
-    finally:
-        for machine in found:
-            try:
-                machine.stop()
-            finally:
-                subprocess.run(["ip", "netns", "del", machine.name], check=False, capture_output=True)
+    with alone(tmp_path, "abcdew") as machines:
+        yield machines
 
 
 @pytest.mark.timeout(300)

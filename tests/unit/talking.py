@@ -95,6 +95,10 @@ class Home:
         self.asked: list[tuple[str, Json]] = []
         self.people = [peer(ADA, "ada", linked=True), peer(BOB, "Bob B."), peer(EVE, "Eve", contact=False)]
         self.outbox: list[Json] = []
+        self.channels: list[Json] = [
+            {"channel": id * 32, "topic": topic, "kind": kind}
+            for id, topic, kind in (("c0", "village", "open"), ("c1", "well", "private"), ("c2", "board", "private"))
+        ]
         self.past: list[Json] = []
         self.people_asked: list[Json] = []
         self.state = "queued"
@@ -143,7 +147,8 @@ class Home:
             self.people_asked.append(args)
         if command == "history":
             self.asked.append((command, args))
-        return {"peers": self.people, "outbox": self.outbox, "history": self.past}.get(command, [])
+        lists = {"peers": self.people, "outbox": self.outbox, "history": self.past, "channels": self.channels}
+        return lists.get(command, [])
 
     def said(self) -> list[tuple[str, str]]:
         """Return whom messages were sent to, and their texts."""

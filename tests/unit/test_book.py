@@ -71,3 +71,9 @@ def test_another_key_under_a_contacts_name_is_refused_and_nothing_changes(book: 
         assert caught.value.code == "untrusted"
     assert book.contact(EVE) is None
     assert book.resolve("ada", ()) == ADA
+
+
+def test_too_few_digits_of_a_key_that_is_known_are_said_to_be_too_few(book: AddressBook) -> None:
+    said = refused(book, EVE.hex()[:4], (EVE,))
+    assert (said.code, str(said)) == ("not_found", f"write 8 digits of the key or more, not {EVE.hex()[:4]!r}")
+    assert "no peer is called" in str(refused(book, EVE.hex()[:4], ()))

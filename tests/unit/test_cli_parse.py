@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 
-from quicprochat.client.catalogue import COMMANDS, NOT_YET, NotYet
+from quicprochat.client.catalogue import COMMANDS
 from quicprochat.client.errors import EXIT_CODES, CallError, code_of, exit_code
 from quicprochat.client.grammar import Request, parse, parse_line
 from quicprochat.client.help import help_text
-from quicprochat.client.manpage import manual_page
 from quicprochat.client.settings import Settings
 from quicprochat.core.address import Address
 from quicprochat.core.errors import LocalError, RemoteError, StoreFullError, UnavailableError
@@ -131,19 +130,10 @@ def test_a_home_may_have_any_name() -> None:
 
 def test_commands_without_the_word_mesh_are_those_that_need_no_mesh() -> None:
     there = {name for name, command in COMMANDS.items() if command.plain and command.mesh}
-    later = {name for name, command in NOT_YET.items() if command.plain}
-    assert there | later == PLAIN | {"unblock"}
+    assert there == PLAIN | {"unblock"}
     assert wrong("peers").endswith("write: qpc mesh peers")
     assert wrong("route").endswith("write: qpc mesh route")
     assert wrong("subscribe", "x").endswith("write: qpc mesh subscribe")
-
-
-def test_what_is_not_there_yet_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "Not there yet" not in help_text(())
-    monkeypatch.setitem(NOT_YET, "teleport", NotYet("teleporting is not in this version yet"))
-    assert "not in this version yet" in wrong("mesh", "teleport", "x")
-    assert "Not there yet: qpc mesh teleport" in help_text(())
-    assert "Not there yet: teleport." in manual_page()
 
 
 def test_a_slip_is_corrected() -> None:
@@ -260,3 +250,23 @@ def test_an_emergency_is_an_option_wherever_it_stands_beside_the_text() -> None:
     told = parse_line("/mesh broadcast square write --emergency behind it")
     assert told == Request("broadcast", {"topic": "square", "text": "write --emergency behind it"}, mesh=True)
     assert parse(["mesh", "broadcast", "square", "--", "fire --emergency"], {})[0].args["text"] == "fire --emergency"
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_help_fits_the_terminal(columns: int) -> None:
+    texts = [help_text((), columns=columns), *(help_text((name,), columns=columns) for name in COMMANDS)]
+    rows = [
+        row for text in texts for row in text.splitlines() if not row.startswith("  -")
+    ]  # what is typed stays whole
+    assert max(map(len, rows)) <= min(columns, 100)
+    assert "its owner changes that" in " ".join(help_text((), columns=columns).split())
+
+
+def test_options_that_are_wrong_are_named_and_corrected() -> None:
+    assert wrong("mesh", "accept", "x", "--nam", "ann").startswith(
+        "qpc mesh accept has no option '--nam'; did you mean --name?"
+    )
+    assert "before a text that begins with - put --" in wrong("send", "bob", "-:)")
+    assert wrong("send", "bob", "x", "--wait", "red").startswith("--wait: 'red' is none of relayed, delivered")
+    assert wrong("store", "--home").startswith("--home needs a value behind it")
+    assert line("/mesh history #bakery") == {"topic": "bakery"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pty
 import select
@@ -17,8 +18,12 @@ import pytest
 from quicprochat.adapters.crypto import Ed25519Signer, SodiumCrypto
 from quicprochat.adapters.home import Home
 from quicprochat.adapters.system import entropy
-from quicprochat.client.catalogue import COMMANDS, GLOBALS, NOT_YET, Value
-from quicprochat.client.completion import SHELLS, contacts, script
+from quicprochat.client.catalogue import COMMANDS, GLOBALS, Value
+from quicprochat.client.completion import SHELLS, contacts, script, topics
+from quicprochat.client.session import Session
+from quicprochat.client.settings import Settings
+from quicprochat.client.socket import NAME as SOCKET
+from quicprochat.p2p import Options, P2pNode
 from quicprochat.p2p.book import AddressBook
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,7 +70,16 @@ def place(tmp_path: Path) -> Path:
     book = AddressBook(Home(tmp_path / "home").identity, SodiumCrypto(entropy), entropy)
     for number, name in enumerate(("ada", "Anna Lena", "it's me; $(id)", "bob")):
         book.add(Ed25519Signer(bytes([number + 1]) * 32).key.hex(), name)
+    asyncio.run(be_in(tmp_path / "home", "bakery", "Grüße&Küsse", "board", "left"))
     return tmp_path
+
+
+async def be_in(home: Path, *names: str) -> None:
+    """Join channels, and leave the last one again."""
+    async with P2pNode(Options(home), network=False) as node:
+        for topic in names:
+            await node.subscribe(topic)
+        await node.unsubscribe(names[-1])
 
 
 def environment(place: Path) -> dict[str, str]:
@@ -114,6 +128,16 @@ def test_bash_offers_contacts_in_quotes_that_it_takes_back(place: Path) -> None:
     assert offered_by_bash(place, "qpc send ") == set()
 
 
+def test_bash_offers_topics_wherever_one_is_asked_for(place: Path) -> None:
+    home = f"qpc --home {place / 'home'} mesh"
+    for command in ("broadcast", "history", "unsubscribe", "posters"):
+        assert offered_by_bash(place, f"{home} {command} ") == {"bakery", "Grüße\\&Küsse", "board"}
+    assert offered_by_bash(place, f"{home} members boa") == {"board"}
+    assert offered_by_bash(place, f"{home} broadcast board bo") == set(), "that is a text"
+    assert offered_by_bash(place, f"{home} posters board add b") == {"bob"}
+    assert offered_by_bash(place, "qpc mesh broadcast ") == set()
+
+
 def test_bash_offers_files_and_directories(place: Path) -> None:
     assert "bin" in offered_by_bash(place, "qpc --home b")
     assert offered_by_bash(place, "qpc identity import scr") == {f"script.{shell}" for shell in SHELLS}
@@ -138,6 +162,7 @@ def test_fish_offers_contacts_and_files(place: Path) -> None:
     home = f"qpc --home {place / 'home'}"
     assert offered_by_fish(place, f"{home} send ") == {"ada", "Anna Lena", "it's me; $(id)", "bob"}
     assert offered_by_fish(place, f"{home} block b") == {"bob"}
+    assert offered_by_fish(place, f"{home} mesh mute b") == {"bakery", "board"}
     assert offered_by_fish(place, f"{home} send ada ") == set()
     assert "script.fish" in offered_by_fish(place, "qpc identity import scr")
 
@@ -190,6 +215,7 @@ def test_zsh_completes_commands_options_and_contacts(place: Path) -> None:
             ("qpc identity import a\t", "a\\ file "),
             (f"qpc --home {home} send b\t", "send bob "),
             (f"qpc --home {home} verify An\t", "verify Anna\\ Lena "),
+            (f"qpc --home {home} mesh unsubscribe bak\t", "unsubscribe bakery "),
             ("qpc help tra\t", "trace "),
         ):
             zsh.type(typed, shown)
@@ -204,13 +230,12 @@ def test_zsh_completes_commands_options_and_contacts(place: Path) -> None:
 
 
 @pytest.mark.parametrize("shell", list(SHELLS))
-def test_every_command_and_option_is_in_the_script_and_no_promise(shell: str) -> None:
+def test_every_command_and_option_is_in_the_script(shell: str) -> None:
     text = script(shell)
     for command in COMMANDS.values():
         assert command.name in text
         for option in command.options:
             assert all(flag.removeprefix("--") in text for flag in option.flags)
-    assert all(f" {name} " not in text for name in NOT_YET if name not in COMMANDS and f"--{name}" not in GLOBAL_FLAGS)
 
 
 def test_an_option_takes_a_value_everywhere_or_nowhere() -> None:
@@ -226,3 +251,47 @@ def test_a_home_that_cannot_be_read_has_no_contacts(tmp_path: Path) -> None:
     assert contacts(tmp_path / "nowhere") == []
     (tmp_path / "identity.json").write_text("{")
     assert contacts(tmp_path) == []
+
+
+def test_a_home_that_cannot_be_read_has_no_topics(tmp_path: Path) -> None:
+    assert topics(tmp_path / "nowhere") == []
+    assert not (tmp_path / "nowhere").exists(), "Tab makes no home"
+    tmp_path.chmod(0o700)
+    (tmp_path / "mesh.db").write_bytes(b"no database at all" * 100)
+    assert topics(tmp_path) == []
+    assert (tmp_path / "mesh.db").read_bytes() == b"no database at all" * 100
+
+
+def test_topics_are_read_beside_a_node_and_without_one(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+
+    async def beside() -> None:
+        async with Session(Settings(home), stays=True, network=False) as session:
+            assert session.node is not None
+            await session.node.subscribe("bakery")
+            assert await asyncio.to_thread(topics, home) == ["bakery"]
+            (home / SOCKET).unlink()  # somebody owns the home and does not answer
+            assert await asyncio.to_thread(topics, home) == []
+
+    asyncio.run(beside())
+    before = {path.name for path in home.iterdir()}
+    assert topics(home) == ["bakery"]
+    assert {path.name for path in home.iterdir()} - before <= {"mesh.db-wal"}
+    asyncio.run(be_in(home, "well", "gone"))
+    assert topics(home) == ["bakery", "well"]
+
+
+def test_what_a_killed_node_left_in_its_log_is_offered(tmp_path: Path) -> None:
+    """A store whose last commits are in the log alone, as after kill -9."""
+    home, copy = tmp_path / "home", tmp_path / "copy"
+
+    async def work() -> None:
+        async with P2pNode(Options(home), network=False) as node:
+            await node.subscribe("bakery")
+            shutil.copytree(home, copy)
+
+    asyncio.run(work())
+    wal = (copy / "mesh.db-wal").read_bytes()
+    assert wal
+    assert topics(copy) == ["bakery"]
+    assert (copy / "mesh.db-wal").read_bytes() == wal, "the next node finds all of it"

@@ -13,12 +13,19 @@ from quicprochat.client.manpage import _FILES
 from quicprochat.client.prompt.history import NAME
 from quicprochat.client.prompt.words import understand
 from quicprochat.core.errors import LocalError
+from quicprochat.server.cli import parse as parse_server
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 ROOT = DOCS.parent
-PAGES = [ROOT / "README.md", DOCS / "library.md", DOCS / "labs.md", *sorted((DOCS / "manual").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *(DOCS / f"{name}.md" for name in ("library", "labs", "operating", "home-server", "federation", "simulator")),
+    *sorted((DOCS / "manual").glob("*.md")),
+]
 HABITS = {"msg", "query", "join", "part", "nick", "quit"}
 """Words of the prompt alone."""
+METRICS = "metrics"
+"""Where a server's figures are: no command."""
 
 _FENCED = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`((?:qpc|/[a-z])[^`]*)`")
@@ -36,12 +43,14 @@ def understood(command: str) -> None:
     command = re.sub(r'<[^>]*>|"[.]{3}"', "something", command).split(" | ")[0]
     try:
         if command.startswith("/"):
-            if command[1:].split()[0] not in HABITS:
+            if command[1:].split()[0] not in HABITS | {METRICS}:
                 understand(command, None)
+        elif command.startswith("qpc-server ") and not command.endswith("--help"):
+            parse_server(shlex.split(command)[1:])
         elif not command.startswith(("qpc1", "qpc.", "qpc-")):
             parse(shlex.split(command)[1:], {})
     except LocalError as error:
-        if error.code == "unsupported" or "is missing" in str(error):  # `qpc verify`, in running text
+        if "is missing" in str(error) or str(error).startswith("write: qpc-server"):  # `qpc verify`, in running text
             return
         raise AssertionError(f"{command}: {error}") from error
 
@@ -69,6 +78,9 @@ def test_commands_are_found_at_all() -> None:
         understood("qpc send bob hello --wiat delivered")
     with pytest.raises(AssertionError, match="no command"):
         understood("/mesh pears")
+    assert "qpc-server federation status" in found
+    with pytest.raises(AssertionError, match="no option"):
+        understood("qpc-server --lisen 127.0.0.1:7000")
 
 
 def anchors(page: Path) -> set[str]:

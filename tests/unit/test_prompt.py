@@ -16,8 +16,6 @@ from typing import Any
 import pytest
 from tests.unit.talking import ADA, BOB, EVE, STATUS, Talk, message, peer, post, receipt, talking
 
-from quicprochat.client import output
-from quicprochat.client.catalogue import COMMANDS, NOT_YET, Command, NotYet, Word
 from quicprochat.client.prompt import terminal
 from quicprochat.core.errors import LocalError, StoreError
 
@@ -72,6 +70,43 @@ def test_a_line_typed_before_the_question_does_not_answer_it(tmp_path: Path) -> 
         await talk.shows("was not confirmed")
         await talk.shows("this line goes to nobody")  # what the yes became
         assert not [args for command, args in talk.home.asked if command == "server"]
+
+    run(work, tmp_path)
+
+
+@pytest.mark.parametrize(("answer", "goes"), [("y", True), ("", False)])
+def test_a_channel_that_is_none_of_ours_is_asked_about(tmp_path: Path, answer: str, goes: bool) -> None:
+    async def work(talk: Talk) -> None:
+        talk.home.answers["subscribe"] = {"channel": "c9" * 32, "topic": "vilage", "kind": "open"}
+        await talk.enter("/join #vilage")
+        await talk.shows("yes/no>")
+        assert "You are in no channel vilage; did you mean village?" in talk.emulator.shown
+        assert "Whoever knows or guesses its name reads and writes there." in talk.emulator.shown
+        assert not [args for command, args in talk.home.asked if command == "subscribe"]
+        await talk.enter(answer)
+        await talk.shows("in #vilage (open)" if goes else "nothing was joined")
+        asked = [args for command, args in talk.home.asked if command == "subscribe"]
+        assert asked == ([{"topic": "vilage"}] if goes else [])
+
+    run(work, tmp_path)
+
+
+@pytest.mark.parametrize("line", ["/join village", "/join new --key new", "/join theirs --invite qpci1x"])
+def test_a_channel_of_ours_and_a_private_one_are_not_asked_about(tmp_path: Path, line: str) -> None:
+    async def work(talk: Talk) -> None:
+        talk.home.answers["subscribe"] = {"channel": "c9" * 32, "topic": line.split()[1], "kind": "open"}
+        await talk.enter(line)
+        await talk.shows(f"in #{line.split()[1]} (open)")
+
+    run(work, tmp_path)
+
+
+def test_a_line_that_means_nothing_stands_above_what_is_said_of_it(tmp_path: Path) -> None:
+    async def work(talk: Talk) -> None:
+        await talk.enter("/sned ada hello")
+        await talk.shows("did you mean /send?")
+        rows = talk.emulator.rows
+        assert rows[[row.startswith("There is no command") for row in rows].index(True) - 1] == "> /sned ada hello"
 
     run(work, tmp_path)
 
@@ -475,26 +510,7 @@ def test_a_receipt_may_come_before_the_answer(tmp_path: Path) -> None:
     run(work, tmp_path)
 
 
-def test_a_command_that_is_not_there_yet_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("subscribe", "broadcast"):
-        monkeypatch.delitem(COMMANDS, name, raising=False)
-        monkeypatch.setitem(NOT_YET, name, NotYet("channels are not in this version yet"))
-
-    async def work(talk: Talk) -> None:
-        await talk.enter("/join village")
-        await talk.shows("channels are not in this version yet")
-        assert "no conversation" in talk.emulator.shown
-
-    run(work, tmp_path)
-
-
-def test_plain_lines_go_to_the_current_channel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    topic, text = Word("topic", "<topic>"), Word("text", "<text>", rest=True)
-    for command in (Command("subscribe", "join a channel", (topic,)), Command("broadcast", "post", (topic, text))):
-        monkeypatch.delitem(NOT_YET, command.name, raising=False)
-        monkeypatch.setitem(COMMANDS, command.name, command)
-    monkeypatch.setitem(output._HUMAN, "subscribe", lambda item: "subscribed")
-
+def test_plain_lines_go_to_the_current_channel(tmp_path: Path) -> None:
     async def work(talk: Talk) -> None:
         talk.home.answers["subscribe"] = {"channel": "c0" * 32, "topic": "village", "kind": "open"}
         talk.home.answers["broadcast"] = {"id": "99" * 16, "channel": "c0" * 32, "kind": "open", "subscribers": 3}
@@ -620,6 +636,7 @@ def test_a_channel_that_was_left_is_no_place_to_talk(tmp_path: Path) -> None:
         talk.home.answers |= {"subscribe": {**VILLAGE, "unread": 0}, "unsubscribe": VILLAGE}
         await talk.enter("/join village")
         await talk.shows("in #village (open)")
+        talk.home.channels = []
         await talk.enter("/unsubscribe village")
         await talk.shows("no conversation")
         await talk.enter("meant for the village")
@@ -686,6 +703,32 @@ def test_a_new_name_is_taken_at_once(tmp_path: Path) -> None:
         await talk.shows('delivered to countess: "before"')
         talk.emulator.type("/msg coun\t")
         await talk.until(lambda: talk.loop.screen.input.text == "/msg countess ", "the new name")
+
+    run(work, tmp_path)
+
+
+def test_what_another_process_changes_is_known_at_once(tmp_path: Path) -> None:
+    async def work(talk: Talk) -> None:
+        known = talk.loop._known
+        await talk.until(lambda: set(known.topics) == {"village", "well", "board"}, "the channels")
+        talk.home.people.append(peer("cc" * 32, "carla"))
+        talk.home.channels = [{"channel": "c5" * 32, "topic": "garden", "kind": "open"}]
+        talk.home.watching.lines.put_nowait({**STATUS, "changes": 1})
+        await talk.until(lambda: "carla" in known.names and set(known.topics) == {"garden"}, "what is new")
+
+    run(work, tmp_path)
+
+
+def test_a_channel_left_by_another_process_is_no_place_to_talk(tmp_path: Path) -> None:
+    async def work(talk: Talk) -> None:
+        talk.home.answers["subscribe"] = {**VILLAGE, "unread": 0}
+        await talk.enter("/join village")
+        await talk.shows("in #village (open)")
+        talk.home.channels = []
+        talk.home.watching.lines.put_nowait({**STATUS, "changes": 1})
+        await talk.shows("another program left #village (open); plain lines go to nobody now")
+        await talk.enter("meant for the village")
+        await talk.shows("this line goes to nobody")
 
     run(work, tmp_path)
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
+from prompt_toolkit.formatted_text.utils import fragment_list_to_text
 from prompt_toolkit.utils import get_cwidth
 from tests.unit.talking import ADA, STATUS, Talk, message, peer, receipt, talking
 
-from quicprochat.client.catalogue import NOT_YET, NotYet
 from quicprochat.client.grammar import Request
 from quicprochat.client.prompt import fits, history, render
 from quicprochat.client.prompt.completion import HEARD_MAX, Known, LineCompleter
@@ -78,6 +78,14 @@ ADA_TALK = Conversation(Kind.PEER, ADA, "ada")
         ("/accept abcdef01 --name eve", None, Run(Request("accept", {"peer": "abcdef01", "name": "eve"}, mesh=True))),
         ("/whois", ADA_TALK, Run(Request("verify", {"peer": ADA}))),
         ("/whois bob --confirm", None, Run(Request("verify", {"peer": "bob", "confirm": True}))),
+        ("/names", None, Run(Request("peers", {}, mesh=True))),
+        (
+            "/names",
+            Conversation(Kind.CHANNEL, "garden", "#garden"),
+            Run(Request("members", {"topic": "garden"}, mesh=True)),
+        ),
+        ('/nick "Ann of the Well"', None, Run(Request("identity", {"name": "Ann of the Well"}))),
+        ('/nick ""', None, Run(Request("identity", {"name": ""}))),
         ("/nick  Ann of the Well ", None, Run(Request("identity", {"name": "Ann of the Well"}))),
     ],
 )
@@ -111,18 +119,17 @@ def test_what_means_nothing_says_what_to_do(line: str, said: str) -> None:
     assert said in str(refused.value)
 
 
-@pytest.mark.parametrize("name", sorted({*names()} - {*NOT_YET}))
+def test_how_a_command_is_written_is_said_as_it_was_typed() -> None:
+    for line, said in (("/rotate", "write: /rotate <topic>"), ("/mesh rotate", "write: /mesh rotate <topic>")):
+        with pytest.raises(LocalError, match=said):
+            understand(line, None)
+
+
+@pytest.mark.parametrize("name", names())
 def test_there_is_help_on_every_word(name: str) -> None:
     meaning = understand(f"/help {name}", None)
     assert isinstance(meaning, Help)
     assert name in meaning.text
-
-
-def test_what_is_not_there_yet_has_no_help(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(NOT_YET, "teleport", NotYet("teleporting is not in this version yet"))
-    with pytest.raises(LocalError) as refused:
-        understand("/help teleport", None)
-    assert refused.value.code == "unsupported"
 
 
 # --- looks
@@ -200,7 +207,7 @@ def test_topics_are_offered_wherever_one_is_asked_for() -> None:
     for line in ("/history vi", "/mesh history --count 3 vi", "/join vi", "/broadcast vi", "/unsubscribe vi"):
         offered = LineCompleter(known).get_completions(Document(line), CompleteEvent())
         assert [found.text for found in offered] == ["village "], line
-    known.left("village")
+    known.learn_topics(())
     assert not list(LineCompleter(known).get_completions(Document("/join vi"), CompleteEvent()))
 
 
@@ -247,6 +254,8 @@ def test_states_are_told_truthfully(state: str, reason: str, said: str) -> None:
 def test_what_is_said_for_the_shell_is_said_for_the_prompt() -> None:
     text = "see: qpc mesh peers, or qpc add; a node runs with qpc daemon; qpc help"
     assert render.note(text, 200)[0][1] == "see: /peers, or /add; a node runs with qpc daemon; /help\n"
+    elsewhere = "this is asked for in the shell: qpc mesh subscribe club"
+    assert render.note(elsewhere, 200)[0][1] == f"{elsewhere}\n"
 
 
 # --- history
@@ -462,3 +471,15 @@ def test_receipts_of_elsewhere_are_told_while_sending(tmp_path: Path) -> None:
             assert json.dumps(talk.home.said()) == json.dumps([(ADA, "under way")])
 
     asyncio.run(inside())
+
+
+def test_rows_of_ours_end_at_spaces_and_leave_what_is_to_be_copied() -> None:
+    key = "ab" * 32
+    text = f"bakery            open          1 post, 0 unread\nkey: {key}\nshort"
+    shown = fragment_list_to_text(render.talk(text, 40))
+    assert shown == f"bakery            open          1 post,\n    0 unread\nkey: {key}\nshort\n"
+    hint = fragment_list_to_text(render.hint_for_request({"from": ADA}, 40)).splitlines()
+    assert len(hint) > 1
+    assert all(row.startswith(render.BAR) for row in hint)
+    rows = fragment_list_to_text(render.note("some words " * 20, 40))
+    assert {len(row) > 30 for row in rows.splitlines()[:-1]} == {True}

@@ -89,14 +89,6 @@ class Command:
         return " ".join((self.name, *words, *options))
 
 
-@dataclass(frozen=True, slots=True)
-class NotYet:
-    """A command that is promised and not there."""
-
-    sentence: str
-    plain: bool = False
-
-
 GLOBALS = (
     Option(("--home",), "directory of your key, contacts and messages (default: quicprochat in the XDG data"
            " directory)", shown="DIR"),
@@ -359,17 +351,14 @@ _ALL = (
             " batman-adv). Asks the home's node where one runs, else runs one for some seconds, and contacts nothing"
             " that --network does not allow. Exit code 3: a step failed."),
     Command("completion", "print a script that completes commands with Tab", (
-                Word("shell", "bash|zsh|fish", choices=("bash", "zsh", "fish"), hidden=("contacts",)),), plain=True,
-            mesh=False,
+                Word("shell", "bash|zsh|fish", choices=("bash", "zsh", "fish"), hidden=("contacts", "topics")),),
+            plain=True, mesh=False,
             details="For bash, put this into ~/.bashrc: source <(qpc completion bash). For zsh, after compinit in"
             " ~/.zshrc: source <(qpc completion zsh). For fish: qpc completion fish >"
-            " ~/.config/fish/completions/qpc.fish. Names of contacts are completed as well."),
+            " ~/.config/fish/completions/qpc.fish. Names of contacts and topics of channels are completed as well."),
     Command("man", "print the manual page", plain=True, mesh=False,
             details="To read it: qpc man | man -l - To install it: mkdir -p ~/.local/share/man/man1 && qpc man >"
             " ~/.local/share/man/man1/qpc.1"),
 )  # fmt: skip
 
 COMMANDS = {command.name: command for command in _ALL}
-
-NOT_YET: dict[str, NotYet] = {}
-"""Promised commands; who asks for one is told so, and the help lists them."""

@@ -1,7 +1,8 @@
 """Completion scripts for bash, zsh and fish, made from the catalogue: what can be typed is written down once.
 
-The scripts find the command among the words typed so far and offer its options, choices, files, and contacts' names,
-which they ask of ``qpc completion contacts``: that reads the identity file and starts no node.
+The scripts find the command among the words typed so far and offer its options, choices, files, contacts' names and
+topics. The last two they ask of ``qpc completion contacts`` and ``topics``, which start no node: contacts stand in the
+identity file; topics are told by the node that runs, else they are read from its store.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from quicprochat.client.catalogue import COMMANDS, GLOBALS, Option, Value, Word
-from quicprochat.core.errors import QuicprochatError
+from quicprochat.core.errors import LocalError, QuicprochatError
 
-CONTACTS, FILES, DIRECTORIES = "@contacts", "@files", "@directories"
+CONTACTS, TOPICS, FILES, DIRECTORIES = "@contacts", "@topics", "@files", "@directories"
 """What is offered that no list can hold."""
-CONTACTS_COMMAND = "contacts"
+OWNER_S = 1.0
+"""How long the node of the home has for naming its channels: a person waits."""
 _DIRECTORY_OPTIONS = frozenset({"home"})
 _PEER_KEYS = frozenset({"peer", "without"})
+_TOPIC_KEYS = frozenset({"topic"})
 _FILE_KEYS = frozenset({"file"})
 HELP = Option(("-h", "--help"), "show how the command is used", Value.FLAG)
 
@@ -39,6 +42,59 @@ def contacts(home: Path) -> list[str]:
     return sorted(contact.name for contact in found if contact.name and contact.name.isprintable())
 
 
+def topics(home: Path) -> list[str]:
+    """Return the topics of our channels, none where there is no home or anything is wrong with it."""
+    from quicprochat.adapters.home import Home
+
+    try:
+        if not (home / "mesh.db").is_file():
+            return []  # looking makes no home
+        owned = Home(home)
+        try:
+            owned.own()
+        except LocalError:
+            found = _topics_of_owner(home)
+        else:
+            try:
+                from quicprochat.adapters.sqlite.topics import topics_at_rest
+
+                found = topics_at_rest(owned.database)
+            finally:
+                owned.disown()
+    except QuicprochatError:
+        return []
+    return sorted(topic for topic in found if topic.isprintable())
+
+
+def _topics_of_owner(home: Path) -> list[str]:
+    import asyncio
+
+    from quicprochat.client.socket import SocketCall
+
+    async def ask() -> list[str]:
+        async with asyncio.timeout(OWNER_S):
+            call = await SocketCall.connect(home)
+            if call is None:
+                return []
+            try:
+                await call.ask("channels", {})
+                found: list[str] = []
+                while (item := await call.next()) is not None:
+                    found.append(str(item.get("topic")))
+                return found
+            finally:
+                await call.close()
+
+    try:
+        return asyncio.run(ask())
+    except TimeoutError:
+        return []
+
+
+ASKED = {"contacts": contacts, "topics": topics}
+"""What the scripts ask for, and what answers."""
+
+
 # --- what can be typed where
 
 
@@ -58,6 +114,8 @@ def _values(thing: Option | Word) -> tuple[str, ...]:
         return thing.choices
     if thing.key in _PEER_KEYS:
         return (CONTACTS,)
+    if thing.key in _TOPIC_KEYS:
+        return (TOPICS,)
     if thing.key in _FILE_KEYS:
         return (FILES,)
     return (DIRECTORIES,) if thing.key in _DIRECTORY_OPTIONS else ()
@@ -79,16 +137,16 @@ def _flags(options: Iterable[Option]) -> list[str]:
 
 _BASH = r"""# bash completion of qpc; to use it:  source <(qpc completion bash)
 
-_qpc_contacts() {
+_qpc_ask() {
     local name typed="${cur//\\/}"
     while IFS= read -r name; do
         [[ $name == "$typed"* ]] && COMPREPLY+=("$(printf %%q "$name")")
-    done < <("$program" ${home[@]+"${home[@]}"} completion contacts 2>/dev/null)
+    done < <("$program" ${home[@]+"${home[@]}"} completion "$1" 2>/dev/null)
 }
 
 _qpc_offer() {
     case "$1" in
-        @contacts) _qpc_contacts ;;
+        @contacts|@topics) _qpc_ask "${1#@}" ;;
         @files) compopt -o filenames 2>/dev/null; COMPREPLY+=($(compgen -f -- "$cur")) ;;
         @directories) compopt -o filenames 2>/dev/null; COMPREPLY+=($(compgen -d -- "$cur")) ;;
         *) COMPREPLY+=($(compgen -W "$1" -- "$cur")) ;;
@@ -181,9 +239,9 @@ def _placed() -> list[tuple[str, int, Word]]:
 _ZSH = r"""#compdef qpc
 # zsh completion of qpc; to use it:  source <(qpc completion zsh)   (after compinit)
 
-_qpc_contacts() {
+_qpc_ask() {
     local -a names
-    names=(${(f)"$("$program" $home completion contacts 2>/dev/null)"})
+    names=(${(f)"$("$program" $home completion $1 2>/dev/null)"})
     compadd -a names
 }
 
@@ -240,7 +298,9 @@ if [[ $funcstack[1] == _qpc ]]; then _qpc "$@"; else compdef _qpc qpc; fi
 
 
 def _zsh() -> str:
-    actions = {CONTACTS: "_qpc_contacts", FILES: "_files", DIRECTORIES: "_files -/"}
+    actions = {
+        CONTACTS: "_qpc_ask contacts", TOPICS: "_qpc_ask topics", FILES: "_files", DIRECTORIES: "_files -/"
+    }  # fmt: skip
 
     def case(pattern: str, values: tuple[str, ...]) -> str:
         return f"            {pattern}) {actions.get(values[0], 'compadd ' + ' '.join(values))} ;;"
@@ -327,12 +387,12 @@ function __qpc_in --description 'this command, perhaps with so many words after 
     test (count $argv) -lt 2; or test (math (count $words) - 1) -eq $argv[2]
 end
 
-function __qpc_contacts
+function __qpc_ask --description 'contacts or topics of the home'
     set -l tokens (commandline -opc)
     set -l home
     set -l at (contains -i -- --home $tokens)
     and set home --home (string replace -r '^~' $HOME -- $tokens[(math $at + 1)])
-    $tokens[1] $home completion contacts 2>/dev/null
+    $tokens[1] $home completion $argv[1] 2>/dev/null
 end
 
 complete -c qpc -f
@@ -341,7 +401,9 @@ complete -c qpc -f
 
 
 def _fish() -> str:
-    offers = {CONTACTS: "(__qpc_contacts)", DIRECTORIES: "(__fish_complete_directories)"}
+    offers = {
+        CONTACTS: "(__qpc_ask contacts)", TOPICS: "(__qpc_ask topics)", DIRECTORIES: "(__fish_complete_directories)"
+    }  # fmt: skip
 
     def values(thing: Option | Word) -> str:
         found = _values(thing)

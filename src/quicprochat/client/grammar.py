@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from quicprochat.client.catalogue import COMMANDS, GLOBALS, NOT_YET, Command, Option, Value
+from quicprochat.client.catalogue import COMMANDS, GLOBALS, Command, Option, Value
 from quicprochat.client.settings import Settings, make_settings
 from quicprochat.core.errors import LocalError
 
@@ -36,8 +36,13 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments"):
-            unknown = message.partition(": ")[2]
-            message = f"{self.prog} has no option {unknown!r}; before a text that begins with - put --"
+            import difflib
+
+            unknown = message.partition(": ")[2].split(" ")[0]
+            near = difflib.get_close_matches(unknown, self._option_string_actions, n=1)
+            hint = f"did you mean {near[0]}?" if near else "before a text that begins with - put --"
+            message = f"{self.prog} has no option {unknown!r}; {hint}"
+        message = message.replace(": expected one argument", " needs a value behind it")
         raise LocalError(f"{message.removeprefix('argument ')} (see: {self.prog} --help)")
 
 
@@ -111,17 +116,15 @@ def _late_emergency(args: dict[str, Any]) -> dict[str, Any]:
 def find_command(name: str, *, mesh: bool, slash: bool = False) -> Command:
     """Return the command of a name, asked for with or without the word ``mesh``. Raises: LocalError."""
     start = "/" if slash else "qpc "
-    if name in NOT_YET and (mesh or NOT_YET[name].plain):
-        raise LocalError(f"{start}{'mesh ' if mesh else ''}{name}: {NOT_YET[name].sentence}", code="unsupported")
     command = COMMANDS.get(name)
     if command is not None and (command.mesh if mesh else command.plain):
         return command
-    if command is not None or (name in NOT_YET and not mesh):
+    if command is not None:
         meant = f"{start}{'' if mesh else 'mesh '}{name}"
         raise LocalError(f"there is no command {start}{'mesh ' if mesh else ''}{name}; write: {meant}")
     import difflib
 
-    near = difflib.get_close_matches(name, [*COMMANDS, *NOT_YET], n=1)
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
     hint = f"did you mean {near[0]}?" if near else f"all commands: {'/' if slash else 'qpc '}help"
     raise LocalError(f"there is no command {name[:64]!r}; {hint}")
 
@@ -167,8 +170,8 @@ def _options(
         if option.value is Value.FLAG:
             parser.add_argument(*option.flags, dest=option.key, action="store_const", const=True)
         else:
-            choices = option.choices or None
-            parser.add_argument(*option.flags, dest=option.key, type=_READERS[option.value], choices=choices)
+            reader = _one_of(option.choices) if option.choices else _READERS[option.value]
+            parser.add_argument(*option.flags, dest=option.key, type=reader)
     parser.add_argument("words", nargs="*")
     head = _before_text(words)
     found = vars(parser.parse_intermixed_args(list(head)))
@@ -191,6 +194,8 @@ def _arguments(command: Command, found: dict[str, Any], *, mesh: bool, slash: bo
             words = []
         else:
             args[word.key] = words.pop(0) if words else None
+        if word.key == "topic" and args["topic"]:
+            args["topic"] = args["topic"].removeprefix("#")  # as channels are shown; no topic begins so
         if word.required and not args[word.key]:
             raise LocalError(f"{word.shown} is missing; write: {usage}")
         if word.choices and args[word.key] not in (None, *word.choices, *word.hidden):
@@ -236,6 +241,15 @@ def _line_words(command: Command, rest: str) -> list[str]:
         elif not word.startswith("--"):
             plain += 1
     return words
+
+
+def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in choices:
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is none of {', '.join(choices)}")
+        return text
+
+    return read
 
 
 def _count(text: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from quicprochat import __version__
-from quicprochat.client.catalogue import COMMANDS, GLOBALS, NOT_YET, Command, Option
+from quicprochat.client.catalogue import COMMANDS, GLOBALS, Command, Option
 from quicprochat.client.help import EXITS, STATES
 
 _FILES = (
@@ -44,8 +44,6 @@ def manual_page() -> str:
     ]
     for command in COMMANDS.values():
         lines += _command(command)
-    if NOT_YET:
-        lines += [".PP", *_paragraph(f"Not there yet: {', '.join(NOT_YET)}.")]
     lines += [*_section("Options"), *_paragraph("Before or after the command.")]
     for option in GLOBALS:
         lines += _item(_flags(option), option.help)

@@ -20,6 +20,7 @@ from quicprochat.client.passphrase import passphrase, typed
 from quicprochat.client.perform import say
 from quicprochat.client.session import Session
 from quicprochat.client.settings import Settings
+from quicprochat.client.socket import Json
 from quicprochat.client.stdio import STDIN, Output
 from quicprochat.core.errors import LocalError
 
@@ -53,6 +54,7 @@ async def _export(path: Path, secret: str, settings: Settings) -> int:
 
     async with Session(settings, stays=False, network=False) as session:
         me = await session.ask("identity", {})
+        channels = await session.ask_all("channels", {})
         parts = await session.ask_all("export", {"passphrase": secret})
     data = b"".join(base64.b64decode(part["data"]) for part in parts)
     write_export(path, data)
@@ -62,12 +64,13 @@ async def _export(path: Path, secret: str, settings: Settings) -> int:
         "public_key": me["public_key"],
         "name": me["name"],
         "contacts": len(me["peers"]),
+        "channels": len(channels),
     }
     if settings.json:
         await Output().write(json.dumps(answer) + "\n")
         return OK
-    contacts = plural(answer["contacts"], "contact")
-    await Output().write(f"{display_line(str(path))}: your key, your name and {contacts}; no messages\n")
+    what = f"your key, your name, {_people_and_places(answer)}; no messages"
+    await Output().write(f"{display_line(str(path))}: {what}\n")
     say(f"whoever has this file and the passphrase is you. Stop this copy for good before you import it: {_ASTRAY}.")
     return OK
 
@@ -83,15 +86,21 @@ async def _import(path: Path, data: bytes, secret: str, settings: Settings) -> i
         "public_key": identity.key.hex(),
         "name": identity.name,
         "contacts": len(identity.contacts),
+        "channels": done.channels,
         "prekeys": done.prekeys,
     }
     if settings.json:
         await Output().write(json.dumps(answer) + "\n")
         return OK
     name = display_line(identity.name, 64) or identity.key.hex()[:16]
-    contacts = plural(len(identity.contacts), "contact")
-    await Output().write(f"this home is {name} now, with {contacts}; messages stayed in the old home\n")
+    await Output().write(
+        f"this home is {name} now, with {_people_and_places(answer)}; messages stayed in the old home\n"
+    )
     return OK
+
+
+def _people_and_places(answer: Json) -> str:
+    return f"{plural(answer['contacts'], 'contact')} and {plural(answer['channels'], 'channel')}"
 
 
 def _check_old_copy(*, confirmed: bool) -> None:

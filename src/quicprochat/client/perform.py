@@ -6,6 +6,7 @@ Used by one-shot calls and by the prompt alike.
 from __future__ import annotations
 
 import asyncio
+import difflib
 import json
 import os
 from collections import deque
@@ -23,6 +24,7 @@ from quicprochat.client.session import Session
 from quicprochat.client.socket import Json
 from quicprochat.client.stdio import Writes, terminal_columns
 from quicprochat.console.text import complain, say
+from quicprochat.core.channel import check_topic
 from quicprochat.core.errors import LocalError
 
 __all__ = ["Performer", "complain", "need_mesh", "say"]
@@ -130,6 +132,27 @@ class Performer:
             raise CallError(f"{where} was not confirmed; nothing was sent to it, and nothing has changed", "untrusted")
         return replace(request, args={**request.args, "trust": found["fingerprint"]})
 
+    async def _meant(self, topic: str) -> None:
+        """Ask before an open channel is joined: a slip of the finger would say to everybody what was meant for few.
+
+        Raises: CallError when the answer was no, or there is nobody to ask.
+        """
+        ours = [found["topic"] for found in await self._session.ask_all("channels", {})]
+        if topic in ours:
+            return
+        shown, near = display_line(topic, 64), difflib.get_close_matches(topic, ours, n=1)
+        missing = f"you are in no channel {shown}" + (f"; did you mean {display_line(near[0], 64)}?" if near else "")
+        if self._confirm is None:
+            also = " " if near else "; "
+            raise CallError(f"{missing}{also}To join or open one, write: qpc mesh subscribe {shown}", "not_found")
+        question = (
+            f"{missing[0].upper()}{missing[1:]}{'' if near else '.'}\n"
+            "Join the open one? Whoever knows or guesses its name reads and writes there."
+        )
+        if not await self._confirm(question):
+            raise CallError("nothing was joined; to make a private channel: qpc mesh subscribe <topic> --key new",
+                            "not_found")  # fmt: skip
+
     async def show(self, command: str, item: Json) -> None:
         """Write one object out."""
         if self._json:
@@ -139,7 +162,12 @@ class Performer:
         await self._out.write(human(command, item) + "\n", headline=above, ring=bool(above) and command == "listen")
 
     async def join(self, request: Request) -> Json:
-        """Subscribe, or go back to a channel; return the answer. A key is shown only when it was just made."""
+        """Subscribe, or go back to a channel; return the answer. A key is shown only when it was just made.
+
+        Raises: CallError when the channel is none of ours and nobody said that an open one is meant.
+        """
+        if request.args.keys() == {"topic"}:
+            await self._meant(check_topic(request.args["topic"]))
         item = await self._session.ask("subscribe", request.args)
         hidden = "key" in item and request.args.get("key") != "new" and not self._json
         await self.show("subscribe", {key: value for key, value in item.items() if key != "key" or not hidden})

@@ -35,6 +35,7 @@ from quicprochat.client.prompt.words import (
 from quicprochat.client.session import Session
 from quicprochat.client.settings import Settings
 from quicprochat.client.stdio import STDIN, STDOUT, Lines, Output
+from quicprochat.console.text import help_columns
 from quicprochat.core.errors import QuicprochatError, StoreError
 
 PROMPT = "> "
@@ -146,7 +147,7 @@ class _Talk:
         line = command if command.startswith("/") else line
         before = self._current
         try:
-            meaning = understand(line, before)
+            meaning = understand(line, before, help_columns())
             if isinstance(meaning, Quit):
                 return None
             return OK if meaning is None else await self._do(meaning)

@@ -113,7 +113,7 @@ def _with_text(request: Request) -> Request:
             say("write the message; Ctrl-D on a new line ends it")
         text = read_text()
     if not text.strip():
-        raise LocalError("there is no text to send")
+        raise LocalError(f"there is no text to {'post' if request.command == 'broadcast' else 'send'}")
     return replace(request, args={**request.args, "text": text})
 
 

@@ -317,6 +317,7 @@ def status_object(status: Status) -> Json:
         "disk_low": status.disk_low,
         "server": status.server,
         "unread_posts": [{**channel_object(channel), "unread": count} for channel, count in status.unread_posts],
+        "changes": status.changes,
         "alarms": [
             {"code": alarm.code, "text": alarm.text, "peer": alarm.peer.hex() if alarm.peer is not None else None}
             for alarm in status.alarms

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shutil
 import sys
 import unicodedata
 from collections.abc import Sequence
@@ -90,18 +92,31 @@ def fields(*named: tuple[str, object]) -> str:
     return "\n".join(f"{name:<{width}}{value}".rstrip() for name, value in named)
 
 
-def table(rows: Sequence[tuple[str, str]]) -> str:
+HELP_COLUMNS = 100
+"""A line of help has no more."""
+HELP_RIGHT = 40
+"""Where less is left beside what is typed, what it does stands below."""
+
+
+def help_columns() -> int:
+    """Return how wide help may be: as the terminal that standard output goes to, else as lines are read well."""
+    return min(HELP_COLUMNS, shutil.get_terminal_size((HELP_COLUMNS, 24)).columns) if os.isatty(1) else HELP_COLUMNS
+
+
+def table(rows: Sequence[tuple[str, str]], columns: int = HELP_COLUMNS) -> str:
     """Return rows of help: what is typed on the left, what it does on the right."""
     width = max(len(left) for left, _ in rows if len(left) <= 30) + 4
+    if columns - width < HELP_RIGHT:
+        width = 6
     lines = []
     for left, right in rows:
-        text = wrapped(right, 100 - width).replace("\n", "\n" + " " * width)
+        text = wrapped(right, columns - width).replace("\n", "\n" + " " * width)
         gap = f"  {left:<{width - 2}}" if len(left) + 3 < width else f"  {left}\n{' ' * width}"
         lines.append(gap + text)
     return "\n".join(lines)
 
 
-def wrapped(text: str, width: int = 100) -> str:
+def wrapped(text: str, width: int = HELP_COLUMNS) -> str:
     """Return a text in lines of a width."""
     import textwrap
 

@@ -31,12 +31,14 @@ _HEX = re.compile(r"[0-9a-fA-F]+")
 class AddressBook:
     """Our identity, in memory and on disk; every change is on disk before it counts.
 
-    Opening a home without an identity makes one. Raises: LocalError, UnavailableError.
+    ``changed`` is called after each. Opening a home without an identity makes one. Raises: LocalError,
+    UnavailableError.
     """
 
     def __init__(self, path: Path, crypto: Crypto, entropy: Entropy) -> None:
         self._path = path
         self._crypto = crypto
+        self.changed: Callable[[], None] = lambda: None
         data = read_keyfile(path)
         if data is None:
             seed = entropy(32)
@@ -58,6 +60,7 @@ class AddressBook:
     def _keep(self, identity: MeshIdentity) -> None:
         write_keyfile(self._path, identity.to_json())
         self.identity = identity
+        self.changed()
 
     def rename(self, name: str) -> None:
         """Change what we call ourselves. Raises: LocalError."""
@@ -125,6 +128,9 @@ class AddressBook:
                 code="ambiguous",
             )
         if not found:
+            short = len(text) < KEY_PREFIX_MIN and _HEX.fullmatch(text) and len(text) > 1
+            if short and any(key.hex().startswith(text.lower()) for key in (*contacts, *heard)):
+                raise LocalError(f"write {KEY_PREFIX_MIN} digits of the key or more, not {text!r}", code="not_found")
             raise LocalError(_nobody(text, claims or {}), code="not_found")
         return found.pop()
 

@@ -7,6 +7,7 @@ when one of them is open.
 from __future__ import annotations
 
 import asyncio
+import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from quicprochat.core.channel import (
     SECRET_BYTES,
     Access,
     BroadcastChannel,
+    Member,
     Post,
     Subscription,
     check_topic,
@@ -36,6 +38,7 @@ from quicprochat.core.time import Instant
 from quicprochat.p2p.driver import Driver
 from quicprochat.p2p.views import ChannelView, Posted
 
+JOINED, LEFT, REMOVED = "joined", "left", "removed"
 NEW_KEY = "new"
 """In place of a key: make one."""
 FAREWELL_S = 2.0
@@ -117,7 +120,9 @@ class Channels:
         for channel in self.joined():
             if channel.topic == topic:
                 return channel
-        raise LocalError(f"you are in no channel {topic}; join it first: qpc mesh subscribe {topic}", code="not_found")
+        near = difflib.get_close_matches(topic, [channel.topic for channel in self.joined()], n=1)
+        hint = f"did you mean {near[0]}?" if near else "those you are in: qpc mesh channels"
+        raise LocalError(f"you are in no channel {topic}; {hint}", code="not_found")
 
     async def subscribe(
         self,
@@ -298,19 +303,30 @@ class Channels:
         return await self._driver.call(read)
 
     def _view(self, channel: BroadcastChannel, store: MeshStore, now: Instant) -> ChannelView:
-        heard = store.heard_in(channel.id)
-        known = {member.peer: member for member in store.members(channel.id)}
-        gone = {peer for peer, member in known.items() if member.removed or not member.present}
-        there = {one.author for one in heard} | known.keys()
         return ChannelView(
             channel,
             posts=sum(store.usage(scope, channel.id).count for scope in (Scope.OWN_POSTS, Scope.POSTS)),
             unread=store.unread_posts(channel.id),
-            members=len(there - gone | {self._me}),
-            gaps=sum(gap.may_close(now) for known in heard for gap in known.gaps),
+            members=sum(standing(member, self._me) == JOINED for member in listed(store, channel, self._me)),
+            gaps=sum(gap.may_close(now) for known in store.heard_in(channel.id) for gap in known.gaps),
             muted=self.muted(channel.id),
             unreadable=sum(1 for id in self._unreadable(channel.id) if store.held(id) is not None),
         )
+
+
+def listed(store: MeshStore, channel: BroadcastChannel, me: PeerKey) -> tuple[Member, ...]:
+    """Return who is known to be, or to have been, in a channel; its owner and ourselves are, unless we heard more."""
+    found = {member.peer: member for member in store.members(channel.id)}
+    for peer in (me, *((PeerKey(channel.owner),) if channel.owner else ())):
+        found.setdefault(peer, Member(channel.id, peer))
+    return tuple(found.values())
+
+
+def standing(member: Member, me: PeerKey) -> str:
+    """Return "joined", "left", or "removed" (by a rotation of ours)."""
+    if member.removed:
+        return REMOVED
+    return JOINED if member.present or member.peer == me else LEFT
 
 
 def _exists(one: BroadcastChannel, other: str) -> LocalError:

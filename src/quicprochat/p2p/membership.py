@@ -14,7 +14,7 @@ from quicprochat.core.ids import PeerKey, Uid
 from quicprochat.core.receipt import State
 from quicprochat.core.rotation import EPOCH_LAST, ChannelKey
 from quicprochat.core.store import MeshStore
-from quicprochat.p2p.channels import Channels
+from quicprochat.p2p.channels import JOINED, Channels, listed, standing
 from quicprochat.p2p.driver import Driver
 from quicprochat.p2p.views import MemberView, PostersView, RotationView
 
@@ -44,26 +44,19 @@ class Membership:
         known = self._channels.subscription(topic)
 
         def read(store: MeshStore) -> list[MemberView]:
-            found = {member.peer: member for member in store.members(known.channel.id)}
-            owner = PeerKey(known.channel.owner)
-            for peer in (self._me, *((owner,) if owner else ())):
-                found.setdefault(peer, Member(known.channel.id, peer))
-            views = [self._view(known, member, store) for member in found.values()]
-            return sorted(views, key=lambda view: (not view.owner, not view.me, view.standing != "joined", view.key))
+            views = [self._view(known, member, store) for member in listed(store, known.channel, self._me)]
+            return sorted(views, key=lambda view: (not view.owner, not view.me, view.standing != JOINED, view.key))
 
         return await self._driver.call(read)
 
     def _view(self, known: Subscription, member: Member, store: MeshStore) -> MemberView:
         peer, me = member.peer, member.peer == self._me
         owner = peer == known.channel.owner
-        standing = "joined" if member.present or me else "left"
-        if member.removed:
-            standing = "removed"
         secret = ""
         if known.channel.owner == self._me:
             secret = HAS if me else _standing_of_key(known, member, store)
         poster = owner or peer in known.posters
-        return MemberView(peer, owner, poster, me, standing, secret)
+        return MemberView(peer, owner, poster, me, standing(member, self._me), secret)
 
     async def posters(self, topic: str, add: Iterable[PeerKey] = (), remove: Iterable[PeerKey] = ()) -> PostersView:
         """Return who writes into an announcement channel; its owner may change that. Raises: LocalError."""

@@ -43,6 +43,7 @@ class Imported:
 
     identity: MeshIdentity
     prekeys: int
+    channels: int
 
 
 def gather(identity: MeshIdentity, store: MeshStore, now: Now) -> Contents:
@@ -116,7 +117,8 @@ def import_identity(home: Path, data: bytes, passphrase: str) -> Imported:
             store.close()
         # Last: until it is there, the home has no identity, or its unused one, and the import can be begun again.
         write_keyfile(place.identity, identity.to_json())
-        return Imported(identity, kept)
+        joined = sum(not membership.subscription.left for membership in contents.channels)
+        return Imported(identity, kept, joined)
     finally:
         place.disown()
 

@@ -476,6 +476,7 @@ class P2pNode:
         return Status(
             self.name, self.key, self.networked, len(self.linked()), waiting, unread, self._runtime.disk_low,
             tuple(self.alarms[-ALARMS_SHOWN:]), told, self.server().standing, channels,
+            self._runtime.changes,
         )  # fmt: skip
 
     async def news(self, since: Status) -> None:

@@ -71,7 +71,7 @@ class Outgoing:
         if key == self._book.identity.key:
             raise LocalError("that is your own key; a message needs somebody else")
         if not 0 < ttl_s <= TTL_MAX_S:
-            raise LocalError(f"a message lives 1 to {TTL_MAX_S} seconds; {ttl_s} is outside")
+            raise LocalError(f"a message lives 1 to {TTL_MAX_S} seconds ({TTL_MAX_S // 86_400} days), not {ttl_s}")
         if key in self._book.identity.blocked():
             raise LocalError("that peer is blocked; unblock it to write to it", code="policy")
         card = await self._card(key, domain)

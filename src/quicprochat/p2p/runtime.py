@@ -95,6 +95,8 @@ class Runtime:
         self.reach: Reach | None = None
         self.underlay = Underlay()
         self.disk_low = False
+        self.changes = 0
+        """How often the address book or our channels have changed."""
         self.alarms: list[Alarm] = []
         self._probe = probe
         self._session = entropy(SESSION_BYTES)
@@ -126,6 +128,7 @@ class Runtime:
         self.driver = Driver(self.node, self.store, self.clock, self._release, self._probe)
         self.channels = Channels(self.driver, self.crypto, entropy, identity.key, self.node.unreadable)
         self.feed = Feed(self.driver, self.store.newest_line())
+        self.book.changed = self._changed
         self.links = Links(self.book, self.edge, self.crypto, self.driver, self._hello, jitter, self.feed.tell)
         self.links.underlay = self.underlay.hint
         self.account = Account(
@@ -316,6 +319,7 @@ class Runtime:
             case ChannelsChanged():
                 self.edge.load_channels(effect.subscriptions)
                 self.channels.load(effect.subscriptions)
+                self._changed()
             case PostAccepted():
                 self.channels.accepted(effect)
             case PostTaken():
@@ -328,6 +332,11 @@ class Runtime:
                 self._alarm(effect)
             case _:
                 assert_never(effect)
+
+    def _changed(self) -> None:
+        """The address book or our channels are not as they were."""
+        self.changes += 1
+        self.feed.tell()
 
     def _alarm(self, alarm: Alarm) -> None:
         """Tell the person: in the log at once, and in :attr:`alarms`, which keeps the last ones."""

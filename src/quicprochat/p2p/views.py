@@ -98,6 +98,8 @@ class Status:
     server: str = "none"
     unread_posts: tuple[tuple[BroadcastChannel, int], ...] = ()
     """Channels we are in that have unread posts, and how many, by topic."""
+    changes: int = 0
+    """How often the address book or our channels changed in this run: whoever knows them by heart asks again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,9 +111,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--version" in arguments:
             return _print(f"qpc-server {__version__}\n")
         if arguments[:1] == ["help"] or {"-h", "--help"} & set(arguments):
+            from quicprochat.console.text import help_columns
             from quicprochat.server.help import help_text
 
-            return _print(help_text(_about(arguments)))
+            return _print(help_text(_about(arguments), help_columns()))
         request = parse(arguments)
         as_json, verbose = as_json or request.json, bool(request.flags.get("verbose"))
         return _dispatch(request, as_json=as_json)

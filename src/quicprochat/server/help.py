@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from quicprochat.console.text import table, wrapped
+from quicprochat.console.text import HELP_COLUMNS, table, wrapped
 from quicprochat.core.errors import LocalError
 from quicprochat.server.cli import COMMANDS, Command
 from quicprochat.server.options import HOME_VARIABLE, OPTIONS, TABLES, Kind, Option
@@ -15,22 +15,23 @@ _EXITS = (
 )
 
 
-def help_text(about: Sequence[str]) -> str:
+def help_text(about: Sequence[str], columns: int = HELP_COLUMNS) -> str:
     """Return help on everything, or on one command. Raises: LocalError when there is no such command."""
+    columns = min(columns, HELP_COLUMNS)
     if not about:
-        return _overview()
+        return _overview(columns)
     found = [command for command in COMMANDS if command.words[: len(about)] == tuple(about)]
     if not found:
         raise LocalError(f"there is no command {' '.join(about)[:64]!r}; all commands: qpc-server help")
-    return "\n".join(_command(command) for command in found)
+    return "\n".join(_command(command, columns) for command in found)
 
 
-def _command(command: Command) -> str:
+def _command(command: Command, columns: int) -> str:
     summary = command.summary[0].upper() + command.summary[1:] + ". " + command.details
-    return f"{command.usage}\n\n{wrapped(summary)}\n"
+    return f"{command.usage}\n\n{wrapped(summary, columns)}\n"
 
 
-def _overview() -> str:
+def _overview(columns: int) -> str:
     general = [
         ("--home DIR", f"directory of the server's key and queue (environment: {HOME_VARIABLE}; default:"
          " quicprochat-server in the XDG data directory)"),
@@ -41,18 +42,24 @@ def _overview() -> str:
     ]  # fmt: skip
     return "\n".join(
         (
-            "The home server: a queue for people whose devices sleep and roam. It sees keys and sealed bytes.",
+            wrapped(
+                "The home server: a queue for people whose devices sleep and roam. It sees keys and sealed bytes.",
+                columns,
+            ),
             "",
-            table([(command.usage, command.summary) for command in COMMANDS]),
+            table([(command.usage, command.summary) for command in COMMANDS], columns),
             "",
-            "Options, before or after the command. What a flag does not say, the environment does, then the",
-            "configuration file, then the default. In the file --block-list is block_list, and so on:",
-            table(general + [(_flags(option), _explained(option)) for option in OPTIONS]),
+            wrapped(
+                "Options, before or after the command. What a flag does not say, the environment does, then the"
+                " configuration file, then the default. In the file --block-list is block_list, and so on:",
+                columns,
+            ),
+            table(general + [(_flags(option), _explained(option)) for option in OPTIONS], columns),
             "",
             "Only in the file, as tables:",
-            table([(f"[{name}]", text) for name, text in TABLES.items()]),
+            table([(f"[{name}]", text) for name, text in TABLES.items()], columns),
             "",
-            f"Exit codes: {_EXITS}",
+            wrapped(f"Exit codes: {_EXITS}", columns),
             "",
         )
     )

@@ -239,6 +239,7 @@ def checked(config: Config, now: Callable[[], datetime.datetime], *, as_json: bo
     for option in OPTIONS:
         value = config[option.key]
         text = ", ".join(value) if option.kind is Kind.DOMAINS else str(value)
+        text = text.lower() if option.kind is Kind.SWITCH else text  # as the file has it
         shown = size(value) if option.kind is Kind.SIZE else "(not set)" if value in (None, "", ()) else text
         rows.append((option.key, f"{shown:<32}  {config.sources[option.key]}"))
     rows += [("listed", plural(len(listed), "key")), ("blocked", plural(len(blocked), "key"))]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 
-from quicprochat.client.catalogue import COMMANDS, NOT_YET, Command, Value
+from quicprochat.client.catalogue import COMMANDS, Command, Value
 from quicprochat.client.output import display_line
 from quicprochat.client.prompt.words import HABITS, names, quoted, summary
 from quicprochat.core.homes import domain_name
@@ -71,9 +71,9 @@ class Known:
         """Note a topic."""
         self._heard(self.topics, topic, "channel")
 
-    def left(self, topic: str) -> None:
-        """Forget a topic: its channel was left for good."""
-        self.topics.pop(topic, None)
+    def learn_topics(self, topics: Iterable[str]) -> None:
+        """These are the channels we are in."""
+        self.topics = {topic: "channel" for topic in topics}
 
     def sent(self, id: str, to: str, text: str) -> None:
         """Note a message of ours. ``to`` is safe for a terminal."""
@@ -119,8 +119,7 @@ class LineCompleter(Completer):
         name = words[0][1:]
         if name == "mesh":
             if len(words) == 1:
-                mesh = [n for n, c in COMMANDS.items() if c.mesh] + [n for n in NOT_YET if n not in COMMANDS]
-                yield from self._commands(typed, "", sorted(mesh))
+                yield from self._commands(typed, "", sorted(n for n, c in COMMANDS.items() if c.mesh))
                 return
             words = words[1:]
             name = words[0]
@@ -196,7 +195,7 @@ class LineCompleter(Completer):
 
     def _topics(self, typed: str) -> Iterator[tuple[str, str]]:
         for topic, note in sorted(self._known.topics.items()):
-            if topic.startswith(typed.removeprefix('"')):
+            if topic.startswith(typed.removeprefix('"').removeprefix("#")):
                 yield f"{quoted(topic)} ", note
 
 

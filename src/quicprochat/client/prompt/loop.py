@@ -7,12 +7,11 @@ import os
 import sys
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TextIO, assert_never
+from typing import Any, TextIO, assert_never
 
 from prompt_toolkit.output import ColorDepth
 
 from quicprochat import __version__
-from quicprochat.client.catalogue import COMMANDS
 from quicprochat.client.errors import OK, CallError, code_of
 from quicprochat.client.grammar import Request
 from quicprochat.client.output import display_line, empty, place, plural
@@ -48,9 +47,6 @@ from quicprochat.client.settings import Settings
 from quicprochat.client.stdio import STDOUT
 from quicprochat.core.errors import LocalError, QuicprochatError, StoreError
 
-if TYPE_CHECKING:
-    pass
-
 Json = dict[str, Any]
 
 LEAVE_S = 5.0
@@ -63,6 +59,8 @@ MANY_PEERS_EVERY_S = 30.0
 MANY_PEERS = 200
 UNREAD_SHOWN = 100
 """Unread posts of a channel that are shown to who goes there, the newest."""
+ECHO_CHARS = 200
+"""Of a typed line that is shown again."""
 ANSWER = "yes/no> "
 NOBODY = (
     "Nobody is in your address book yet. /identity shows your ticket for others; theirs you take in with:"
@@ -99,7 +97,7 @@ class Loop:
         self._typed: asyncio.Queue[str] = asyncio.Queue()
         self._busy = ""
         self._working: asyncio.Task[None] | None = None
-        self._ask_peers = asyncio.Event()
+        self._ask_peers, self._changed = asyncio.Event(), asyncio.Event()
         self._near = Near()
         self._asked: asyncio.Future[str] | None = None
         self._linked: set[str] | None = None
@@ -177,7 +175,10 @@ class Loop:
             async with self._session.stream("watch", {}) as news:
                 async for status in news:
                     before, self._status = self._status, status
-                    if before is None or before["links"] != status["links"]:
+                    if before is None or before.get("changes") != status.get("changes"):
+                        self._changed.set()
+                        self._ask_peers.set()
+                    elif before["links"] != status["links"]:
                         self._ask_peers.set()
                     self._tell_alarms(status)
                     self.screen.refresh()
@@ -203,11 +204,13 @@ class Loop:
         while True:
             await self._ask_peers.wait()
             self._ask_peers.clear()
+            self._changed.clear()
             count = await self._learn_peers()
-            if "channels" in COMMANDS:
-                for found in await self._session.ask_all("channels", {}):
-                    self._known.topic(render.topic(found))
-            await asyncio.sleep(PEERS_EVERY_S if count < MANY_PEERS else MANY_PEERS_EVERY_S)
+            await self._learn_channels()
+            await asyncio.sleep(PEERS_EVERY_S)
+            if count >= MANY_PEERS:
+                with suppress(TimeoutError):  # what the person did is not waited with
+                    await asyncio.wait_for(self._changed.wait(), MANY_PEERS_EVERY_S)
 
     async def _learn_peers(self) -> int:
         """Ask who is known, and take names, links and news from it; return how many there are."""
@@ -230,6 +233,20 @@ class Loop:
             self._transcript.rename(current.name, name)
             self._current = replace(current, name=name)
 
+    async def _learn_channels(self) -> None:
+        """Ask which channels we are in: another process of the same home may have joined or left some."""
+        current, working = self._current, self._working
+        found = {render.topic(item): item for item in await self._session.ask_all("channels", {})}
+        self._known.learn_topics(found)
+        if current is None or current.kind is not Kind.CHANNEL or self._current is not current:
+            return
+        if current.target in found:
+            self._current = replace(current, name=place(found[current.target]))
+        elif working is None and self._working is None:
+            self._current = None
+            self._note(f"another program left {current.name}; plain lines go to nobody now")
+        self.screen.refresh()
+
     def _away(self) -> bool:
         current = self._current
         if self._linked is None or current is None or current.kind is not Kind.PEER:
@@ -241,7 +258,7 @@ class Loop:
     async def _ask(self, question: str) -> bool:
         """Show a question; the next line is its answer, and not one that was typed before it could be read."""
         shown = asyncio.Event()
-        self.screen.show(render.talk(f"{question}\n"), shown.set)
+        self.screen.show(render.talk(question, self.screen.width), shown.set)
         await shown.wait()
         self._asked = asyncio.get_running_loop().create_future()
         try:
@@ -286,7 +303,7 @@ class Loop:
     async def _carry_out(self, line: str) -> None:
         before, meaning = self._current, None
         try:
-            meaning = understand(line, self._current)
+            meaning = understand(line, self._current, self.screen.width - 1)
             if meaning is None:
                 return
             if await self._do(meaning, line) and not isinstance(meaning, Quit):
@@ -294,6 +311,8 @@ class Loop:
         except StoreError:
             raise
         except QuicprochatError as error:
+            if meaning is None:
+                self._echo(line)
             self._note(str(error), "class:trouble")
             self._not_moved(line, before)
             self._put_back(line, meaning, before)
@@ -371,7 +390,7 @@ class Loop:
 
     def _part(self) -> None:
         current, self._current = self._current, None
-        if current is not None and current.kind is Kind.CHANNEL and "unsubscribe" in COMMANDS:
+        if current is not None and current.kind is Kind.CHANNEL:
             again = f"/unsubscribe {quoted(display_line(current.target, 64))}"
             self._note(f"what is posted in {current.name} still comes; to leave the channel for good: {again}")
 
@@ -380,10 +399,15 @@ class Loop:
         posted = await self._session.ask("broadcast", request.args)
         self._transcript.posted(posted, str(request.args.get("topic", "")), str(request.args.get("text", "")))
 
+    def _echo(self, line: str) -> None:
+        """Show what was typed above what came of it."""
+        shown = display_line(line if len(line) <= ECHO_CHARS else f"{line[:ECHO_CHARS]}…")
+        self.screen.show(render.talk(f"{self._prompt()}{shown}", self.screen.width, "class:typed"))
+
     async def _run(self, request: Request, line: str) -> int:
         need_mesh(request)
         self._busy = display_line(line.split("\n", 1)[0], 24)
-        self.screen.show(render.talk(f"{self._prompt()}{display_line(line, 200)}", "class:typed"))
+        self._echo(line)
         if request.command == "history":
             if not await self._transcript.history(request.args):
                 self._note(empty("history"))
@@ -391,10 +415,8 @@ class Loop:
         code = await self.performer.perform(request)
         if request.command in CHANGES_PEERS:
             await self._learn_peers()  # at once: the next line may name whom this one named
-        elif request.command == "subscribe":
-            self._known.topic(str(request.args.get("topic", "")))
-        elif request.command == "unsubscribe":
-            self._known.left(str(request.args.get("topic", "")))
-            if leaves(request, self._current):
-                self._current = None
+        if leaves(request, self._current):
+            self._current = None
+        if request.command in ("subscribe", "unsubscribe"):
+            await self._learn_channels()
         return code

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 BAR = "    | "
+SET_IN = "    "
 NARROWEST = 20
 """A terminal of fewer columns wraps for itself."""
 NAME_MAX = 64
@@ -142,7 +143,8 @@ def protection(item: Json) -> str:
 def hint_for_request(item: Json, width: int) -> Fragments:
     """Return what one can do about a stranger."""
     key = item["from"][:8]
-    return note(f"{BAR}not a contact; to take them in: /accept {key} --name <name>, to refuse: /block {key}", width)
+    text = f"not a contact; to take them in: /accept {key} --name <name>, to refuse: /block {key}"
+    return [("class:note", "".join(f"{BAR}{row}\n" for row in _rows(text, width - 1 - len(BAR), 0, 0)))]
 
 
 def outgoing(at: str | None, to: str, text: str, state: str, width: int) -> Fragments:
@@ -202,15 +204,19 @@ def short(state: str, reason: str) -> str:
             return f"{display_line(state, 40)}: {display_line(reason, 80)}" if reason else display_line(state, 40)
 
 
-def talk(text: str, style: str = "") -> Fragments:
-    """Return text of the program's own as it stands; whatever is in it is made safe."""
-    shown = display(text, LOG_MAX_CHARS)
-    return [(style, shown if shown.endswith("\n") else f"{shown}\n")]
+def talk(text: str, width: int, style: str = "") -> Fragments:
+    """Return text of the program's own, whatever is in it made safe. Rows end at spaces, and further ones are set in.
+
+    A line with a word that is wider than the terminal stands as it is: keys, tickets and codes are to be copied.
+    """
+    lines = display(text, LOG_MAX_CHARS).removesuffix("\n").split("\n")
+    return [(style, "".join(f"{row}\n" for line in lines for row in _whole_words(line, width - 1)))]
 
 
 def note(text: str, width: int, style: str = "class:note") -> Fragments:
     """Return a sentence of the program's own, in rows of whole words, with commands as they are typed here."""
-    rows = _rows(display(_SHELL.sub("/", text)), max(NARROWEST, width - 1), 0)
+    text = text if "in the shell" in text else _SHELL.sub("/", text)
+    rows = _rows(display(text), max(NARROWEST, width - 1), 0, 0)
     return [(style, "".join(f"{row}\n" for row in rows))]
 
 
@@ -230,7 +236,23 @@ def set_in(text: str, taken: int, width: int) -> Fragments:
     return out
 
 
-def _rows(text: str, width: int, taken: int) -> Iterator[str]:
+def _whole_words(line: str, width: int) -> Iterator[str]:
+    words = line.split(" ")
+    if get_cwidth(line) <= width or any(get_cwidth(word) > width - len(SET_IN) for word in words):
+        yield line
+        return
+    row = words[0]
+    for word in words[1:]:
+        if row.strip() and word and get_cwidth(f"{row} {word}") > width:
+            yield row.rstrip()
+            row = f"{SET_IN}{word}"
+        else:
+            row = f"{row} {word}"
+    yield row
+
+
+def _rows(text: str, width: int, taken: int, set_in: int = len(BAR)) -> Iterator[str]:
+    """Yield a text in rows that fill the width; the first has ``taken`` columns less, all further ones ``set_in``."""
     room = max(NARROWEST // 2, width - taken)
     for line in text.split("\n"):
         rest = line
@@ -239,9 +261,9 @@ def _rows(text: str, width: int, taken: int) -> Iterator[str]:
             space = rest.rfind(" ", cut // 2, cut + 1)
             yield rest[:cut] if space < 0 else rest[:space]
             rest = rest[cut:] if space < 0 else rest[space + 1 :]
-            room = max(NARROWEST // 2, width - len(BAR))
+            room = max(NARROWEST // 2, width - set_in)
         yield rest
-        room = max(NARROWEST // 2, width - len(BAR))
+        room = max(NARROWEST // 2, width - set_in)
 
 
 def _fits(text: str, room: int) -> int:

@@ -207,7 +207,7 @@ class Screen:
     async def write(self, text: str, *, headline: str = "", ring: bool = False) -> None:
         """Show the answer of a command."""
         await self.room()
-        self.show([*alarm(headline, self.width), *talk(text)], self.ring if ring else None)
+        self.show([*alarm(headline, self.width), *talk(text, self.width)], self.ring if ring else None)
 
     def ring(self) -> None:
         """Sound the terminal's bell."""

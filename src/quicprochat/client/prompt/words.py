@@ -7,9 +7,10 @@ import re
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
-from quicprochat.client.catalogue import COMMANDS, NOT_YET
+from quicprochat.client.catalogue import COMMANDS
 from quicprochat.client.grammar import Request, parse_line
 from quicprochat.client.help import help_text
+from quicprochat.console.text import HELP_COLUMNS, table
 from quicprochat.core.channel import check_topic
 from quicprochat.core.errors import LocalError
 
@@ -45,10 +46,10 @@ class Habit:
 HABITS = {
     "msg": Habit("/msg <peer> <text>", "send a message and stay in the current conversation", "send"),
     "query": Habit("/query [<peer> [<text>]]", "talk to a peer: plain lines go there from now on; alone, stop that"),
-    "join": Habit("/join <topic>", "subscribe to a channel and talk there", "subscribe"),
+    "join": Habit("/join <topic>", "talk in a channel; it asks before it joins one that is none of yours", "subscribe"),
     "part": Habit("/part", "leave the current conversation; a channel stays subscribed"),
     "who": Habit("/who", "list contacts and peers met or heard of", "peers"),
-    "names": Habit("/names", "the same as /who", "peers"),
+    "names": Habit("/names", "list who is in the current channel; elsewhere the same as /who", "peers"),
     "whois": Habit("/whois [<peer>]", "show a peer's key and the digits that you two compare", "verify"),
     "nick": Habit("/nick <name>", "choose what you call yourself; peers learn it", "identity"),
     "quit": Habit("/quit", "leave; Ctrl-D on an empty line does the same"),
@@ -118,8 +119,11 @@ class Quit:
 Meaning = Run | Say | Post | Join | Leave | Help | Quit
 
 
-def understand(line: str, current: Conversation | None) -> Meaning | None:
-    """Return what a line, or a pasted block of lines, means; None for an empty one. Raises: LocalError."""
+def understand(line: str, current: Conversation | None, columns: int = HELP_COLUMNS) -> Meaning | None:
+    """Return what a line, or a pasted block of lines, means; None for an empty one. Raises: LocalError.
+
+    ``columns`` is for the help, which is shown at once.
+    """
     line = line.rstrip()
     if not line:
         return None
@@ -135,7 +139,7 @@ def understand(line: str, current: Conversation | None) -> Meaning | None:
         case "quit":
             return Quit()
         case "help":
-            return Help(_help(rest))
+            return Help(_help(rest, columns))
         case "query" | "msg":
             return _talk(word, rest)
         case "part":
@@ -145,15 +149,18 @@ def understand(line: str, current: Conversation | None) -> Meaning | None:
         case "nick":
             if not rest.strip():
                 raise LocalError(f"write: {HABITS['nick'].usage}")
-            return Run(Request("identity", {"name": rest.strip()}))
+            name = rest.strip()
+            return Run(Request("identity", {"name": "" if name == '""' else _unquoted(name)}))
         case _ if word in {"mesh", *ON_A_CHANNEL} and current is not None and current.kind is Kind.CHANNEL:
             if (request := _here(word, rest, current.target)) is not None:
                 return Run(request)
+        case "names" if not rest.strip() and current is not None and current.kind is Kind.CHANNEL:
+            return Run(Request("members", {"topic": current.target}, mesh=True))
         case "whois" if not rest.strip() and current is not None and current.kind is Kind.PEER:
             return Run(Request("verify", {"peer": current.target}))
         case "whois" if not rest.strip():
             raise LocalError("who is who? Write: /whois <peer>, or /whois alone while you talk to one")
-    return _command(word, rest)
+    return _command(word, rest, columns)
 
 
 def moves(line: str) -> bool:
@@ -217,24 +224,26 @@ def _here(word: str, rest: str, topic: str) -> Request | None:
     return request if request.command == name else None
 
 
-def _command(word: str, rest: str) -> Meaning:
+def _command(word: str, rest: str, columns: int) -> Meaning:
     name = HABITS[word].means if word in HABITS else word
     if name == "mesh":
         inner = first_word(rest)[0]
-        if inner and inner not in COMMANDS and inner not in NOT_YET and inner != "help":
+        if inner and inner not in COMMANDS and inner != "help":
             raise LocalError(_unknown(inner))
         request = _parsed("mesh ", rest)
-    elif name in COMMANDS or name in NOT_YET:
+    elif name in COMMANDS:
         # Nobody is sent away for want of the word mesh.
-        plain = COMMANDS[name].plain if name in COMMANDS else NOT_YET[name].plain
-        request = _parsed(f"{'' if plain else 'mesh '}{name} ", rest)
+        try:
+            request = _parsed(f"{'' if COMMANDS[name].plain else 'mesh '}{name} ", rest)
+        except LocalError as error:
+            raise LocalError(str(error).replace(f"/mesh {name}", f"/{name}"), code=error.code) from None
     else:
         raise LocalError(_unknown(word))
     if request.command in ("send", "broadcast") and "text" in request.args:
         request = replace(request, args={**request.args, "text": _unquoted(request.args["text"])})
     match request.command:
         case "help":
-            return Help(help_text(request.args["about"], slash=True))
+            return Help(help_text(request.args["about"], slash=True, columns=columns))
         case "send" if set(request.args) == {"peer", "text"}:
             return Say(request.args["peer"], request.args["text"])
         case "send" if "text" not in request.args:
@@ -278,16 +287,14 @@ def _ends_in_text(word: str, rest: str) -> bool:
 
 def names() -> list[str]:
     """Return every word that may follow a slash."""
-    return sorted({*HABITS, "mesh", *(n for n, c in COMMANDS.items() if c.mesh), *NOT_YET})
+    return sorted({*HABITS, "mesh", *(n for n, c in COMMANDS.items() if c.mesh)})
 
 
 def summary(name: str) -> str:
     """Return what a word does, in a few words."""
     if name in HABITS:
         return HABITS[name].summary
-    if name in COMMANDS:
-        return COMMANDS[name].summary
-    return NOT_YET[name].sentence if name in NOT_YET else "what needs links to others"
+    return COMMANDS[name].summary if name in COMMANDS else "what needs links to others"
 
 
 def _unknown(word: str) -> str:
@@ -296,19 +303,20 @@ def _unknown(word: str) -> str:
     return f"There is no command /{word[:64]}; {hint} To say a line that begins with /, begin it with //."
 
 
-def _help(rest: str) -> str:
+def _help(rest: str, columns: int) -> str:
     about = rest.replace("/", " ").split()
     if not about:
         rows = [(h.usage, h.summary) for name, h in HABITS.items() if name not in ("quit", "help")] + list(KEYS)
-        width = max(len(left) for left, _ in rows) + 2
-        table = "\n".join(f"  {left:<{width}}{right}" for left, right in rows)
-        return f"{help_text((), slash=True)}\nAs in other chats:\n{table}\n"
+        habits = table(rows, min(columns, HELP_COLUMNS))
+        return f"{help_text((), slash=True, columns=columns)}\nAs in other chats:\n{habits}\n"
     habit = HABITS.get(_OTHER.get(about[0], about[0]))
     if habit is None:
-        if about[0] in NOT_YET:
-            raise LocalError(f"/{about[0]}: {NOT_YET[about[0]].sentence}", code="unsupported")
         if about[0] not in COMMANDS and about[0] != "mesh":
             raise LocalError(_unknown(about[0]))
-        return help_text(about, slash=True)
-    more = f"\nIt stands for:\n\n{help_text((habit.means,), slash=True)}" if habit.means in COMMANDS else ""
+        return help_text(about, slash=True, columns=columns)
+    more = (
+        f"\nIt stands for:\n\n{help_text((habit.means,), slash=True, columns=columns)}"
+        if habit.means in COMMANDS
+        else ""
+    )
     return f"{habit.usage}\n\n{habit.summary[0].upper()}{habit.summary[1:]}.\n{more}"
