@@ -160,6 +160,12 @@ class Carry:
         if encounter is not None:
             encounter.known.has((id,), self._shelf.ids())
 
+    def carried(self, peer: PeerKey, id: EnvelopeId) -> None:
+        """An envelope has crossed the link, either way: the neighbour has it, and may be offered more at once."""
+        self.has(peer, id)
+        if (encounter := self._encounters.get(peer)) is not None:
+            encounter.giving.carried += 1
+
     def known_to(self, peer: PeerKey, id: EnvelopeId) -> bool:
         """Say whether a neighbour is known to have an envelope."""
         encounter = self._encounters.get(peer)

@@ -31,7 +31,7 @@ OFFER_MAX = 1_024
 LATER = 1 << 31
 """In a number: not from you, for now."""
 AHEAD = 256
-"""Offers that are not dealt with yet, at most; a link begins with AHEAD_FIRST and goes up with what is dealt with."""
+"""Offers that are not dealt with yet, at most; a link begins with AHEAD_FIRST and goes up with what it has carried."""
 AHEAD_FIRST = 2
 HANDING_LOW, HANDING_LOW_FIRST = 32, 1
 """Offers go on while fewer than this wait to be handed over: few at first, since the next may be more useful."""
@@ -46,7 +46,7 @@ NUMBERS_MAX = 65_536
 class Giving:
     """What goes from us to the neighbour: queued, then offered, then wanted, then handed over."""
 
-    __slots__ = ("_dealt", "_handed", "_numbers", "_queue", "_queued", "_wanted", "_wished")
+    __slots__ = ("_dealt", "_handed", "_numbers", "_queue", "_queued", "_wanted", "_wished", "carried")
 
     def __init__(self) -> None:
         self._queue: list[tuple[Rank, EnvelopeId]] = []
@@ -58,6 +58,8 @@ class Giving:
         """What was wanted at any time: whether it arrived nobody says here."""
         self._handed: Counter[EnvelopeId] = Counter()
         """How often each was handed over since it was offered last."""
+        self.carried = 0
+        """What crossed the link without having been offered: it has shown that it carries so much."""
 
     def queue(self, rank: Rank, id: EnvelopeId) -> None:
         """Let something be offered in its turn, once."""
@@ -73,8 +75,9 @@ class Giving:
     def offers(self, held: Container[EnvelopeId]) -> list[EnvelopeId]:
         """Return the most useful of what is queued and still held, as many as may be offered now, and number them."""
         ids: list[EnvelopeId] = []
-        if len(self._wanted) < max(HANDING_LOW_FIRST, min(HANDING_LOW, self._dealt // 4)):
-            room = min(self._dealt + max(AHEAD_FIRST, min(self._dealt, AHEAD)), NUMBERS_MAX) - len(self._numbers)
+        proven = self._dealt + self.carried
+        if len(self._wanted) < max(HANDING_LOW_FIRST, min(HANDING_LOW, proven // 4)):
+            room = min(self._dealt + max(AHEAD_FIRST, min(proven, AHEAD)), NUMBERS_MAX) - len(self._numbers)
             while self._queue and len(ids) < room:
                 if (id := heappop(self._queue)[1]) in held:
                     ids.append(id)

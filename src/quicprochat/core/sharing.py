@@ -252,6 +252,11 @@ class Sharing:
         if (carry := self._sets.get(channel)) is not None:
             carry.has(peer, id)
 
+    def carried(self, peer: PeerKey, channel: ChannelId, id: EnvelopeId) -> None:
+        """A post has crossed the link to a neighbour, either way."""
+        if (carry := self._sets.get(channel)) is not None:
+            carry.carried(peer, id)
+
     def known_to(self, peer: PeerKey, channel: ChannelId, id: EnvelopeId) -> bool:
         """Say whether a neighbour is known to have a post."""
         carry = self._sets.get(channel)
