@@ -520,7 +520,7 @@ class Posts:
             if reader is None:
                 continue  # a home server (uplink.py)
             while reader.wanting and _room(neighbour.lane, reader):
-                room_bytes = IN_FLIGHT_BYTES - neighbour.lane.flying_bytes
+                room_bytes = IN_FLIGHT_BYTES // 2 - neighbour.lane.flying_bytes
                 ids = self._sharing.take(reader, room_bytes, IN_FLIGHT - len(reader.flying), now)
                 for id in ids:
                     if id not in reader.flying:

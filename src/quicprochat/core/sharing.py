@@ -92,7 +92,9 @@ class Sharing:
         """Return a channel's set, made and linked if it is new; ``via`` brought it, None if we are in it."""
         found = self._sets.get(channel)
         if found is None:
-            found = self._sets[channel] = Carry(self._me, self._entropy, _UNBOUNDED, partial(self._known, channel))
+            found = self._sets[channel] = Carry(
+                self._me, self._entropy, _UNBOUNDED, partial(self._known, channel), lasting=True
+            )  # fmt: skip
             for reader in self._readers.values():
                 if reader.shares(channel):
                     found.link_up(reader.peer, now, fresh=reader.fresh, speaks=True)
