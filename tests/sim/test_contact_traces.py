@@ -220,7 +220,8 @@ def test_carrying_reaches_the_oracle_at_the_workplace() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "bytes_per_s", "store"), [("workplace", 1_000, 20), ("workplace", 50, 5), ("hospital", 100, 5)]
+    ("name", "bytes_per_s", "store"),
+    [("workplace", 1_000, 20), ("workplace", 50, 5), ("hospital", 100, 5), ("hospital", 50, 5), ("hospital", 50, 20)],
 )
 def test_carrying_delivers_more_than_the_others_within_the_same_limits(name: str, bytes_per_s: int, store: int) -> None:
     """Though the others know for free what the other side has and what has arrived."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,16 @@ def test_what_heals_a_partition_does_not_meet_itself_on_a_link() -> None:
     edges = (Edge(edge.one, edge.other, rng.choice((4, 30)), rng.choice((0, 0.3))) for edge in whole.edges)
     report = simulate(Graph(whole.nodes, tuple(edges)), seed=5, posts=1, quiet_s=1)
     assert (report["heal_reached_ratio"], report["heal_twice"]) == (1, 0)
+
+
+def test_a_link_that_loses_packets_is_not_asked_again_and_again_after_a_partition() -> None:
+    # It was 8 and 14 round trips when each link began to offer with two posts, however many it had carried.
+    ends = tuple(map(str, range(6)))
+    line = tuple(Edge(one, other, 4) for one, other in pairwise(ends[:-1]))
+    for seed in (1, 2):
+        report = simulate(Graph(ends, (*line, Edge("4", "5", 4, 0.95))), seed=seed, posts=1, quiet_s=1)
+        assert (report["heal_reached_ratio"], report["heal_twice"]) == (1, 0)
+        assert report["heal_round_trips"] < 6
 
 
 def test_the_same_seed_is_the_same_run() -> None:

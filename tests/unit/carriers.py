@@ -31,13 +31,15 @@ def parcel(
 class Carrier:
     """One node: what comes in is held, unless it is for this node."""
 
-    def __init__(self, name: str, limits: CarryLimits | None = None) -> None:
+    def __init__(self, name: str, limits: CarryLimits | None = None, *, lasting: bool = False) -> None:
         self.name = name
         self.key = key(name)
-        self.carry = Carry(self.key, SimEntropy(name.encode()), limits or CarryLimits())
+        self.carry = Carry(self.key, SimEntropy(name.encode()), limits or CarryLimits(), lasting=lasting)
         self.came: list[EnvelopeId] = []
         """Every envelope that came over a link, in order."""
         self.bytes_sent = 0
+        self.said: list[int] = []
+        """The kinds of frames it sent, in order; 0 for an envelope."""
 
     def hold(self, one: Parcel, now: int = 0) -> list[EnvelopeId]:
         return self.carry.hold(one, Instant(now))
@@ -82,6 +84,7 @@ class Net:
                 for say in carrier.carry.poll(at):
                     busy = True
                     carrier.bytes_sent += len(say.body) + 5
+                    carrier.said.append(say.kind)
                     if (carrier.key, say.peer) in self.links:
                         self.carriers[say.peer].carry.received(carrier.key, say.kind, say.body, at)
                 for peer in [peer for one, peer in sorted(self.links) if one == carrier.key]:
@@ -89,5 +92,6 @@ class Net:
                         busy = True
                         for id in next:
                             handed += 1
+                            carrier.said.append(0)
                             self.carriers[peer].take_in(self.parcels[id], carrier.key, at)
         return handed

@@ -9,7 +9,7 @@ import pytest
 from tests.unit.carriers import LATER, ROOM, Carrier, Net, key, parcel
 
 from quicprochat.core.asking import ASK_MS
-from quicprochat.core.carry import AGAIN_MS, CarryLimits, Say
+from quicprochat.core.carry import AGAIN_MS, FOREMOST, CarryLimits, Say
 from quicprochat.core.encounter import AHEAD, Want, encode_offer
 from quicprochat.core.envelope import Kind
 from quicprochat.core.errors import WireError
@@ -42,7 +42,55 @@ def test_who_is_met_gets_what_it_lacks_and_then_nothing() -> None:
     net.link(one, other)
     net.settle()
     assert len(other.came) == 300
-    assert one.bytes_sent + other.bytes_sent <= 45, "equal sets cost one digest"
+    foremost = FOREMOST * (32 + 7 + 11)
+    assert one.bytes_sent + other.bytes_sent <= foremost + 45, "equal sets cost one digest, after what is most useful"
+
+
+def test_the_most_useful_crosses_before_anything_is_compared() -> None:
+    """Else an encounter that carries a thousand bytes would carry nothing but the comparing."""
+    one, other = Carrier("one"), Carrier("other")
+    net = Net(one, other)
+    mine = [net.write(one, parcel(f"mine {n}")) for n in range(100)]
+    theirs = [net.write(other, parcel(f"theirs {n}")) for n in range(100)]
+    urgent = net.write(one, parcel("own", src="one"))
+    net.link(one, other)
+    net.settle()
+    assert other.came[0] == urgent
+    first = one.said.index(FrameType.RANGES)
+    assert one.said[:first].count(0) == FOREMOST, "and comparing comes when that is dealt with"
+    assert sorted(other.came) == sorted([urgent, *mine])
+    assert sorted(one.came) == sorted(theirs)
+
+
+def test_links_that_last_are_compared_at_once() -> None:
+    one, other = Carrier("one", lasting=True), Carrier("other", lasting=True)
+    net = Net(one, other)
+    for n in range(100):
+        net.write(one, parcel(str(n)))
+    net.link(one, other)
+    net.settle()
+    assert one.said[0] == FrameType.RANGES
+    assert len(other.came) == 100
+
+
+def test_a_link_that_has_carried_much_is_offered_as_much_at_once() -> None:
+    """Over one that loses packets each round of offers is dear."""
+
+    def rounds(carried: int) -> int:
+        one, other = Carrier("one", lasting=True), Carrier("other", lasting=True)
+        net = Net(one, other)
+        net.link(one, other)
+        net.settle()
+        for n in range(carried):
+            one.carry.carried(other.key, parcel(f"handed unasked {n}").id)
+        for n in range(40):
+            net.write(one, parcel(str(n)))
+        net.settle()
+        assert len(other.came) == 40
+        return one.said.count(FrameType.OFFER)
+
+    assert rounds(0) == 4, "8, and as many as were dealt with: 8, 16 and the rest"
+    assert rounds(40) == 1
 
 
 def test_both_directions_at_once() -> None:
@@ -79,14 +127,16 @@ def test_a_chain_passes_it_on() -> None:
 
 
 def test_the_most_useful_goes_first() -> None:
-    """For the peer itself, our own, contacts', receipts, strangers'."""
+    """For the peer itself, our own, contacts', and then whatever fewest others got from here, a cure or not."""
     order = [
         parcel("for the peer", dst="other"),
         parcel("our own", src="one"),
         parcel("a contact's", src="friend"),
-        parcel("cure", kind=Kind.RECEIPT),
         parcel("a stranger's"),
+        parcel("cure", kind=Kind.RECEIPT),
+        parcel("a stranger's, which two others got"),
     ]
+    order[4].handed, order[5].handed = 1, 2
     net, one, other = met()
     one.carry.contacts = frozenset({key("friend")})
     for each in reversed(order):
@@ -117,8 +167,11 @@ def test_the_budget_of_an_encounter_is_kept() -> None:
 
 def test_what_expired_is_not_handed_over() -> None:
     net, one, other = met(parcel("old", expires_at=Instant(5)), parcel("new"))
-    net.settle(envelopes=0)
-    assert one.carry.take(other.key, ROOM, Instant(5)) == [parcel("new").id]
+    came = []
+    for _ in range(2):
+        net.settle(envelopes=0)
+        came += one.carry.take(other.key, ROOM, Instant(5))
+    assert came == [parcel("new").id]
 
 
 # --- cures
@@ -238,7 +291,7 @@ def test_a_neighbour_that_never_answers_costs_one_frame() -> None:
         one.hold(parcel(str(n)))
     silent = next(name for name in map(str, range(99)) if key(name) > one.key)
     one.carry.link_up(key(silent), AT)
-    assert [say.kind for say in one.carry.poll(AT)] == [FrameType.RANGES]
+    assert [say.kind for say in one.carry.poll(AT)] == [FrameType.OFFER]
     for at in range(0, 10 * AGAIN_MS, ASK_MS):
         one.carry.tick(Instant(at))
         assert one.carry.poll(Instant(at)) == []
@@ -408,7 +461,7 @@ def test_a_reconciliation_that_nobody_began_ends_the_link() -> None:
 
 
 def test_when_both_begin_at_once_one_reconciliation_is_led_to_its_end() -> None:
-    one, other = Carrier("one"), Carrier("other")
+    one, other = Carrier("one", lasting=True), Carrier("other", lasting=True)
     net = Net(one, other)
     mine, theirs = ([net.write(who, parcel(f"{who.name} {n}")) for n in range(100)] for who in (one, other))
     net.link(one, other)

@@ -3,8 +3,9 @@
 Epidemic within the lifetime: whoever meets a node gets what it lacks, because messages are small and everything
 cleverer loses some of what is reachable. What one side may lack, and what comes in while the link lives, is offered in
 the order of its use, asked for (``asking.py``) and handed over (``encounter.py``). Where that would be many, both sides
-first compare what they have (``reconcile.py``); what a neighbour once said it has is remembered (``acquaintance.py``).
-How much an encounter will carry nobody knows beforehand, so the most useful is said first and a little at a time.
+compare what they have (``reconcile.py``); what a neighbour once said it has is remembered (``acquaintance.py``).
+How much an encounter will carry nobody knows beforehand, so the most useful is said first and a little at a time, and
+nothing is compared before the foremost has crossed. Links that last are compared at once.
 Receipts travel in the same way and cure: a copy whose recipient has signed for it is let go of
 (``cures.py``).
 
@@ -21,12 +22,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from heapq import nsmallest
 
 from quicprochat.core.acquaintance import IDS_MAX, Acquaintances
 from quicprochat.core.asking import Asking
 from quicprochat.core.crypto import Entropy
 from quicprochat.core.cures import Cures
-from quicprochat.core.encounter import OFFER_MAX, Encounter, Rank, Want, decode_offer, encode_offer
+from quicprochat.core.encounter import (
+    AHEAD_FIRST,
+    LASTING_FIRST,
+    OFFER_MAX,
+    Encounter,
+    Rank,
+    Want,
+    decode_offer,
+    encode_offer,
+)
 from quicprochat.core.entries import Entry, EntrySet
 from quicprochat.core.envelope import Kind
 from quicprochat.core.errors import WireError
@@ -40,7 +51,11 @@ from quicprochat.core.time import MINUTE_MS, Instant
 AGAIN_MS = 10 * MINUTE_MS
 """Reconciling again on a link that lives: 45 bytes when all is well, and whatever was missed is found."""
 DIRECT_MAX = 32
-"""So few envelopes that a neighbour may lack are offered without comparing first."""
+"""So few envelopes that a neighbour may lack are offered without comparing."""
+FOREMOST = 8
+"""Of more, so many are offered before comparing begins: with 1,000 bytes to an encounter, a message or a comparing."""
+CANDIDATES = 512
+"""Among so many, those that came last, the foremost are looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +94,7 @@ class Carry:
         "_entropy",
         "_evicted",
         "_known",
+        "_lasting",
         "_likely",
         "_say",
         "_shelf",
@@ -93,9 +109,15 @@ class Carry:
         entropy: Entropy,
         limits: CarryLimits = CarryLimits(),
         known: Callable[[EnvelopeId], bool] = nothing_known,
+        *,
+        lasting: bool = False,
     ) -> None:
-        """``known`` says whether an id was seen, however long ago; it may read the store."""
+        """``known`` says whether an id was seen, however long ago; it may read the store.
+
+        ``lasting``: links are those of a network, not encounters, and need not be used as if each moment were the last.
+        """
         self.me = me
+        self._lasting = lasting
         self.contacts: frozenset[bytes] = frozenset()
         self._anew = False
         self.idle = False
@@ -159,6 +181,12 @@ class Carry:
         encounter = self._encounters.get(peer)
         if encounter is not None:
             encounter.known.has((id,), self._shelf.ids())
+
+    def carried(self, peer: PeerKey, id: EnvelopeId) -> None:
+        """An envelope has crossed the link, either way: the neighbour has it, and may be offered more at once."""
+        self.has(peer, id)
+        if (encounter := self._encounters.get(peer)) is not None:
+            encounter.giving.carried += 1
 
     def known_to(self, peer: PeerKey, id: EnvelopeId) -> bool:
         """Say whether a neighbour is known to have an envelope."""
@@ -228,18 +256,18 @@ class Carry:
             return (parcel.order,)
         if parcel.dst == encounter.peer:
             group = 0
-        elif parcel.src == self.me:
+        elif parcel.src == self.me and parcel.kind != Kind.RECEIPT:
             group = 1
         elif parcel.src in self.contacts or parcel.dst in self.contacts:
             group = 2
         else:
-            group = 3 if parcel.kind == Kind.RECEIPT else 4
+            group = 3
         return (group, parcel.handed)
 
     # --- links
 
     def link_up(self, peer: PeerKey, now: Instant, *, fresh: bool = False, speaks: bool = False) -> None:
-        """A link came up: what is little is offered at once, and where that is much both sides compare first.
+        """A link came up: what is little is offered at once, and where that is much both sides compare.
 
         ``fresh``: the neighbour has lost its memory. ``speaks``: both have said already that they carry.
         """
@@ -248,21 +276,32 @@ class Carry:
         if fresh:
             self._acquaintances.forget(peer)
         known = self._acquaintances.meet(peer)
-        self._encounters[peer] = encounter = Encounter(peer, known, Instant(now + AGAIN_MS))
+        first = LASTING_FIRST if self._lasting else AHEAD_FIRST
+        self._encounters[peer] = encounter = Encounter(peer, known, Instant(now + AGAIN_MS), first)
         encounter.speaks = encounter.greeted = speaks
         self._likely.met(peer, now)
         direct = known.perhaps_lacking(self._shelf.ids(), DIRECT_MAX)
-        if direct is None or (self._anew and not len(self._entries)):
+        if (direct is None and self._lasting) or (self._anew and not len(self._entries)):
             # Who holds nothing any more compares, for neighbours do not know that.
             self._begin(encounter, now)
         if direct is None:
             # What is for the peer itself need not wait for what comes of comparing.
             direct = {parcel.id for parcel in self._shelf.addressed_to(peer)}
+            if not self._lasting:
+                direct |= self._foremost(encounter, now)
+                encounter.unsure = True
         for id in direct:
             parcel = self._shelf.get(id)
             if parcel is not None and parcel.expires_at > now and not _wrote(peer, parcel):
                 encounter.giving.queue(self._rank(parcel, encounter), id)
         self._dirty[peer] = None
+
+    def _foremost(self, encounter: Encounter, now: Instant) -> set[EnvelopeId]:
+        """Return the most useful of what a neighbour may lack."""
+        known, rank = encounter.known, self._rank
+        found = self._shelf.newest(CANDIDATES)
+        open = [(rank(one, encounter), id) for id, one in found if id not in known and one.expires_at > now]
+        return {id for _, id in nsmallest(FOREMOST, open)}
 
     def _begin(self, encounter: Encounter, now: Instant) -> None:
         salt = self._entropy(SALT_BYTES)
@@ -318,6 +357,7 @@ class Carry:
             encounter.reconciler = Reconciler(self._entries, ranges.salt)
             encounter.begun_at, encounter.again_at = now, Instant(now + AGAIN_MS)
             encounter.greeted = True
+            encounter.unsure = False
             encounter.giving.again()
         if encounter.reconciler is None:
             raise WireError("a reconciliation that nobody began")
@@ -347,6 +387,9 @@ class Carry:
             if encounter.greeted and not encounter.speaks:
                 continue
             want, ids = self._asking.decide(encounter, now), encounter.giving.offers(self._shelf)
+            if encounter.unsure and encounter.giving.sounded(DIRECT_MAX):
+                encounter.unsure = False
+                self._begin(encounter, now)
             if want is None and not ids and not encounter.greeted:
                 want = Want(0, ())
             if want is not None:

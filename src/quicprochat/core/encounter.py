@@ -31,8 +31,9 @@ OFFER_MAX = 1_024
 LATER = 1 << 31
 """In a number: not from you, for now."""
 AHEAD = 256
-"""Offers that are not dealt with yet, at most; a link begins with AHEAD_FIRST and goes up with what is dealt with."""
-AHEAD_FIRST = 2
+"""Offers that are not dealt with yet, at most; a link begins with few and goes up with what it has shown to carry."""
+AHEAD_FIRST, LASTING_FIRST = 1, 8
+"""With so many an encounter begins, and a link that lasts."""
 HANDING_LOW, HANDING_LOW_FIRST = 32, 1
 """Offers go on while fewer than this wait to be handed over: few at first, since the next may be more useful."""
 ASK_MAX = 128
@@ -46,9 +47,10 @@ NUMBERS_MAX = 65_536
 class Giving:
     """What goes from us to the neighbour: queued, then offered, then wanted, then handed over."""
 
-    __slots__ = ("_dealt", "_handed", "_numbers", "_queue", "_queued", "_wanted", "_wished")
+    __slots__ = ("_dealt", "_first", "_handed", "_numbers", "_queue", "_queued", "_wanted", "_wished", "carried")
 
-    def __init__(self) -> None:
+    def __init__(self, first: int) -> None:
+        self._first = first
         self._queue: list[tuple[Rank, EnvelopeId]] = []
         self._queued: set[EnvelopeId] = set()
         self._numbers: list[EnvelopeId] = []
@@ -58,6 +60,8 @@ class Giving:
         """What was wanted at any time: whether it arrived nobody says here."""
         self._handed: Counter[EnvelopeId] = Counter()
         """How often each was handed over since it was offered last."""
+        self.carried = 0
+        """Envelopes that crossed the link, either way, and are known to have."""
 
     def queue(self, rank: Rank, id: EnvelopeId) -> None:
         """Let something be offered in its turn, once."""
@@ -73,8 +77,9 @@ class Giving:
     def offers(self, held: Container[EnvelopeId]) -> list[EnvelopeId]:
         """Return the most useful of what is queued and still held, as many as may be offered now, and number them."""
         ids: list[EnvelopeId] = []
-        if len(self._wanted) < max(HANDING_LOW_FIRST, min(HANDING_LOW, self._dealt // 4)):
-            room = min(self._dealt + max(AHEAD_FIRST, min(self._dealt, AHEAD)), NUMBERS_MAX) - len(self._numbers)
+        proven = self._dealt + self.carried
+        if len(self._wanted) < max(HANDING_LOW_FIRST, min(HANDING_LOW, proven // 4)):
+            room = min(self._dealt + max(self._first, min(proven, AHEAD)), NUMBERS_MAX) - len(self._numbers)
             while self._queue and len(ids) < room:
                 if (id := heappop(self._queue)[1]) in held:
                     ids.append(id)
@@ -82,6 +87,10 @@ class Giving:
         for id in ids:
             self._handed.pop(id, None)
         return ids
+
+    def sounded(self, most: int) -> bool:
+        """Say whether the neighbour has got what it wanted of all that was queued, or has dealt with so many offers."""
+        return self._dealt >= most or (not (self._queue or self._wanted) and self._dealt == len(self._numbers))
 
     @property
     def spent(self) -> bool:
@@ -202,13 +211,14 @@ class Encounter:
     """One link; nothing of it outlives the link."""
 
     __slots__ = (
-        "again_at", "begun_at", "giving", "greeted", "known", "peer", "reconciler", "speaks", "taking", "young",
+        "again_at", "begun_at", "giving", "greeted", "known", "peer", "reconciler", "speaks", "taking", "unsure",
+        "young",
     )  # fmt: skip
 
-    def __init__(self, peer: PeerKey, known: Acquaintance, again_at: Instant) -> None:
+    def __init__(self, peer: PeerKey, known: Acquaintance, again_at: Instant, first: int = AHEAD_FIRST) -> None:
         self.peer = peer
         self.known = known
-        self.giving = Giving()
+        self.giving = Giving(first)
         self.taking = Taking()
         self.speaks = False
         """True once the neighbour sent a frame of carrying: it may do without."""
@@ -217,6 +227,8 @@ class Encounter:
         self.reconciler: Reconciler | None = None
         self.young: list[EnvelopeId] | None = None
         """What came in since the comparing began: that it ends well says nothing of these."""
+        self.unsure = False
+        """Whether the neighbour may lack more than was queued, so that comparing is due when that is dealt with."""
         self.begun_at: Instant | None = None
         """When a reconciliation began last."""
         self.again_at: Instant | None = again_at

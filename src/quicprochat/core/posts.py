@@ -394,7 +394,7 @@ class Posts:
         if admission.held is not None:
             self._gone(channel, admission.gone)
             self._hold(tx, admission.held, now.at, foreign=foreign)
-            self._sharing.has(via, channel, envelope.id)
+            self._sharing.carried(via, channel, envelope.id)
             self._spread(admission.held, now.at, asked=asked)
         elif admission.verdict is Verdict.DEFERRED:
             self._sharing.put_off(envelope, now.at)
@@ -520,7 +520,7 @@ class Posts:
             if reader is None:
                 continue  # a home server (uplink.py)
             while reader.wanting and _room(neighbour.lane, reader):
-                room_bytes = IN_FLIGHT_BYTES - neighbour.lane.flying_bytes
+                room_bytes = IN_FLIGHT_BYTES // 2 - neighbour.lane.flying_bytes
                 ids = self._sharing.take(reader, room_bytes, IN_FLIGHT - len(reader.flying), now)
                 for id in ids:
                     if id not in reader.flying:
@@ -566,7 +566,7 @@ class Posts:
         match result.verdict:
             case Verdict.STORED | Verdict.DUPLICATE:
                 reader.resumed(flown)
-                self._sharing.has(peer, channel, result.id)
+                self._sharing.carried(peer, channel, result.id)
                 if result.verdict is Verdict.DUPLICATE:
                     self._tree.prune(author, peer)
                 if author == self._me:

@@ -92,7 +92,9 @@ class Sharing:
         """Return a channel's set, made and linked if it is new; ``via`` brought it, None if we are in it."""
         found = self._sets.get(channel)
         if found is None:
-            found = self._sets[channel] = Carry(self._me, self._entropy, _UNBOUNDED, partial(self._known, channel))
+            found = self._sets[channel] = Carry(
+                self._me, self._entropy, _UNBOUNDED, partial(self._known, channel), lasting=True
+            )  # fmt: skip
             for reader in self._readers.values():
                 if reader.shares(channel):
                     found.link_up(reader.peer, now, fresh=reader.fresh, speaks=True)
@@ -251,6 +253,11 @@ class Sharing:
         """A neighbour has a post, or wants it not."""
         if (carry := self._sets.get(channel)) is not None:
             carry.has(peer, id)
+
+    def carried(self, peer: PeerKey, channel: ChannelId, id: EnvelopeId) -> None:
+        """A post has crossed the link to a neighbour, either way."""
+        if (carry := self._sets.get(channel)) is not None:
+            carry.carried(peer, id)
 
     def known_to(self, peer: PeerKey, channel: ChannelId, id: EnvelopeId) -> bool:
         """Say whether a neighbour is known to have a post."""

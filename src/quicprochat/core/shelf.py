@@ -7,7 +7,7 @@ link's part. So whoever floods a node over one link, under however many names, p
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, KeysView
+from collections.abc import Callable, Iterable, Iterator, KeysView
 from dataclasses import dataclass
 from itertools import islice
 
@@ -131,6 +131,10 @@ class Shelf:
     def get(self, id: EnvelopeId) -> Parcel | None:
         """Return what is held under an id."""
         return self._parcels.get(id)
+
+    def newest(self, count: int) -> Iterator[tuple[EnvelopeId, Parcel]]:
+        """Return what came last, the newest first."""
+        return islice(reversed(self._parcels.items()), count)
 
     def destinations(self) -> set[bytes]:
         """Return to whom, or to which channels, something is held."""
