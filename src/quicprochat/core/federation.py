@@ -129,12 +129,12 @@ class FederationStore(FollowStore, Protocol):
         """Forget authors whose time is over; return how many."""
         ...
 
-    def put_report(self, report: Report, per_author: int, limit: int) -> None:
-        """Keep a report; beyond ``per_author`` the author's oldest goes, beyond ``limit`` the oldest of all."""
+    def put_reports(self, reports: Sequence[Report], per_author: int, limit: int) -> None:
+        """Keep reports; beyond ``per_author`` the author's oldest go, beyond ``limit`` the oldest of all."""
         ...
 
-    def reports(self, author: PeerKey, limit: int) -> Sequence[Report]:
-        """Return reports for an author, oldest first."""
+    def reports(self, author: PeerKey, after: int, limit: int) -> Sequence[Report]:
+        """Return reports for an author behind a serial, oldest first."""
         ...
 
     def drop_reports(self, author: PeerKey, up_to: int) -> None:

@@ -44,8 +44,15 @@ def _outbox_row(row: Outgoing) -> Row:
     )  # fmt: skip
 
 
+def _report_row(report: Report) -> Row:
+    return (
+        None, report.author, report.id, report.domain, report.verdict, report.reason, report.made_at,
+        _report_checksum(report),
+    )  # fmt: skip
+
+
 OUTBOX = Table("outbox", by="n", row=_outbox_row)
-REPORT = Table("report")
+REPORT = Table("report", row=_report_row)
 
 
 def _outgoing(row: Row) -> Outgoing | None:
@@ -240,20 +247,18 @@ class FederationTables(SqliteStore):
 
     # --- reports
 
-    def put_report(self, report: Report, per_author: int, limit: int) -> None:
-        if self._authors[report.author] >= per_author:
-            self._drop_reports_of(
-                report.author, "n = (SELECT n FROM report WHERE author = ? ORDER BY n LIMIT 1)", (report.author,)
-            )
-        if self._reports >= limit:
-            self._drop_reports("1 ORDER BY n LIMIT 1", ())
-        self._later(
-            REPORT, object(),  # nobody asks for one by a key
-            (None, report.author, report.id, report.domain, report.verdict, report.reason, report.made_at,
-             _report_checksum(report)),
-        )  # fmt: skip
-        self._authors[report.author] += 1
-        self._reports += 1
+    def put_reports(self, reports: Sequence[Report], per_author: int, limit: int) -> None:
+        for report in reports:
+            self._later(REPORT, object(), report)  # nobody asks for one by a key
+        self._reports += len(reports)
+        came = Counter(report.author for report in reports)
+        self._authors.update(came)
+        for author in came:
+            if (beyond := self._authors[author] - per_author) > 0:
+                which = "n IN (SELECT n FROM report WHERE author = ? ORDER BY n LIMIT ?)"
+                self._drop_reports_of(author, which, (author, beyond))
+        if (beyond := self._reports - limit) > 0:
+            self._drop_reports("1 ORDER BY n LIMIT ?", (beyond,))
 
     def _drop_reports(self, which: str, bindings: tuple[object, ...]) -> int:
         sql = f"SELECT n, {sturdy('author')} FROM report WHERE {which}"
@@ -270,10 +275,11 @@ class FederationTables(SqliteStore):
         if self._authors[author] <= 0:
             del self._authors[author]
 
-    def reports(self, author: PeerKey, limit: int) -> Sequence[Report]:
+    def reports(self, author: PeerKey, after: int, limit: int) -> Sequence[Report]:
         if not self._authors[author]:
             return ()
-        rows = self._rows(f"SELECT {_REPORT} FROM report WHERE author = ? ORDER BY n LIMIT ?", (author, limit))
+        sql = f"SELECT {_REPORT} FROM report WHERE author = ? AND n > ? ORDER BY n LIMIT ?"
+        rows = self._rows(sql, (author, after, limit))
         return [report for report in self._whole("report", rows, _report) if report.author == author]
 
     def drop_reports(self, author: PeerKey, up_to: int) -> None:

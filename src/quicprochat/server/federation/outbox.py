@@ -168,7 +168,6 @@ class Outbox:
     def answered(self, parcels: Sequence[Parcel], outcomes: Sequence[Outcome]) -> set[PeerKey]:
         """Follow a domain's answers; return the authors for whom there is something to tell."""
         now = self._now()
-        told = set()
         there = [
             parcel.row.id
             for parcel, outcome in zip(parcels, outcomes, strict=True)
@@ -178,11 +177,15 @@ class Outbox:
         # The other server remembers them now. Should that server forget (an old backup), their authors offer them
         # again, and they must not be taken for duplicates here.
         self._store.forget_ids(there)
-        for parcel, outcome in zip(parcels, outcomes, strict=True):
-            # Meanwhile a receipt may have come for it, or its time may be over: then only the report is news.
-            if self._answer(parcel, outcome, now) and self._report(parcel, outcome, now):
-                told.add(parcel.held.src)
-        return told
+        # Meanwhile a receipt may have come for it, or its time may be over: then only the report is news.
+        reports = [
+            Report(parcel.held.src, parcel.held.id, parcel.row.destination, outcome.verdict, outcome.reason, now)
+            for parcel, outcome in zip(parcels, outcomes, strict=True)
+            if self._answer(parcel, outcome, now) and self._is_told(parcel.held)
+        ]
+        if reports:
+            self._store.put_reports(reports, REPORTS_PER_AUTHOR, REPORTS_MAX)
+        return {report.author for report in reports}
 
     def failed_alone(self, parcel: Parcel, *, poison: bool) -> set[PeerKey]:
         """One envelope, alone in its call, got no answer; let others go first. ``poison``: the fault is its own."""
@@ -207,13 +210,9 @@ class Outbox:
                 store.answer_outgoing(row.id, due, row.tries + 1, outcome.verdict, outcome.reason)
         return (row.verdict, row.reason) != (outcome.verdict, outcome.reason)
 
-    def _report(self, parcel: Parcel, outcome: Outcome, now: Instant) -> bool:
-        held = parcel.held
-        if held.kind == Kind.RECEIPT or not self.local(held.src):
-            return False
-        report = Report(held.src, held.id, parcel.row.destination, outcome.verdict, outcome.reason, now)
-        self._store.put_report(report, REPORTS_PER_AUTHOR, REPORTS_MAX)
-        return True
+    def _is_told(self, held: Held) -> bool:
+        """Say whether an envelope's author hears of answers."""
+        return held.kind != Kind.RECEIPT and self.local(held.src)
 
     # --- upkeep
 
