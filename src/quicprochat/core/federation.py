@@ -41,6 +41,14 @@ class Outgoing:
 
 
 @dataclass(frozen=True, slots=True)
+class Parcel:
+    """A row of the outbox and its envelope."""
+
+    row: Outgoing
+    held: Held
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What a domain answered to an envelope, for its author's device."""
 
@@ -56,8 +64,9 @@ class Report:
 class FederationStore(FollowStore, Protocol):
     """Same rules as for ``MeshStore``: writing inside a transaction only. ``release`` drops the outbox row as well."""
 
-    def put_outgoing(self, row: Outgoing) -> None:
-        """Keep a row; one that is there under this id becomes due at the new row's time instead, set aside or not."""
+    def put_outgoing(self, row: Outgoing) -> Outgoing:
+        """Keep a row, and return it with its serial; one that is there under this id becomes due at the new row's time
+        instead, set aside or not, and has its serial if that is in memory."""
         ...
 
     def outgoing(self, id: EnvelopeId) -> Outgoing | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from quicprochat.adapters.sqlite.ballast import BALLAST_BYTES
 from quicprochat.adapters.system import SystemClock, entropy
 from quicprochat.core.address import Address
 from quicprochat.core.errors import QuicprochatError, StoreError
+from quicprochat.core.federation import Parcel
 from quicprochat.core.gate import Limits, Policy
 from quicprochat.core.ids import ChannelId, PeerKey
 from quicprochat.core.record import reread_verified
@@ -298,9 +299,9 @@ class HomeServer:
                 if client.reporter is not None:
                     client.reporter.news()
 
-    def _outgoing(self, domains: Iterable[str]) -> None:
+    def _outgoing(self, parcels: Sequence[Parcel]) -> None:
         if self.exchange is not None:
-            self.exchange.outgoing(domains)
+            self.exchange.outgoing(parcels)
 
     # --- channels
 

@@ -19,7 +19,7 @@ from quicprochat.core.address import Address
 from quicprochat.core.bucket import TokenBucket
 from quicprochat.core.crypto import Crypto
 from quicprochat.core.errors import LocalError, QuicprochatError, StoreError, UnavailableError
-from quicprochat.core.federation import FederationStore, Outgoing
+from quicprochat.core.federation import FederationStore, Outgoing, Parcel
 from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey
 from quicprochat.core.time import Instant
 from quicprochat.p2p.driver import Driver
@@ -202,11 +202,14 @@ class Exchange:
         """Our own domain."""
         return self.options.domain
 
-    def outgoing(self, domains: Iterable[str]) -> None:
-        """There is something to send to these domains."""
-        for domain in domains:
+    def outgoing(self, parcels: Sequence[Parcel]) -> None:
+        """There is something to send to other domains, which is in the outbox."""
+        by_domain: defaultdict[str, list[Parcel]] = defaultdict(list)
+        for parcel in parcels:
+            by_domain[parcel.row.destination].append(parcel)
+        for domain, its in by_domain.items():
             if domain in self.couriers:
-                self.couriers[domain].news()
+                self.couriers[domain].news(its)
 
     def shares(self, domain: str) -> bool:
         """Say whether the operator shares channels with a domain."""

@@ -7,10 +7,10 @@ goes. Everything here runs inside a transaction of the caller's.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from quicprochat.core.envelope import HEADER_BYTES, Kind, MeshEnvelope
-from quicprochat.core.federation import FederationStore, Outgoing, Report
+from quicprochat.core.federation import FederationStore, Outgoing, Parcel, Report
 from quicprochat.core.gate import Reason, Verdict
 from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.store import Held
@@ -33,14 +33,6 @@ from quicprochat.server.queue import Outcome
 
 RENEW_MS = CORRESPONDENT_MS // 15
 """Where an author's mail came from is written again only when it is so old, or has changed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parcel:
-    """A row of the outbox and its envelope."""
-
-    row: Outgoing
-    held: Held
 
 
 class Outbox:
@@ -104,8 +96,8 @@ class Outbox:
         """Return the row of an envelope that may come again; asked before it is let in, for :meth:`put`."""
         return self._store.outgoing(id)
 
-    def put(self, held: Held, user: PeerKey, domain: str, known: Outgoing | None, now: Instant) -> bool:
-        """Say which domain an envelope of the store is for; return whether something is to be sent now.
+    def put(self, held: Held, user: PeerKey, domain: str, known: Outgoing | None, now: Instant) -> Parcel | None:
+        """Say which domain an envelope of the store is for; return what is to be sent now.
 
         ``known`` was its row before it was let in: of two copies the gate keeps the better one, and what was known of
         the other goes with it. One that was set aside is offered again: its author wants that.
@@ -116,13 +108,13 @@ class Outbox:
         if known is None or moved:
             if moved:
                 self._store.drop_outgoing(held.id)
-            self._store.put_outgoing(fresh)
-            return True
-        again = known.set_aside
+            return Parcel(self._store.put_outgoing(fresh), held)
         kept = replace(known, size=fresh.size, expires_at=fresh.expires_at)
         self._store.drop_outgoing(held.id)
-        self._store.put_outgoing(replace(kept, due_at=fresh.due_at) if again else kept)
-        return again
+        if not known.set_aside:
+            self._store.put_outgoing(kept)
+            return None
+        return Parcel(self._store.put_outgoing(replace(kept, due_at=fresh.due_at)), held)
 
     def arrived(self, author: PeerKey, domain: str, now: Instant) -> None:
         """Note that a domain brought an author's mail: answers go there."""

@@ -22,6 +22,8 @@ as much."""
 OFFERED_MAX = 64
 """Of these, what we put into one. Everybody else waits while a batch's answers are written: with 256 a message to
 another domain took twice as long beside a long queue."""
+FRESH_MAX, FRESH_BYTES = 2_048, 4 << 20
+"""What has just come for one domain and is kept in memory until it is sent; the rest is read from the outbox."""
 OUT_IN_FLIGHT = 4
 """Batches of one domain sent and not answered."""
 IN_FLIGHT_MAX = 32
