@@ -6,6 +6,7 @@ One commit serves every call that came while the last one ran.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -27,6 +28,9 @@ from quicprochat.server.federation.routing import Destination, Local, Remote, Un
 from quicprochat.server.meter import Meter
 
 log = logging.getLogger("quicprochat.server.queue")
+
+ANSWER_LATER = 3
+"""Turns of the event loop by which an answer follows what goes on: so many it takes from the news to a call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +140,7 @@ class Queue:
             _tell(via, checked, outcomes)
         for what, count in Counter(map(_what_became, checked, outcomes)).items():
             self._meter.count(what, count)
+        await _others_first()
         return outcomes
 
     async def deposit(
@@ -151,6 +156,7 @@ class Queue:
         board = self._board if channels else None
         admitted = await self._driver.call(lambda tx: self._take_in(tx, via, checked, share, came, board))
         self._tell_recipients(checked, admitted)
+        await _others_first()
         return [outcome for outcome, _ in admitted]
 
     def _tell_recipients(self, checked: Sequence[Checked | Reject], admitted: Sequence[_Admitted]) -> None:
@@ -253,6 +259,15 @@ class Queue:
         if board is not None:
             board.slide(now.at)
         return found
+
+
+async def _others_first() -> None:
+    """Let what goes on to somebody leave before the answer to whoever brought it: that one waits for nothing else.
+
+    Whoever is sent a datagram first may well get the processor first.
+    """
+    for _ in range(ANSWER_LATER):
+        await asyncio.sleep(0)
 
 
 def _rejected(tx: MeshStore) -> Outcome:
