@@ -131,7 +131,7 @@ class FederationTables(SqliteStore):
             self._drop_many(ids)
 
     def put_outgoing(self, row: Outgoing) -> Outgoing:
-        waiting = self._late.find(OUTBOX, row.id)
+        waiting: Outgoing | None = self._late.find(OUTBOX, row.id)
         if waiting is not None:
             kept = replace(waiting, due_at=row.due_at)
             self._late.replace(OUTBOX, row.id, kept)
