@@ -25,7 +25,7 @@ from quicprochat.core.ids import ChannelId, PeerKey
 from quicprochat.core.record import reread_verified
 from quicprochat.core.store import MeshStore
 from quicprochat.core.time import Now
-from quicprochat.p2p.driver import CLOCK_KEY, Driver
+from quicprochat.p2p.driver import CLOCK_KEY
 from quicprochat.server.channels import FOLLOW_MS, ChannelRules, Channels
 from quicprochat.server.federation.exchange import Exchange
 from quicprochat.server.federation.rules import FederationOptions
@@ -36,6 +36,7 @@ from quicprochat.server.queue import Queue
 from quicprochat.server.relaying import RelayOptions, ServerRelay
 from quicprochat.server.service import HomeService
 from quicprochat.server.session import Client, Entrance
+from quicprochat.server.turns import ServerDriver
 from quicprochat.server.upkeep import Upkeep
 
 log = logging.getLogger("quicprochat.server")
@@ -114,7 +115,7 @@ class HomeServer:
         self.members = Members(self.options.rules)
         self.channels = Channels(self.store, self.options.channels)
         upkeep = Upkeep(self._forget_idle, IDLE_MS, self._look_after_channels)
-        self.driver = Driver(upkeep, self.store, clock, lambda _: None)
+        self.driver = ServerDriver(upkeep, self.store, clock)
         self.meter = Meter(lambda: self.driver.now().at)
         self._started = asyncio.get_running_loop().time()
         crypto = SodiumCrypto(entropy)

@@ -22,10 +22,10 @@ from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey
 from quicprochat.core.receipt import Status
 from quicprochat.core.store import Held, MeshStore
 from quicprochat.core.time import Instant, Now
-from quicprochat.p2p.driver import Driver
 from quicprochat.server.checker import Checker
 from quicprochat.server.federation.routing import Destination, Local, Remote, Unknown
 from quicprochat.server.meter import Meter
+from quicprochat.server.turns import ServerDriver
 
 log = logging.getLogger("quicprochat.server.queue")
 
@@ -101,7 +101,7 @@ class Queue:
 
     def __init__(
         self,
-        driver: Driver,
+        driver: ServerDriver,
         policy: Callable[[], Policy],
         crypto: Crypto,
         local: Callable[[PeerKey], bool],
@@ -131,7 +131,7 @@ class Queue:
         ``hint`` is the domain whose server knows the recipients that are not here, as far as the client knows.
         """
         checked = await self._checker.check(self._policy().me, envelopes)
-        admitted = await self._driver.call(lambda tx: self._admit(tx, via, checked, hint))
+        admitted = await self._driver.call_for(len(checked), lambda tx: self._admit(tx, via, checked, hint))
         outcomes = [outcome for outcome, _ in admitted]
         self._tell_recipients(checked, admitted)
         if parcels := [parcel for _, parcel in admitted if parcel is not None]:
@@ -154,7 +154,9 @@ class Queue:
         """
         checked = await self._checker.check(self._policy().me, envelopes)
         board = self._board if channels else None
-        admitted = await self._driver.call(lambda tx: self._take_in(tx, via, checked, share, came, board))
+        admitted = await self._driver.call_for(
+            len(checked), lambda tx: self._take_in(tx, via, checked, share, came, board)
+        )
         self._tell_recipients(checked, admitted)
         await _others_first()
         return [outcome for outcome, _ in admitted]

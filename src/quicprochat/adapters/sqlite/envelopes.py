@@ -191,14 +191,18 @@ class Envelopes(Database):
         kept = Held(
             held.id, held.kind, held.src, held.dst, held.via, held.wire, held.stored_at, held.expires_at, self._serial
         )
-        self._fresh[held.id] = kept
-        self._fresh_bytes += size
-        while len(self._fresh) > self._FRESH_MAX or self._fresh_bytes > self._FRESH_BYTES:
-            self._stale(next(iter(self._fresh)))
+        self._freshen(kept)
         if self._asked and (self._soonest is None or held.expires_at < self._soonest):
             self._soonest = held.expires_at
         self._later(HELD, held.id, kept)
         return self._serial
+
+    def _freshen(self, held: Held) -> None:
+        """Keep an envelope that is held in memory."""
+        self._fresh[held.id] = held
+        self._fresh_bytes += len(held.wire)
+        while len(self._fresh) > self._FRESH_MAX or self._fresh_bytes > self._FRESH_BYTES:
+            self._stale(next(iter(self._fresh)))
 
     def _stale(self, id: EnvelopeId) -> Held | None:
         held = self._fresh.pop(id, None)

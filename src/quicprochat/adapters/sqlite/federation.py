@@ -14,7 +14,7 @@ from quicprochat.adapters.sqlite.store import SqliteStore
 from quicprochat.core.envelope import Kind
 from quicprochat.core.federation import Outgoing, Report
 from quicprochat.core.ids import EnvelopeId, PeerKey
-from quicprochat.core.store import Usage
+from quicprochat.core.store import Held, Usage
 from quicprochat.core.time import Instant
 
 _FIXED = struct.Struct(">qqq")
@@ -92,7 +92,7 @@ class FederationTables(SqliteStore):
     def _forget_cached(self) -> None:
         super()._forget_cached()
         self._recent: dict[EnvelopeId, Outgoing] = {}
-        """Rows of the outbox as they were put, written or not: as many as there are fresh envelopes at most."""
+        """Rows of the outbox as they were put or read, written or not; when they are due may have changed."""
 
     def _load(self) -> None:
         super()._load()
@@ -125,6 +125,13 @@ class FederationTables(SqliteStore):
 
     # --- the outbox
 
+    def held_many(self, ids: Sequence[EnvelopeId]) -> dict[EnvelopeId, Held]:
+        found = super().held_many(ids)
+        for id, held in found.items():
+            if id not in self._fresh:
+                self._freshen(held)  # it is read to be sent, and let go of moments later
+        return found
+
     def release_many(self, ids: Sequence[EnvelopeId]) -> None:
         super().release_many(ids)
         if self._rows_of:
@@ -148,10 +155,13 @@ class FederationTables(SqliteStore):
         )  # fmt: skip
         self._later(OUTBOX, row.id, kept)
         self._charge_outgoing(row.destination, row.user, row.kind, 1, row.size)
+        self._remember_row(kept)
+        return kept
+
+    def _remember_row(self, row: Outgoing) -> None:
         if len(self._recent) >= self._FRESH_MAX:
             del self._recent[next(iter(self._recent))]
-        self._recent[row.id] = kept
-        return kept
+        self._recent[row.id] = row
 
     def _is_written(self, id: EnvelopeId) -> bool:
         if self._late.missing(OUTBOX, id):
@@ -173,7 +183,10 @@ class FederationTables(SqliteStore):
     ) -> Sequence[Outgoing]:
         where = "destination = ? AND due_at <= ? AND (due_at, n) > (?, ?) ORDER BY due_at, n LIMIT ?"
         found = self._outbox(where, (destination, now, *after, limit))
-        return [row for row in found if row.destination == destination]
+        due = [row for row in found if row.destination == destination]
+        for row in due:
+            self._remember_row(row)
+        return due
 
     def next_due(self, destination: str) -> Instant | None:
         due: Instant | None = self._one(

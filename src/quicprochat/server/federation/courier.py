@@ -14,7 +14,6 @@ from quicprochat.core.federation import Parcel
 from quicprochat.core.gate import Verdict
 from quicprochat.core.ids import PeerKey
 from quicprochat.core.time import Instant
-from quicprochat.p2p.driver import Driver
 from quicprochat.server.federation.client import FederationClient
 from quicprochat.server.federation.fresh import Fresh
 from quicprochat.server.federation.outbox import Outbox
@@ -28,6 +27,7 @@ from quicprochat.server.federation.rules import (
 )
 from quicprochat.server.meter import Meter
 from quicprochat.server.queue import Outcome
+from quicprochat.server.turns import FEW, ServerDriver
 
 log = logging.getLogger("quicprochat.server.federation")
 
@@ -37,8 +37,6 @@ OF_THE_BATCH = frozenset({"usage", "too_long", "protocol", "internal"})
 
 WRITING_MAX = 2 * OUT_IN_FLIGHT
 """Batches answered whose answers are not written down yet."""
-FEW = 8
-"""Answers to so few are written down in no hurry."""
 
 
 class Courier:
@@ -48,7 +46,7 @@ class Courier:
     def __init__(
         self,
         domain: str,
-        driver: Driver,
+        driver: ServerDriver,
         outbox: Outbox,
         client: FederationClient,
         meter: Meter,
@@ -211,10 +209,14 @@ class Courier:
         self._writing.add(asyncio.create_task(self._write_down(batch, outcomes)))
 
     async def _write_down(self, batch: list[Parcel], outcomes: list[Outcome]) -> None:
-        # Should we die before, they are offered again, and known there.
-        hurried = len(batch) > FEW or len(self._writing) >= WRITING_MAX // 2
-        write_down = self._driver.call if hurried else self._driver.call_unhurried
-        told = await write_down(lambda _: self._outbox.answered(batch, outcomes))
+        def write_down(_: object) -> set[PeerKey]:
+            # Should we die before, they are offered again, and known there.
+            return self._outbox.answered(batch, outcomes)
+
+        if len(batch) > FEW or len(self._writing) >= WRITING_MAX // 2:
+            told = await self._driver.call_for(len(batch), write_down)
+        else:
+            told = await self._driver.call_unhurried(write_down)
         self._size = min(OFFERED_MAX, 2 * self._size)
         if any(outcome.verdict is Verdict.DEFERRED for outcome in outcomes):
             self._fresh.put_off(Instant(self._driver.now().at + PUT_OFF_FIRST_MS))

@@ -22,7 +22,6 @@ from quicprochat.core.errors import LocalError, QuicprochatError, StoreError, Un
 from quicprochat.core.federation import FederationStore, Outgoing, Parcel
 from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey
 from quicprochat.core.time import Instant
-from quicprochat.p2p.driver import Driver
 from quicprochat.server.channels import Channels, Lacking
 from quicprochat.server.federation.client import FederationClient
 from quicprochat.server.federation.courier import Courier
@@ -45,6 +44,7 @@ from quicprochat.server.meter import Meter
 from quicprochat.server.options import FEDERATION_PORT, PEERS_MAX
 from quicprochat.server.queue import Outcome, Queue
 from quicprochat.server.trust import RefusalLog, end_distrusted
+from quicprochat.server.turns import ServerDriver
 
 log = logging.getLogger("quicprochat.server.federation")
 
@@ -103,7 +103,7 @@ class Exchange:
         self,
         options: FederationOptions,
         house: House,
-        driver: Driver,
+        driver: ServerDriver,
         store: FederationStore,
         meter: Meter,
         crypto: Crypto,
