@@ -91,7 +91,7 @@ async def people(a: argparse.Namespace) -> Result:
         await ada.ask("knows", key=bob.ready["key"])
         await bob.ask("knows", key=ada.ready["key"])
         await bob.ask("register", name="bob")
-        for domain in (HERE, THERE):
+        for domain in (THERE, HERE):  # whoever greets is known there already
             await place.up[domain].ask("peers", peers=place.peers(domain))
         writing = asyncio.create_task(ada.ask("write", to=f"bob@{THERE}"))
         first = await bob.ask("line")

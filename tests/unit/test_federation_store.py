@@ -212,34 +212,33 @@ def report(name: str, author: PeerKey = ADA, at: int = 0) -> Report:
 def test_reports_are_told_in_order_and_dropped_up_to_one(path: Path) -> None:
     store = ServerStore.open(path)
     with Step(store):
-        for name in "abc":
-            store.put_report(report(name), 10, 10)
-        store.put_report(report("d", BOB), 10, 10)
+        store.put_reports([report("a"), report("b")], 10, 10)
+        store.put_reports([report("c"), report("d", BOB)], 10, 10)
     store.close()
     store = ServerStore.open(path)
-    found = store.reports(ADA, 2)
+    found = store.reports(ADA, 0, 2)
     assert [replace(one, serial=0) for one in found] == [report("a"), report("b")]
+    assert [one.id for one in store.reports(ADA, found[-1].serial, 2)] == [report("c").id]
     with Step(store):
         store.drop_reports(ADA, found[-1].serial)
-    assert [one.id for one in store.reports(ADA, 9)] == [report("c").id]
-    assert [one.id for one in store.reports(BOB, 9)] == [report("d").id]
+    assert [one.id for one in store.reports(ADA, 0, 9)] == [report("c").id]
+    assert [one.id for one in store.reports(BOB, 0, 9)] == [report("d").id]
     assert store.report_count() == 2
     store.close()
 
 
 def test_reports_are_bounded_by_author_and_altogether_and_by_age(store: ServerStore) -> None:
     with Step(store):
-        for n in range(4):
-            store.put_report(report(str(n), at=n), 2, 3)
-    assert [one.id for one in store.reports(ADA, 9)] == [report("2").id, report("3").id]
+        store.put_reports([report(str(n), at=n) for n in range(3)], 2, 3)
+        store.put_reports([report("3", at=3)], 2, 3)
+    assert [one.id for one in store.reports(ADA, 0, 9)] == [report("2").id, report("3").id]
     with Step(store):
-        for n in range(4, 6):
-            store.put_report(report(str(n), BOB, at=n), 2, 3)
+        store.put_reports([report(str(n), BOB, at=n) for n in range(4, 6)], 2, 3)
     assert store.report_count() == 3
-    assert [one.id for one in store.reports(ADA, 9)] == [report("3").id]
+    assert [one.id for one in store.reports(ADA, 0, 9)] == [report("3").id]
     with Step(store):
         assert store.drop_old_reports(Instant(5), 9) == 2
-    assert (store.report_count(), store.reports(ADA, 9)) == (1, ())
+    assert (store.report_count(), store.reports(ADA, 0, 9)) == (1, ())
 
 
 # --- damage
@@ -280,13 +279,13 @@ def test_damaged_correspondent_and_report_are_left_out(path: Path) -> None:
     store = ServerStore.open(path)
     with Step(store):
         store.put_correspondent(ADA, SOUTH, Instant(10), 5)
-        store.put_report(report("a"), 9, 9)
+        store.put_reports([report("a")], 9, 9)
     store.close()
     spoil(path, "UPDATE correspondent SET domain = 'evil.example'")
     spoil(path, "UPDATE report SET verdict = 2")
     store = ServerStore.open(path)
     assert store.correspondent(ADA, Instant(0)) == ""
-    assert store.reports(ADA, 9) == []
+    assert store.reports(ADA, 0, 9) == []
     with Step(store):
         store.set_value("x", b"")
     assert store.report_count() == 0

@@ -135,7 +135,7 @@ WRITES: dict[Table, Callable[[ServerStore], object]] = {
     HELD: lambda store: store.hold(held("a")),
     SEEN: lambda store: store.remember(held("a").id, Fate.GONE, None),
     OUTBOX: lambda store: store.put_outgoing(outgoing(held("a").id)),
-    REPORT: lambda store: store.put_report(Report(ADA, held("a").id, "south.example", 1, 1, Instant(0)), 9, 9),
+    REPORT: lambda store: store.put_reports([Report(ADA, held("a").id, "south.example", 1, 1, Instant(0))], 9, 9),
     _LINE: lambda store: store.note(message("a")),
     _DELIVERED: lambda store: store.deliver(message("a")),
     _VALUE: lambda store: store.set_value("a", b"a"),

@@ -41,6 +41,14 @@ class Outgoing:
 
 
 @dataclass(frozen=True, slots=True)
+class Parcel:
+    """A row of the outbox and its envelope."""
+
+    row: Outgoing
+    held: Held
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What a domain answered to an envelope, for its author's device."""
 
@@ -56,8 +64,9 @@ class Report:
 class FederationStore(FollowStore, Protocol):
     """Same rules as for ``MeshStore``: writing inside a transaction only. ``release`` drops the outbox row as well."""
 
-    def put_outgoing(self, row: Outgoing) -> None:
-        """Keep a row; one that is there under this id becomes due at the new row's time instead, set aside or not."""
+    def put_outgoing(self, row: Outgoing) -> Outgoing:
+        """Keep a row, and return it with its serial; one that is there under this id becomes due at the new row's time
+        instead, set aside or not, and has its serial if that is in memory."""
         ...
 
     def outgoing(self, id: EnvelopeId) -> Outgoing | None:
@@ -129,12 +138,12 @@ class FederationStore(FollowStore, Protocol):
         """Forget authors whose time is over; return how many."""
         ...
 
-    def put_report(self, report: Report, per_author: int, limit: int) -> None:
-        """Keep a report; beyond ``per_author`` the author's oldest goes, beyond ``limit`` the oldest of all."""
+    def put_reports(self, reports: Sequence[Report], per_author: int, limit: int) -> None:
+        """Keep reports; beyond ``per_author`` the author's oldest go, beyond ``limit`` the oldest of all."""
         ...
 
-    def reports(self, author: PeerKey, limit: int) -> Sequence[Report]:
-        """Return reports for an author, oldest first."""
+    def reports(self, author: PeerKey, after: int, limit: int) -> Sequence[Report]:
+        """Return reports for an author behind a serial, oldest first."""
         ...
 
     def drop_reports(self, author: PeerKey, up_to: int) -> None:

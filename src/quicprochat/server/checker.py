@@ -12,9 +12,9 @@ from quicprochat.core.gate import Checked, Reject, check
 from quicprochat.core.ids import PeerKey
 
 INLINE = 2
-"""So few envelopes are checked on the spot: a thread costs more than it frees."""
-BATCH = 256
-"""Envelopes that go to the thread together: some 20 ms of its time."""
+"""So few envelopes are checked on the spot: a thread costs more than it frees, and they wait behind nobody's batch."""
+BATCH = 64
+"""Envelopes that go to the thread together: some 5 ms of its time, while the loop lets those before them in."""
 
 Results = list[Checked | Reject]
 _Job = tuple[PeerKey, Sequence[bytes], "asyncio.Future[Results]"]
@@ -26,7 +26,9 @@ class Checker:
     def __init__(self, crypto: Crypto) -> None:
         self._crypto = crypto
         self._thread = ThreadPoolExecutor(1, "check")
-        self._waiting: deque[_Job] = deque()
+        self._few: list[_Job] = []
+        self._many: deque[_Job] = deque()
+        self._soon = False
         self._busy = False
 
     def close(self) -> None:
@@ -37,27 +39,34 @@ class Checker:
         """Judge envelopes; see ``gate.check``."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Results] = loop.create_future()
-        self._waiting.append((me, envelopes, done))
-        if not self._busy:
-            self._busy = True
-            loop.call_soon(self._next)  # others may have come with this one
+        (self._few if len(envelopes) <= INLINE else self._many).append((me, envelopes, done))
+        if not self._soon:
+            self._soon = True
+            loop.call_soon(self._look)  # others may have come with this one
         return await done
+
+    def _look(self) -> None:
+        self._soon = False
+        few, self._few = self._few, []
+        if sum(len(envelopes) for _, envelopes, _ in few) <= INLINE:
+            self._answer(few, self._work(few))
+        else:
+            self._many.extendleft(reversed(few))
+        if not self._busy:
+            self._next()
 
     def _next(self) -> None:
         batch: list[_Job] = []
         count = 0
-        while self._waiting and (not batch or count + len(self._waiting[0][1]) <= BATCH):
-            one = self._waiting.popleft()
+        while self._many and (not batch or count + len(self._many[0][1]) <= BATCH):
+            one = self._many.popleft()
             if not one[2].cancelled():
                 batch.append(one)
                 count += len(one[1])
-        if not batch:
-            self._busy = False
-        elif count <= INLINE:
-            self._answer(batch, self._work(batch))
-        else:
+        self._busy = bool(batch)
+        if batch:
             work = asyncio.get_running_loop().run_in_executor(self._thread, self._work, batch)
-            work.add_done_callback(lambda work: self._answer(batch, work.result()))
+            work.add_done_callback(lambda work: self._checked(batch, work.result()))
 
     def _work(self, batch: Sequence[_Job]) -> list[Results]:
         return [[check(data, me, {}, self._crypto) for data in envelopes] for me, envelopes, _ in batch]
@@ -66,4 +75,7 @@ class Checker:
         for (_, _, done), result in zip(batch, results, strict=True):
             if not done.done():
                 done.set_result(result)
+
+    def _checked(self, batch: Sequence[_Job], results: list[Results]) -> None:
+        self._answer(batch, results)
         self._next()

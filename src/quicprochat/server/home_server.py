@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,12 +19,13 @@ from quicprochat.adapters.sqlite.ballast import BALLAST_BYTES
 from quicprochat.adapters.system import SystemClock, entropy
 from quicprochat.core.address import Address
 from quicprochat.core.errors import QuicprochatError, StoreError
+from quicprochat.core.federation import Parcel
 from quicprochat.core.gate import Limits, Policy
 from quicprochat.core.ids import ChannelId, PeerKey
 from quicprochat.core.record import reread_verified
 from quicprochat.core.store import MeshStore
 from quicprochat.core.time import Now
-from quicprochat.p2p.driver import CLOCK_KEY, Driver
+from quicprochat.p2p.driver import CLOCK_KEY
 from quicprochat.server.channels import FOLLOW_MS, ChannelRules, Channels
 from quicprochat.server.federation.exchange import Exchange
 from quicprochat.server.federation.rules import FederationOptions
@@ -35,6 +36,7 @@ from quicprochat.server.queue import Queue
 from quicprochat.server.relaying import RelayOptions, ServerRelay
 from quicprochat.server.service import HomeService
 from quicprochat.server.session import Client, Entrance
+from quicprochat.server.turns import ServerDriver
 from quicprochat.server.upkeep import Upkeep
 
 log = logging.getLogger("quicprochat.server")
@@ -113,7 +115,7 @@ class HomeServer:
         self.members = Members(self.options.rules)
         self.channels = Channels(self.store, self.options.channels)
         upkeep = Upkeep(self._forget_idle, IDLE_MS, self._look_after_channels)
-        self.driver = Driver(upkeep, self.store, clock, lambda _: None)
+        self.driver = ServerDriver(upkeep, self.store, clock)
         self.meter = Meter(lambda: self.driver.now().at)
         self._started = asyncio.get_running_loop().time()
         crypto = SodiumCrypto(entropy)
@@ -298,9 +300,9 @@ class HomeServer:
                 if client.reporter is not None:
                     client.reporter.news()
 
-    def _outgoing(self, domains: Iterable[str]) -> None:
+    def _outgoing(self, parcels: Sequence[Parcel]) -> None:
         if self.exchange is not None:
-            self.exchange.outgoing(domains)
+            self.exchange.outgoing(parcels)
 
     # --- channels
 

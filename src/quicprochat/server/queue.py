@@ -6,6 +6,7 @@ One commit serves every call that came while the last one ran.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -15,18 +16,21 @@ from typing import Protocol
 
 from quicprochat.core.crypto import Crypto
 from quicprochat.core.envelope import Kind, MeshEnvelope
-from quicprochat.core.federation import Outgoing
+from quicprochat.core.federation import Outgoing, Parcel
 from quicprochat.core.gate import Admission, Checked, Policy, Reason, Reject, Verdict, admit
 from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey
 from quicprochat.core.receipt import Status
 from quicprochat.core.store import Held, MeshStore
 from quicprochat.core.time import Instant, Now
-from quicprochat.p2p.driver import Driver
 from quicprochat.server.checker import Checker
 from quicprochat.server.federation.routing import Destination, Local, Remote, Unknown
 from quicprochat.server.meter import Meter
+from quicprochat.server.turns import ServerDriver
 
 log = logging.getLogger("quicprochat.server.queue")
+
+ANSWER_LATER = 3
+"""Turns of the event loop by which an answer follows what goes on: so many it takes from the news to a call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +65,8 @@ class Relay(Protocol):
         """Return what is known of an envelope before it is let in; for :meth:`put`."""
         ...
 
-    def put(self, held: Held, user: PeerKey, domain: str, known: Outgoing | None, now: Instant) -> bool:
-        """Say which domain an envelope of the store is for; return whether there is something to send."""
+    def put(self, held: Held, user: PeerKey, domain: str, known: Outgoing | None, now: Instant) -> Parcel | None:
+        """Say which domain an envelope of the store is for; return what is to be sent now."""
         ...
 
 
@@ -86,25 +90,25 @@ class Board(Protocol):
         ...
 
 
-_Admitted = tuple[Outcome, str]
-"""The answer for one envelope, and the domain that is to get it, empty for none."""
+_Admitted = tuple[Outcome, Parcel | None]
+"""The answer for one envelope, and what another domain is to get of it."""
 
 
 class Queue:
     """``local`` says who may be written to here, asked inside a transaction; ``arrived`` is told of recipients with
-    something new. ``relay`` knows about others, and ``outgoing`` is told of domains with something to send to. Posts go
+    something new. ``relay`` knows about others, and ``outgoing`` is told what is to be sent to other domains. Posts go
     to the ``board``."""
 
     def __init__(
         self,
-        driver: Driver,
+        driver: ServerDriver,
         policy: Callable[[], Policy],
         crypto: Crypto,
         local: Callable[[PeerKey], bool],
         arrived: Callable[[Iterable[PeerKey]], None],
         meter: Meter,
         relay: Relay | None = None,
-        outgoing: Callable[[Iterable[str]], None] = lambda _: None,
+        outgoing: Callable[[Sequence[Parcel]], None] = lambda _: None,
         board: Board | None = None,
     ) -> None:
         self._driver = driver
@@ -127,15 +131,16 @@ class Queue:
         ``hint`` is the domain whose server knows the recipients that are not here, as far as the client knows.
         """
         checked = await self._checker.check(self._policy().me, envelopes)
-        admitted = await self._driver.call(lambda tx: self._admit(tx, via, checked, hint))
+        admitted = await self._driver.call_for(len(checked), lambda tx: self._admit(tx, via, checked, hint))
         outcomes = [outcome for outcome, _ in admitted]
         self._tell_recipients(checked, admitted)
-        if domains := {domain for _, domain in admitted if domain}:
-            self._outgoing(domains)
+        if parcels := [parcel for _, parcel in admitted if parcel is not None]:
+            self._outgoing(parcels)
         if log.isEnabledFor(logging.DEBUG):
             _tell(via, checked, outcomes)
         for what, count in Counter(map(_what_became, checked, outcomes)).items():
             self._meter.count(what, count)
+        await _others_first()
         return outcomes
 
     async def deposit(
@@ -149,15 +154,18 @@ class Queue:
         """
         checked = await self._checker.check(self._policy().me, envelopes)
         board = self._board if channels else None
-        admitted = await self._driver.call(lambda tx: self._take_in(tx, via, checked, share, came, board))
+        admitted = await self._driver.call_for(
+            len(checked), lambda tx: self._take_in(tx, via, checked, share, came, board)
+        )
         self._tell_recipients(checked, admitted)
+        await _others_first()
         return [outcome for outcome, _ in admitted]
 
     def _tell_recipients(self, checked: Sequence[Checked | Reject], admitted: Sequence[_Admitted]) -> None:
         fresh = [
             one.envelope
-            for one, (outcome, domain) in zip(checked, admitted, strict=True)
-            if isinstance(one, Checked) and outcome.verdict is Verdict.STORED and not domain
+            for one, (outcome, parcel) in zip(checked, admitted, strict=True)
+            if isinstance(one, Checked) and outcome.verdict is Verdict.STORED and parcel is None
         ]
         if mail := {PeerKey(one.dst) for one in fresh if one.kind != Kind.CHANNEL}:
             self._arrived(mail)
@@ -202,16 +210,16 @@ class Queue:
         self, tx: MeshStore, via: PeerKey, one: Checked | Reject, hint: str, policy: Policy, now: Now
     ) -> _Admitted:
         if isinstance(one, Reject):
-            return _rejected(tx), ""
+            return _rejected(tx), None
         if one.envelope.kind == Kind.CHANNEL:
-            return _posted(None if self._board is None else self._board.admit(one, via, policy, now)), ""
+            return _posted(None if self._board is None else self._board.admit(one, via, policy, now)), None
         match self._resolve(PeerKey(one.envelope.dst), hint):
             case Local():
-                return _outcome(_admitted(tx, one, via, policy, now)), ""
+                return _outcome(_admitted(tx, one, via, policy, now)), None
             case Remote(domain):
                 return self._send_on(tx, one, via, domain, policy, now)
             case Unknown(reason):
-                return Outcome(Verdict.DEFERRED, reason), ""
+                return Outcome(Verdict.DEFERRED, reason), None
 
     def _resolve(self, recipient: PeerKey, hint: str) -> Destination:
         if self._relay is not None:
@@ -224,11 +232,11 @@ class Queue:
         id = one.envelope.id
         known = self._relay.row(id)
         if known is None and self._relay.full(via, domain, one.envelope) and tx.held(id) is None:
-            return Outcome(Verdict.DEFERRED, Reason.FULL), ""
+            return Outcome(Verdict.DEFERRED, Reason.FULL), None
         admission = _admitted(tx, one, via, policy, now)
         held = admission.held if admission.verdict is not Verdict.DUPLICATE else tx.held(id)
-        sent = held is not None and self._relay.put(held, via, domain, known, now.at)
-        return _outcome(admission), domain if sent else ""
+        parcel = self._relay.put(held, via, domain, known, now.at) if held is not None else None
+        return _outcome(admission), parcel
 
     def _take_in(
         self, tx: MeshStore, via: PeerKey, checked: Sequence[Checked | Reject], share: float,
@@ -237,7 +245,7 @@ class Queue:
         now, policy = self._driver.now(), self._policy()
         policy = replace(policy, limits=replace(policy.limits, share=share))
         tx.foresee([one.envelope.id for one in checked if isinstance(one, Checked)])
-        found = []
+        found: list[_Admitted] = []
         for one in checked:
             if isinstance(one, Reject):
                 outcome = _rejected(tx)
@@ -249,10 +257,19 @@ class Queue:
                 outcome = _outcome(_admitted(tx, one, via, policy, now))
                 if outcome.verdict is Verdict.STORED:
                     came(one.envelope.src, now)
-            found.append((outcome, ""))
+            found.append((outcome, None))
         if board is not None:
             board.slide(now.at)
         return found
+
+
+async def _others_first() -> None:
+    """Let what goes on to somebody leave before the answer to whoever brought it: that one waits for nothing else.
+
+    Whoever is sent a datagram first may well get the processor first.
+    """
+    for _ in range(ANSWER_LATER):
+        await asyncio.sleep(0)
 
 
 def _rejected(tx: MeshStore) -> Outcome:

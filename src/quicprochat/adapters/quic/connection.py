@@ -213,7 +213,7 @@ class Connection(QuicConnectionProtocol):
     # --- within
 
     def _attach(self) -> None:
-        self._stream = StreamTransport(self._quic, RPC_STREAM, self._transmit_soon, self._stream_ended)
+        self._stream = StreamTransport(self._quic, RPC_STREAM, self._transmit_soon, self.transmit, self._stream_ended)
         self._stream_came.set_result(self._stream)
 
     def _stream_ended(self, _: StreamTransport) -> None:

@@ -28,10 +28,16 @@ ABORTED = 0x14
 
 
 class StreamTransport(asyncio.Transport):
-    """One end of the stream. ``transmit`` makes the connection send soon; ``ended`` is told once of the end."""
+    """One end of the stream. ``transmit_soon`` makes the connection send with the next turn of the loop, ``transmit``
+    at once; ``ended`` is told once of the end."""
 
     def __init__(
-        self, quic: QuicConnection, id: int, transmit: Callable[[], None], ended: Callable[[StreamTransport], None]
+        self,
+        quic: QuicConnection,
+        id: int,
+        transmit_soon: Callable[[], None],
+        transmit: Callable[[], None],
+        ended: Callable[[StreamTransport], None],
     ) -> None:
         super().__init__()
         self.id = id
@@ -39,7 +45,8 @@ class StreamTransport(asyncio.Transport):
         self.unread = 0
         """Bytes received that the reader has not taken."""
         self._quic = quic
-        self._transmit = transmit
+        self._transmit = transmit_soon
+        self._transmit_now = transmit
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._protocol: asyncio.BufferedProtocol | None = None
@@ -93,7 +100,7 @@ class StreamTransport(asyncio.Transport):
         self._writes.append(bytes(data))
         self._waiting += len(data)
         if self._flush_soon is None:
-            self._flush_soon = self._loop.call_soon(self._flush)
+            self._flush_soon = self._loop.call_soon(self._flush_and_transmit)
         if not self._paused and self._unacknowledged() > SEND_HIGH:
             self._paused = True
             self.get_protocol().pause_writing()
@@ -174,6 +181,10 @@ class StreamTransport(asyncio.Transport):
             self._writes.clear()
             self._waiting = 0
             self._send(data, end=False)
+
+    def _flush_and_transmit(self) -> None:
+        self._flush()
+        self._transmit_now()
 
     def _send(self, data: bytes, *, end: bool) -> None:
         try:

@@ -23,8 +23,6 @@ from quicprochat.core.time import Instant
 _TIMES = struct.Struct(">qq")
 _TOGETHER = 100_000
 """Sums that are gathered before they are charged, when the store opens."""
-_FRESH_MAX, _FRESH_BYTES = 4_096, 4 << 20
-"""Envelopes kept in memory beside the disk: what passes through is asked for and let go of moments later."""
 _BOUNDS_MAX = 4_096
 _FEW = 4
 """Fewer ids are not looked for in advance: each is asked for once, which costs no more."""
@@ -84,6 +82,8 @@ class Envelopes(Database):
 
     _KEYED: tuple[Table, ...] = (SEEN, HELD)
     """The tables with one row for an envelope, found by its id."""
+    _FRESH_MAX, _FRESH_BYTES = 4_096, 4 << 20
+    """Envelopes kept in memory beside the disk: what passes through is asked for and let go of moments later."""
 
     def _forget_cached(self) -> None:
         super()._forget_cached()
@@ -191,14 +191,18 @@ class Envelopes(Database):
         kept = Held(
             held.id, held.kind, held.src, held.dst, held.via, held.wire, held.stored_at, held.expires_at, self._serial
         )
-        self._fresh[held.id] = kept
-        self._fresh_bytes += size
-        while len(self._fresh) > _FRESH_MAX or self._fresh_bytes > _FRESH_BYTES:
-            self._stale(next(iter(self._fresh)))
+        self._freshen(kept)
         if self._asked and (self._soonest is None or held.expires_at < self._soonest):
             self._soonest = held.expires_at
         self._later(HELD, held.id, kept)
         return self._serial
+
+    def _freshen(self, held: Held) -> None:
+        """Keep an envelope that is held in memory."""
+        self._fresh[held.id] = held
+        self._fresh_bytes += len(held.wire)
+        while len(self._fresh) > self._FRESH_MAX or self._fresh_bytes > self._FRESH_BYTES:
+            self._stale(next(iter(self._fresh)))
 
     def _stale(self, id: EnvelopeId) -> Held | None:
         held = self._fresh.pop(id, None)

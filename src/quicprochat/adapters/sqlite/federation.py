@@ -14,7 +14,7 @@ from quicprochat.adapters.sqlite.store import SqliteStore
 from quicprochat.core.envelope import Kind
 from quicprochat.core.federation import Outgoing, Report
 from quicprochat.core.ids import EnvelopeId, PeerKey
-from quicprochat.core.store import Usage
+from quicprochat.core.store import Held, Usage
 from quicprochat.core.time import Instant
 
 _FIXED = struct.Struct(">qqq")
@@ -39,13 +39,20 @@ def _fixed(row: Outgoing) -> bytes:
 
 def _outbox_row(row: Outgoing) -> Row:
     return (
-        None, row.id, row.origin, row.destination, row.user, row.kind, row.size, row.expires_at, row.due_at, row.tries,
-        row.verdict, row.reason, _fixed(row),
+        row.serial, row.id, row.origin, row.destination, row.user, row.kind, row.size, row.expires_at, row.due_at,
+        row.tries, row.verdict, row.reason, _fixed(row),
+    )  # fmt: skip
+
+
+def _report_row(report: Report) -> Row:
+    return (
+        None, report.author, report.id, report.domain, report.verdict, report.reason, report.made_at,
+        _report_checksum(report),
     )  # fmt: skip
 
 
 OUTBOX = Table("outbox", by="n", row=_outbox_row)
-REPORT = Table("report")
+REPORT = Table("report", row=_report_row)
 
 
 def _outgoing(row: Row) -> Outgoing | None:
@@ -80,9 +87,16 @@ class FederationTables(SqliteStore):
     """Totals are kept in memory: a quota is asked for every envelope."""
 
     _KEYED = (*SqliteStore._KEYED, OUTBOX)
+    _FRESH_MAX, _FRESH_BYTES = 16_384, 16 << 20  # what waits for the answer of another domain is let go of by it
+
+    def _forget_cached(self) -> None:
+        super()._forget_cached()
+        self._recent: dict[EnvelopeId, Outgoing] = {}
+        """Rows of the outbox as they were put or read, written or not; when they are due may have changed."""
 
     def _load(self) -> None:
         super()._load()
+        self._outbox_serial: int = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'") or 0
         self._used: dict[tuple[str, bytes], list[int]] = {}
         self._rows_of: Counter[str] = Counter()
         for destination, user, kind, count, size in self._each(
@@ -111,20 +125,43 @@ class FederationTables(SqliteStore):
 
     # --- the outbox
 
+    def held_many(self, ids: Sequence[EnvelopeId]) -> dict[EnvelopeId, Held]:
+        found = super().held_many(ids)
+        for id, held in found.items():
+            if id not in self._fresh:
+                self._freshen(held)  # it is read to be sent, and let go of moments later
+        return found
+
     def release_many(self, ids: Sequence[EnvelopeId]) -> None:
         super().release_many(ids)
         if self._rows_of:
             self._drop_many(ids)
 
-    def put_outgoing(self, row: Outgoing) -> None:
-        waiting = self._late.find(OUTBOX, row.id)
+    def put_outgoing(self, row: Outgoing) -> Outgoing:
+        waiting: Outgoing | None = self._late.find(OUTBOX, row.id)
         if waiting is not None:
-            self._late.replace(OUTBOX, row.id, replace(waiting, due_at=row.due_at))
-        elif self._is_written(row.id):
+            kept = replace(waiting, due_at=row.due_at)
+            self._late.replace(OUTBOX, row.id, kept)
+            return kept
+        if self._is_written(row.id):
             self._run("UPDATE outbox SET due_at = ? WHERE id = ?", (row.due_at, row.id))
-        else:
-            self._later(OUTBOX, row.id, row)
-            self._charge_outgoing(row.destination, row.user, row.kind, 1, row.size)
+            return row
+        self._outbox_serial += 1
+        r = row
+        # Not ``replace``, which takes three times as long: this is done for all that leaves for another domain.
+        kept = Outgoing(
+            r.id, r.origin, r.destination, r.user, r.kind, r.size, r.expires_at, r.due_at, r.tries, r.verdict, r.reason,
+            self._outbox_serial,
+        )  # fmt: skip
+        self._later(OUTBOX, row.id, kept)
+        self._charge_outgoing(row.destination, row.user, row.kind, 1, row.size)
+        self._remember_row(kept)
+        return kept
+
+    def _remember_row(self, row: Outgoing) -> None:
+        if len(self._recent) >= self._FRESH_MAX:
+            del self._recent[next(iter(self._recent))]
+        self._recent[row.id] = row
 
     def _is_written(self, id: EnvelopeId) -> bool:
         if self._late.missing(OUTBOX, id):
@@ -146,7 +183,10 @@ class FederationTables(SqliteStore):
     ) -> Sequence[Outgoing]:
         where = "destination = ? AND due_at <= ? AND (due_at, n) > (?, ?) ORDER BY due_at, n LIMIT ?"
         found = self._outbox(where, (destination, now, *after, limit))
-        return [row for row in found if row.destination == destination]
+        due = [row for row in found if row.destination == destination]
+        for row in due:
+            self._remember_row(row)
+        return due
 
     def next_due(self, destination: str) -> Instant | None:
         due: Instant | None = self._one(
@@ -173,8 +213,12 @@ class FederationTables(SqliteStore):
     def _drop_many(self, ids: Sequence[EnvelopeId]) -> None:
         written: list[EnvelopeId] = []
         for id in ids:
+            recent = self._recent.pop(id, None)
             if (row := self._late.drop(OUTBOX, id)) is not None:
                 self._charge_outgoing(row.destination, row.user, row.kind, -1, -row.size)
+            elif recent is not None:
+                self._delete_later(OUTBOX, id, recent.serial)
+                self._charge_outgoing(recent.destination, recent.user, recent.kind, -1, -recent.size)
             elif not self._late.missing(OUTBOX, id):
                 written.append(id)
         if written:
@@ -240,20 +284,18 @@ class FederationTables(SqliteStore):
 
     # --- reports
 
-    def put_report(self, report: Report, per_author: int, limit: int) -> None:
-        if self._authors[report.author] >= per_author:
-            self._drop_reports_of(
-                report.author, "n = (SELECT n FROM report WHERE author = ? ORDER BY n LIMIT 1)", (report.author,)
-            )
-        if self._reports >= limit:
-            self._drop_reports("1 ORDER BY n LIMIT 1", ())
-        self._later(
-            REPORT, object(),  # nobody asks for one by a key
-            (None, report.author, report.id, report.domain, report.verdict, report.reason, report.made_at,
-             _report_checksum(report)),
-        )  # fmt: skip
-        self._authors[report.author] += 1
-        self._reports += 1
+    def put_reports(self, reports: Sequence[Report], per_author: int, limit: int) -> None:
+        for report in reports:
+            self._later(REPORT, object(), report)  # nobody asks for one by a key
+        self._reports += len(reports)
+        came = Counter(report.author for report in reports)
+        self._authors.update(came)
+        for author in came:
+            if (beyond := self._authors[author] - per_author) > 0:
+                which = "n IN (SELECT n FROM report WHERE author = ? ORDER BY n LIMIT ?)"
+                self._drop_reports_of(author, which, (author, beyond))
+        if (beyond := self._reports - limit) > 0:
+            self._drop_reports("1 ORDER BY n LIMIT ?", (beyond,))
 
     def _drop_reports(self, which: str, bindings: tuple[object, ...]) -> int:
         sql = f"SELECT n, {sturdy('author')} FROM report WHERE {which}"
@@ -270,10 +312,11 @@ class FederationTables(SqliteStore):
         if self._authors[author] <= 0:
             del self._authors[author]
 
-    def reports(self, author: PeerKey, limit: int) -> Sequence[Report]:
+    def reports(self, author: PeerKey, after: int, limit: int) -> Sequence[Report]:
         if not self._authors[author]:
             return ()
-        rows = self._rows(f"SELECT {_REPORT} FROM report WHERE author = ? ORDER BY n LIMIT ?", (author, limit))
+        sql = f"SELECT {_REPORT} FROM report WHERE author = ? AND n > ? ORDER BY n LIMIT ?"
+        rows = self._rows(sql, (author, after, limit))
         return [report for report in self._whole("report", rows, _report) if report.author == author]
 
     def drop_reports(self, author: PeerKey, up_to: int) -> None:

@@ -160,13 +160,15 @@ class FederationClient:
 
     async def _ask(self, domain: str, timeout_s: float, read: Callable[[Any], T], call: Callable[[Any], Any]) -> T:
         link = await self._link(domain)
+        with rpc.reading(f"asking {domain}"):
+            asked = call(link.peer)
 
-        async def ask() -> T:
-            answer = await rpc.Remote.ask(call(link.peer), f"asking {domain}")
+        async def answered() -> T:
+            answer = await rpc.Remote.ask(asked, f"asking {domain}")
             with rpc.reading(f"asking {domain}"):
                 return read(answer)
 
-        asking = asyncio.create_task(ask())
+        asking = asyncio.create_task(answered())
         try:
             async with asyncio.timeout(timeout_s):
                 while not (await asyncio.wait((asking,), timeout=SILENCE_S))[0]:

@@ -5,25 +5,29 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from quicprochat.adapters.rpc import Problem
 from quicprochat.adapters.system import entropy
 from quicprochat.core.errors import QuicprochatError, StoreError
+from quicprochat.core.federation import Parcel
 from quicprochat.core.gate import Verdict
 from quicprochat.core.ids import PeerKey
-from quicprochat.p2p.driver import Driver
+from quicprochat.core.time import Instant
 from quicprochat.server.federation.client import FederationClient
-from quicprochat.server.federation.outbox import Outbox, Parcel
+from quicprochat.server.federation.fresh import Fresh
+from quicprochat.server.federation.outbox import Outbox
 from quicprochat.server.federation.rules import (
     BATCH_BYTES,
     OFFERED_MAX,
     OUT_IN_FLIGHT,
+    PUT_OFF_FIRST_MS,
     RETRY_FIRST_S,
     RETRY_LAST_S,
 )
 from quicprochat.server.meter import Meter
 from quicprochat.server.queue import Outcome
+from quicprochat.server.turns import FEW, ServerDriver
 
 log = logging.getLogger("quicprochat.server.federation")
 
@@ -31,11 +35,8 @@ OF_THE_BATCH = frozenset({"usage", "too_long", "protocol", "internal"})
 """Problems that something in the batch may have made; another batch may get through."""
 
 
-_START = (-1, 0)
 WRITING_MAX = 2 * OUT_IN_FLIGHT
 """Batches answered whose answers are not written down yet."""
-FEW = 8
-"""Answers to so few are written down in no hurry."""
 
 
 class Courier:
@@ -45,7 +46,7 @@ class Courier:
     def __init__(
         self,
         domain: str,
-        driver: Driver,
+        driver: ServerDriver,
         outbox: Outbox,
         client: FederationClient,
         meter: Meter,
@@ -69,14 +70,16 @@ class Courier:
         self._contact = asyncio.Event()
         self._writing: set[asyncio.Task[None]] = set()  # answers that are being written down
         self._size = OFFERED_MAX
-        self._after = _START  # how far the outbox was looked through
+        self._fresh = Fresh()
 
-    def news(self) -> None:
-        """Look again: there is something to send."""
+    def news(self, parcels: Sequence[Parcel]) -> None:
+        """There is something to send, which is in the outbox and durable."""
+        self._fresh.add(parcels)
         self._news.set()
 
     def contact(self) -> None:
-        """The domain seems to be reachable: try now."""
+        """The domain seems to be reachable: try now, and all that may be tried."""
+        self._fresh.put_off(self._driver.now().at)
         self._contact.set()
         self._news.set()
 
@@ -101,15 +104,20 @@ class Courier:
             except StoreError:
                 raise
             except QuicprochatError as error:
+                self._fresh.restart(self._driver.now().at)
                 await self._rest(error)
 
     async def _until_due(self) -> None:
         while True:
             self._news.clear()
+            if self._fresh.waits(self._driver.now().at):
+                return
             due = await self._driver.read(lambda _: self._outbox.next_due(self.domain))
             now = self._driver.now().at
             if due is not None and due <= now:
+                self._fresh.restart(now)
                 return
+            self._fresh.good_until(due)
             try:
                 async with asyncio.timeout(None if due is None else (due - now) / 1_000 + 0.001):
                     await self._news.wait()
@@ -134,7 +142,6 @@ class Courier:
     async def _empty(self) -> None:
         """Send what is due, several batches at a time, until nothing is. Raises: QuicprochatError."""
         calls: set[asyncio.Task[None]] = set()
-        self._after = _START
         try:
             while True:
                 self._news.clear()
@@ -165,7 +172,13 @@ class Courier:
 
     async def _next_batch(self) -> list[Parcel]:
         """Return what is due next; nothing again that was returned before: its answer is on its way."""
-        parcels, orphans = await self._driver.read(lambda _: self._outbox.due(self.domain, self._size, self._after))
+        fresh, now = self._fresh, self._driver.now().at
+        if fresh.complete(now):
+            return fresh.take(self._size, now)
+        if fresh.over(now):
+            return []  # until what is under way is done with; then the outbox is read from its beginning
+        fresh.reading()
+        parcels, orphans = await self._driver.read(lambda _: self._outbox.due(self.domain, self._size, fresh.upto))
         if orphans:
             await self._driver.call(lambda _: self._outbox.drop(orphans))
             if not parcels:
@@ -176,9 +189,7 @@ class Courier:
             if n and size > BATCH_BYTES:
                 parcels = parcels[:n]
                 break
-        if parcels:
-            last = parcels[-1].row
-            self._after = last.due_at or 0, last.serial
+        fresh.read(parcels)
         return parcels
 
     async def _hand_over(self, batch: list[Parcel]) -> None:
@@ -198,11 +209,17 @@ class Courier:
         self._writing.add(asyncio.create_task(self._write_down(batch, outcomes)))
 
     async def _write_down(self, batch: list[Parcel], outcomes: list[Outcome]) -> None:
-        # Should we die before, they are offered again, and known there.
-        hurried = len(batch) > FEW or len(self._writing) >= WRITING_MAX // 2
-        write_down = self._driver.call if hurried else self._driver.call_unhurried
-        told = await write_down(lambda _: self._outbox.answered(batch, outcomes))
+        def write_down(_: object) -> set[PeerKey]:
+            # Should we die before, they are offered again, and known there.
+            return self._outbox.answered(batch, outcomes)
+
+        if len(batch) > FEW or len(self._writing) >= WRITING_MAX // 2:
+            told = await self._driver.call_for(len(batch), write_down)
+        else:
+            told = await self._driver.call_unhurried(write_down)
         self._size = min(OFFERED_MAX, 2 * self._size)
+        if any(outcome.verdict is Verdict.DEFERRED for outcome in outcomes):
+            self._fresh.put_off(Instant(self._driver.now().at + PUT_OFF_FIRST_MS))
         for verdict, count in Counter(outcome.verdict for outcome in outcomes).items():
             self._traffic[f"out_{verdict.name.lower()}"] += count
             if verdict is Verdict.STORED:

@@ -19,10 +19,9 @@ from quicprochat.core.address import Address
 from quicprochat.core.bucket import TokenBucket
 from quicprochat.core.crypto import Crypto
 from quicprochat.core.errors import LocalError, QuicprochatError, StoreError, UnavailableError
-from quicprochat.core.federation import FederationStore, Outgoing
+from quicprochat.core.federation import FederationStore, Outgoing, Parcel
 from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey
 from quicprochat.core.time import Instant
-from quicprochat.p2p.driver import Driver
 from quicprochat.server.channels import Channels, Lacking
 from quicprochat.server.federation.client import FederationClient
 from quicprochat.server.federation.courier import Courier
@@ -45,6 +44,7 @@ from quicprochat.server.meter import Meter
 from quicprochat.server.options import FEDERATION_PORT, PEERS_MAX
 from quicprochat.server.queue import Outcome, Queue
 from quicprochat.server.trust import RefusalLog, end_distrusted
+from quicprochat.server.turns import ServerDriver
 
 log = logging.getLogger("quicprochat.server.federation")
 
@@ -103,7 +103,7 @@ class Exchange:
         self,
         options: FederationOptions,
         house: House,
-        driver: Driver,
+        driver: ServerDriver,
         store: FederationStore,
         meter: Meter,
         crypto: Crypto,
@@ -202,11 +202,14 @@ class Exchange:
         """Our own domain."""
         return self.options.domain
 
-    def outgoing(self, domains: Iterable[str]) -> None:
-        """There is something to send to these domains."""
-        for domain in domains:
+    def outgoing(self, parcels: Sequence[Parcel]) -> None:
+        """There is something to send to other domains, which is in the outbox."""
+        by_domain: defaultdict[str, list[Parcel]] = defaultdict(list)
+        for parcel in parcels:
+            by_domain[parcel.row.destination].append(parcel)
+        for domain, its in by_domain.items():
             if domain in self.couriers:
-                self.couriers[domain].news()
+                self.couriers[domain].news(its)
 
     def shares(self, domain: str) -> bool:
         """Say whether the operator shares channels with a domain."""

@@ -7,10 +7,10 @@ goes. Everything here runs inside a transaction of the caller's.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from quicprochat.core.envelope import HEADER_BYTES, Kind, MeshEnvelope
-from quicprochat.core.federation import FederationStore, Outgoing, Report
+from quicprochat.core.federation import FederationStore, Outgoing, Parcel, Report
 from quicprochat.core.gate import Reason, Verdict
 from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.store import Held
@@ -33,14 +33,6 @@ from quicprochat.server.queue import Outcome
 
 RENEW_MS = CORRESPONDENT_MS // 15
 """Where an author's mail came from is written again only when it is so old, or has changed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parcel:
-    """A row of the outbox and its envelope."""
-
-    row: Outgoing
-    held: Held
 
 
 class Outbox:
@@ -104,8 +96,8 @@ class Outbox:
         """Return the row of an envelope that may come again; asked before it is let in, for :meth:`put`."""
         return self._store.outgoing(id)
 
-    def put(self, held: Held, user: PeerKey, domain: str, known: Outgoing | None, now: Instant) -> bool:
-        """Say which domain an envelope of the store is for; return whether something is to be sent now.
+    def put(self, held: Held, user: PeerKey, domain: str, known: Outgoing | None, now: Instant) -> Parcel | None:
+        """Say which domain an envelope of the store is for; return what is to be sent now.
 
         ``known`` was its row before it was let in: of two copies the gate keeps the better one, and what was known of
         the other goes with it. One that was set aside is offered again: its author wants that.
@@ -116,13 +108,13 @@ class Outbox:
         if known is None or moved:
             if moved:
                 self._store.drop_outgoing(held.id)
-            self._store.put_outgoing(fresh)
-            return True
-        again = known.set_aside
+            return Parcel(self._store.put_outgoing(fresh), held)
         kept = replace(known, size=fresh.size, expires_at=fresh.expires_at)
         self._store.drop_outgoing(held.id)
-        self._store.put_outgoing(replace(kept, due_at=fresh.due_at) if again else kept)
-        return again
+        if not known.set_aside:
+            self._store.put_outgoing(kept)
+            return None
+        return Parcel(self._store.put_outgoing(replace(kept, due_at=fresh.due_at)), held)
 
     def arrived(self, author: PeerKey, domain: str, now: Instant) -> None:
         """Note that a domain brought an author's mail: answers go there."""
@@ -168,7 +160,6 @@ class Outbox:
     def answered(self, parcels: Sequence[Parcel], outcomes: Sequence[Outcome]) -> set[PeerKey]:
         """Follow a domain's answers; return the authors for whom there is something to tell."""
         now = self._now()
-        told = set()
         there = [
             parcel.row.id
             for parcel, outcome in zip(parcels, outcomes, strict=True)
@@ -178,11 +169,15 @@ class Outbox:
         # The other server remembers them now. Should that server forget (an old backup), their authors offer them
         # again, and they must not be taken for duplicates here.
         self._store.forget_ids(there)
-        for parcel, outcome in zip(parcels, outcomes, strict=True):
-            # Meanwhile a receipt may have come for it, or its time may be over: then only the report is news.
-            if self._answer(parcel, outcome, now) and self._report(parcel, outcome, now):
-                told.add(parcel.held.src)
-        return told
+        # Meanwhile a receipt may have come for it, or its time may be over: then only the report is news.
+        reports = [
+            Report(parcel.held.src, parcel.held.id, parcel.row.destination, outcome.verdict, outcome.reason, now)
+            for parcel, outcome in zip(parcels, outcomes, strict=True)
+            if self._answer(parcel, outcome, now) and self._is_told(parcel.held)
+        ]
+        if reports:
+            self._store.put_reports(reports, REPORTS_PER_AUTHOR, REPORTS_MAX)
+        return {report.author for report in reports}
 
     def failed_alone(self, parcel: Parcel, *, poison: bool) -> set[PeerKey]:
         """One envelope, alone in its call, got no answer; let others go first. ``poison``: the fault is its own."""
@@ -207,13 +202,9 @@ class Outbox:
                 store.answer_outgoing(row.id, due, row.tries + 1, outcome.verdict, outcome.reason)
         return (row.verdict, row.reason) != (outcome.verdict, outcome.reason)
 
-    def _report(self, parcel: Parcel, outcome: Outcome, now: Instant) -> bool:
-        held = parcel.held
-        if held.kind == Kind.RECEIPT or not self.local(held.src):
-            return False
-        report = Report(held.src, held.id, parcel.row.destination, outcome.verdict, outcome.reason, now)
-        self._store.put_report(report, REPORTS_PER_AUTHOR, REPORTS_MAX)
-        return True
+    def _is_told(self, held: Held) -> bool:
+        """Say whether an envelope's author hears of answers."""
+        return held.kind != Kind.RECEIPT and self.local(held.src)
 
     # --- upkeep
 

@@ -26,6 +26,9 @@ class Reporter:
         self._tell = tell
         self._news = asyncio.Event()
         self._news.set()
+        self._told = self._dropped = 0
+        """Serials up to which the device was told, and up to which reports are forgotten."""
+        self._dropping = False
 
     def news(self) -> None:
         """Look again: there is something to tell."""
@@ -34,16 +37,29 @@ class Reporter:
     async def run(self) -> None:
         """Tell, one batch at a time, until cancelled, or until the device says no: then its next connection is told.
 
-        Raises: UnavailableError when the device is gone; StoreError.
+        Raises, in a group: UnavailableError when the device is gone; StoreError.
         """
-        while True:
-            await self._news.wait()
-            self._news.clear()
-            while found := await self._driver.read(lambda _: self._store.reports(self._author, REPORTS_BATCH)):
-                if not await self._tell(found):
-                    return
-                await self._drop(found[-1].serial)
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._news.wait()
+                self._news.clear()
+                while found := await self._driver.read(
+                    lambda _: self._store.reports(self._author, self._told, REPORTS_BATCH)
+                ):
+                    if not await self._tell(found):
+                        return
+                    self._told = found[-1].serial
+                    if not self._dropping:
+                        self._dropping = True
+                        group.create_task(self._drop())
 
-    async def _drop(self, up_to: int) -> None:
-        # Should we die before, the device is told again.
-        await self._driver.call_unhurried(lambda _: self._store.drop_reports(self._author, up_to))
+    async def _drop(self) -> None:
+        """Forget what was told, while more is told."""
+        while self._dropped < self._told:
+            # Should we die before, the device is told again.
+            await self._driver.call_unhurried(lambda _: self._drop_told())
+        self._dropping = False
+
+    def _drop_told(self) -> None:
+        self._dropped = self._told
+        self._store.drop_reports(self._author, self._told)

@@ -22,6 +22,8 @@ as much."""
 OFFERED_MAX = 64
 """Of these, what we put into one. Everybody else waits while a batch's answers are written: with 256 a message to
 another domain took twice as long beside a long queue."""
+FRESH_MAX, FRESH_BYTES = 2_048, 4 << 20
+"""What has just come for one domain and is kept in memory until it is sent; the rest is read from the outbox."""
 OUT_IN_FLIGHT = 4
 """Batches of one domain sent and not answered."""
 IN_FLIGHT_MAX = 32
@@ -65,7 +67,7 @@ CORRESPONDENTS_MAX = 100_000
 CORRESPONDENT_MS = 15 * DAY_MS
 """A message may travel for 14 days; whoever answers it then still finds back."""
 REPORTS_PER_AUTHOR, REPORTS_MAX = 1_000, 100_000
-REPORTS_BATCH = 64
+REPORTS_BATCH = 256
 REPORT_MS = 14 * DAY_MS
 
 FRESH_MS, STALE_MS, NOT_FOUND_MS = 10 * MINUTE_MS, DAY_MS, MINUTE_MS
