@@ -77,3 +77,9 @@ def test_too_few_digits_of_a_key_that_is_known_are_said_to_be_too_few(book: Addr
     said = refused(book, EVE.hex()[:4], (EVE,))
     assert (said.code, str(said)) == ("not_found", f"write 8 digits of the key or more, not {EVE.hex()[:4]!r}")
     assert "no peer is called" in str(refused(book, EVE.hex()[:4], ()))
+
+
+def test_a_name_with_a_slip_in_it_is_answered_with_the_one_that_is_near(book: AddressBook) -> None:
+    assert str(refused(book, "adda", ())) == "no peer is called 'adda'; did you mean ada? All: qpc mesh peers"
+    assert "a stranger with the key" in str(refused(book, "adda", (EVE,), adda=EVE)), "that is what was written"
+    assert "did you mean" not in str(refused(book, "somebody", ()))

@@ -22,6 +22,7 @@ from quicprochat.core.channel import (
     decode_post,
     encode_post,
     heads_after,
+    near_topic,
     open_post,
     open_secret,
     open_with,
@@ -363,3 +364,8 @@ def test_only_a_posts_header_and_a_whole_salt_are_sealed() -> None:
 @each("posts_refused")
 def test_what_the_vectors_say_does_not_open(case: Case) -> None:
     assert open_post(MeshEnvelope.decode(case["wire"]), case["secret"], CRYPTO) is None
+
+
+def test_a_topic_that_may_have_been_meant_is_found_whatever_its_case() -> None:
+    assert near_topic("BAKRY", ("village", "Bakery")) == "Bakery"
+    assert near_topic("well", ("village", "bakery")) == near_topic("well", ()) == ""

@@ -6,7 +6,6 @@ Used by one-shot calls and by the prompt alike.
 from __future__ import annotations
 
 import asyncio
-import difflib
 import json
 import os
 from collections import deque
@@ -24,7 +23,7 @@ from quicprochat.client.session import Session
 from quicprochat.client.socket import Json
 from quicprochat.client.stdio import Writes, terminal_columns
 from quicprochat.console.text import complain, say
-from quicprochat.core.channel import check_topic
+from quicprochat.core.channel import check_topic, near_topic
 from quicprochat.core.errors import LocalError
 
 __all__ = ["Performer", "complain", "need_mesh", "say"]
@@ -140,8 +139,8 @@ class Performer:
         ours = [found["topic"] for found in await self._session.ask_all("channels", {})]
         if topic in ours:
             return
-        shown, near = display_line(topic, 64), difflib.get_close_matches(topic, ours, n=1)
-        missing = f"you are in no channel {shown}" + (f"; did you mean {display_line(near[0], 64)}?" if near else "")
+        shown, near = display_line(topic, 64), display_line(near_topic(topic, ours), 64)
+        missing = f"you are in no channel {shown}" + (f"; did you mean {near}?" if near else "")
         if self._confirm is None:
             also = " " if near else "; "
             raise CallError(f"{missing}{also}To join or open one, write: qpc mesh subscribe {shown}", "not_found")

@@ -14,6 +14,7 @@ so it proves membership and nothing more; the author is who signed the envelope.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import hmac
 import struct
@@ -244,6 +245,13 @@ def check_topic(topic: str) -> str:
     if len(normal.encode("utf-8")) > TOPIC_MAX_BYTES:
         raise LocalError(f"a topic has at most {TOPIC_MAX_BYTES} bytes", code="too_long")
     return normal
+
+
+def near_topic(topic: str, topics: Iterable[str]) -> str:
+    """Return which of these topics may have been meant by one with a slip in it, "" where none is near."""
+    folded = {one.casefold(): one for one in topics}
+    found = difflib.get_close_matches(topic.casefold(), folded, n=1)
+    return folded[found[0]] if found else ""
 
 
 def open_secret(topic: str, crypto: Crypto) -> bytes:

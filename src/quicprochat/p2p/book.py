@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from quicprochat.core.ids import PeerKey
 from quicprochat.core.names import look_alike, skeleton
 
 _HEX = re.compile(r"[0-9a-fA-F]+")
+NAMES_COMPARED = 1_000
+"""Of so many contacts at most one is looked for whose name is near: a comparison takes some microseconds."""
 
 
 class AddressBook:
@@ -131,12 +134,16 @@ class AddressBook:
             short = len(text) < KEY_PREFIX_MIN and _HEX.fullmatch(text) and len(text) > 1
             if short and any(key.hex().startswith(text.lower()) for key in (*contacts, *heard)):
                 raise LocalError(f"write {KEY_PREFIX_MIN} digits of the key or more, not {text!r}", code="not_found")
-            raise LocalError(_nobody(text, claims or {}), code="not_found")
+            names = [contact.name for contact in contacts.values() if contact.name]
+            raise LocalError(_nobody(text, names, claims or {}), code="not_found")
         return found.pop()
 
 
-def _nobody(text: str, claims: Mapping[PeerKey, str]) -> str:
+def _nobody(text: str, names: Sequence[str], claims: Mapping[PeerKey, str]) -> str:
     claiming = sorted(key.hex()[:16] for key, name in claims.items() if look_alike(name, text))
+    near = difflib.get_close_matches(text[:64], names[:NAMES_COMPARED], n=1)
+    if not claiming and near:
+        return f"no peer is called {text[:64]!r}; did you mean {near[0]}? All: qpc mesh peers"
     if not claiming:
         return f"no peer is called {text[:64]!r}; see: qpc mesh peers, or add one with: qpc mesh add <ticket>"
     if len(claiming) > 1:

@@ -7,7 +7,6 @@ when one of them is open.
 from __future__ import annotations
 
 import asyncio
-import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -22,6 +21,7 @@ from quicprochat.core.channel import (
     Subscription,
     check_topic,
     encode_post,
+    near_topic,
     open_secret,
 )
 from quicprochat.core.charter import may_write
@@ -120,8 +120,8 @@ class Channels:
         for channel in self.joined():
             if channel.topic == topic:
                 return channel
-        near = difflib.get_close_matches(topic, [channel.topic for channel in self.joined()], n=1)
-        hint = f"did you mean {near[0]}?" if near else "those you are in: qpc mesh channels"
+        near = near_topic(topic, (channel.topic for channel in self.joined()))
+        hint = f"did you mean {near}?" if near else "those you are in: qpc mesh channels"
         raise LocalError(f"you are in no channel {topic}; {hint}", code="not_found")
 
     async def subscribe(
