@@ -311,21 +311,26 @@ class Loop:
         except StoreError:
             raise
         except QuicprochatError as error:
-            if meaning is None:
+            back = self._put_back(line, meaning, before)
+            if meaning is None or (isinstance(meaning, Say) and not back):
                 self._echo(line)
             self._note(str(error), "class:trouble")
             self._not_moved(line, before)
-            self._put_back(line, meaning, before)
         except asyncio.CancelledError:
             self._not_moved(line, before)
             raise
 
-    def _put_back(self, line: str, meaning: Meaning | None, before: Conversation | None) -> None:
-        """Put a line with a text that was refused back as it was typed, unless it would mean something else now."""
+    def _put_back(self, line: str, meaning: Meaning | None, before: Conversation | None) -> bool:
+        """Put a line with a text that was refused back as it was typed, unless it would mean something else now.
+
+        Returns: whether it is back.
+        """
         text = meaning.text if isinstance(meaning, Say) else isinstance(meaning, Post)
         plain = not line.startswith("/") or line.startswith("//")
-        if text and self._typed.empty() and not (plain and self._current != before):
+        back = bool(text) and self._typed.empty() and not (plain and self._current != before)
+        if back:
             self.screen.put_back(line)
+        return back
 
     def _not_moved(self, line: str, before: Conversation | None) -> None:
         """Leave the conversation that a line was to change and did not: the next line is not meant for it."""
@@ -346,6 +351,7 @@ class Loop:
             case Say():
                 await self._talk_to(meaning)
             case Join():
+                self._echo(line)
                 await self._join(meaning)
             case Post():
                 await self._post(meaning.request)
