@@ -9,8 +9,8 @@ import pytest
 from tests.unit.carriers import LATER, ROOM, Carrier, Net, key, parcel
 
 from quicprochat.core.asking import ASK_MS
-from quicprochat.core.carry import AGAIN_MS, FOREMOST, CarryLimits, Say
-from quicprochat.core.encounter import AHEAD, Want, encode_offer
+from quicprochat.core.carry import AGAIN_MS, DIRECT_MAX, FOREMOST, CarryLimits, Say
+from quicprochat.core.encounter import AHEAD, Giving, Want, encode_offer
 from quicprochat.core.envelope import Kind
 from quicprochat.core.errors import WireError
 from quicprochat.core.ids import EnvelopeId
@@ -60,6 +60,17 @@ def test_the_most_useful_crosses_before_anything_is_compared() -> None:
     assert one.said[:first].count(0) == FOREMOST, "and comparing comes when that is dealt with"
     assert sorted(other.came) == sorted([urgent, *mine])
     assert sorted(one.came) == sorted(theirs)
+
+
+def test_comparing_does_not_wait_for_a_neighbour_that_is_always_offered_something_new() -> None:
+    giving, ids = Giving(1), [parcel(str(n)).id for n in range(4 * DIRECT_MAX)]
+    for id in ids:
+        giving.queue((0,), id)
+    for dealt in range(DIRECT_MAX):
+        assert not giving.sounded(DIRECT_MAX)
+        giving.offers(ids)
+        giving.answered(Want(dealt + 1, ()))
+    assert giving.sounded(DIRECT_MAX)
 
 
 def test_links_that_last_are_compared_at_once() -> None:
