@@ -27,12 +27,12 @@ from quicprochat.adapters.sqlite import ServerStore
 from quicprochat.core.address import Address
 from quicprochat.core.errors import QuicprochatError
 from quicprochat.core.gate import Limits
-from quicprochat.p2p.driver import Driver
 from quicprochat.server import home_server
 from quicprochat.server.federation import FederationOptions
 from quicprochat.server.home_server import HomeServer, ServerOptions
 from quicprochat.server.operate import Operator
 from quicprochat.server.trust import Loaded, read_authority, read_certificate, read_key
+from quicprochat.server.turns import ServerDriver
 
 
 def memory_kb() -> int:
@@ -130,7 +130,7 @@ async def main(settings: dict[str, Any]) -> int:
 def be_mortal(moment: str, nth: int) -> None:
     """Let the server's driver, and its database, pass by somebody who may kill it."""
     executioner = Executioner(moment, nth)
-    vars(home_server)["Driver"] = partial(Driver, probe=executioner.point)
+    vars(home_server)["ServerDriver"] = partial(ServerDriver, probe=executioner.point)
     if ":" in moment:
         disk = MortalDisk(executioner)
         vars(home_server)["ServerStore"] = SimpleNamespace(

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from quicprochat.core.store import MeshStore
-from quicprochat.p2p.driver import Clock, Driver, Stepper
+from quicprochat.p2p.driver import Clock, Driver, Point, Stepper
 
 T = TypeVar("T")
 
@@ -25,8 +25,10 @@ TURN = 128
 class ServerDriver(Driver):
     """Call :meth:`call_for` with whatever is done for a number of envelopes."""
 
-    def __init__(self, upkeep: Stepper, store: MeshStore, clock: Clock) -> None:
-        super().__init__(upkeep, store, clock, lambda _: None)
+    def __init__(
+        self, upkeep: Stepper, store: MeshStore, clock: Clock, probe: Callable[[Point], None] | None = None
+    ) -> None:
+        super().__init__(upkeep, store, clock, lambda _: None, probe)
         self._room = TURN
         self._turns: deque[tuple[int, asyncio.Future[None]]] = deque()
 
