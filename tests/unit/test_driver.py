@@ -117,12 +117,14 @@ class Passing:
     """What takes in others' mail in each step that has events, and answers it; or says something of its own."""
 
     def __init__(self) -> None:
+        self.steps = 0
         self.says: tuple[Effect, ...] = (SendResults(LinkId(2), ()),)
 
     def start(self, tx: MeshStore, now: Now) -> Sequence[Effect]:
         return ()
 
     def step(self, events: Sequence[Event], tx: MeshStore, now: Now) -> Sequence[Effect]:
+        self.steps += 1
         if not events:
             return ()
         write(tx)
@@ -193,6 +195,19 @@ def test_what_a_node_says_for_itself_takes_the_shared_commit_along(urgent: Effec
             node.says = (urgent,)
             await driver.settle([Tick()])
             assert disk.log == ["commit", result, urgent]
+
+    asyncio.run(scenario())
+
+
+def test_a_commit_that_is_due_by_itself_needs_no_step() -> None:
+    async def scenario() -> None:
+        async with passing() as (driver, disk, node):
+            settled = driver.settle([Tick()])
+            await rest()
+            steps = node.steps
+            disk.clock.ms += SHARED_MS
+            await settled
+            assert (node.steps, disk.log) == (steps, ["commit", *node.says])
 
     asyncio.run(scenario())
 

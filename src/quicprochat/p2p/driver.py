@@ -229,10 +229,13 @@ class Driver:
             await self._finish_shared()
             await self._step_aside(*self._asides[0])
             self._asides.popleft()
+        now = self._clock.now()
+        if self._only_commits(now.at):
+            await self._finish(now)
+            return
         events, self._events = self._events[:EVENTS_MAX], self._events[EVENTS_MAX:]
         calls, self._calls, self._unhurried = [*self._unhurried, *self._calls], [], []
         self._answering = calls
-        now = self._clock.now()
         self._probe(Point.GATHERED)
         if not self._open:
             self._store.begin()
@@ -253,6 +256,12 @@ class Driver:
                 done.set_result(value)
             else:
                 done.set_exception(error)
+
+    def _only_commits(self, now: Instant) -> bool:
+        """Say whether there is nothing to do but to commit what steps before this moment shared."""
+        if self._events or self._calls or self._unhurried or self._shared_until is None:
+            return False
+        return self._shared_until <= now < min(self._node.next_deadline(), self._marked_at + MARK_EVERY_MS)
 
     async def _pass_on(self, effects: Sequence[Effect]) -> bool:
         """Let out what need not wait for the disk, keep the rest; return whether somebody waits for that."""
