@@ -52,8 +52,8 @@ HELLO_S = 5.0
 WRITE_BYTES = 256 * 1024
 OUT_MAX_BYTES = 8 * 1024 * 1024
 """Frames waiting for a neighbour that does not read; more, and the link is closed as too slow."""
-CHECK_INLINE = 2
-"""So few envelopes are checked on the spot: a thread costs more than it frees."""
+CHECK_INLINE = 8
+"""So few envelopes are checked on the spot, within a millisecond: a thread costs more than it frees."""
 CHECK_SLICE = 32
 """Envelopes checked in one go in a thread; between two slices others get their turn."""
 BATCHES_UNDER_WAY = 2
