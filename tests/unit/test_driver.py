@@ -16,7 +16,7 @@ from quicprochat.core.events import CloseLink, Effect, Event, LinkId, SendEnvelo
 from quicprochat.core.link import Goodbye
 from quicprochat.core.store import MeshStore
 from quicprochat.core.time import Instant, Now
-from quicprochat.p2p.driver import INLINE_EVENTS, SHARED_EVENTS, SHARED_MS, SLOW_FOR_MS, SLOW_MS, Driver
+from quicprochat.p2p.driver import INLINE_EVENTS, SHARED_EVENTS, SHARED_MS, SLOW_COMMITS, SLOW_FOR_MS, SLOW_MS, Driver
 
 
 def write(store: MeshStore) -> None:
@@ -34,11 +34,19 @@ def test_small_commit_on_a_quick_disk_runs_in_the_loop() -> None:
     asyncio.run(scenario())
 
 
-def test_slow_disk_holds_the_loop_up_once_and_then_not_for_a_while() -> None:
+def test_slow_disk_holds_the_loop_up_a_few_times_and_then_not_for_a_while() -> None:
     async def scenario() -> None:
         async with driven() as it:
+            home = threading.get_ident()
+            for _ in range(SLOW_COMMITS + 1):
+                it.disk.commit_ms = SLOW_MS
+                await it.driver.call(write)
+                it.disk.commit_ms = 0
+                await it.driver.call(write)
+            assert set(it.disk.threads) == {home}, "what was late once may have waited for the processor"
             it.disk.commit_ms = SLOW_MS
-            await it.driver.call(write)
+            for _ in range(SLOW_COMMITS):
+                await it.driver.call(write)
             assert it.disk.threads[-1] == threading.get_ident()
             it.disk.commit_ms = 0
             await it.driver.call(write)
@@ -117,12 +125,14 @@ class Passing:
     """What takes in others' mail in each step that has events, and answers it; or says something of its own."""
 
     def __init__(self) -> None:
+        self.steps = 0
         self.says: tuple[Effect, ...] = (SendResults(LinkId(2), ()),)
 
     def start(self, tx: MeshStore, now: Now) -> Sequence[Effect]:
         return ()
 
     def step(self, events: Sequence[Event], tx: MeshStore, now: Now) -> Sequence[Effect]:
+        self.steps += 1
         if not events:
             return ()
         write(tx)
@@ -193,6 +203,19 @@ def test_what_a_node_says_for_itself_takes_the_shared_commit_along(urgent: Effec
             node.says = (urgent,)
             await driver.settle([Tick()])
             assert disk.log == ["commit", result, urgent]
+
+    asyncio.run(scenario())
+
+
+def test_a_commit_that_is_due_by_itself_needs_no_step() -> None:
+    async def scenario() -> None:
+        async with passing() as (driver, disk, node):
+            settled = driver.settle([Tick()])
+            await rest()
+            steps = node.steps
+            disk.clock.ms += SHARED_MS
+            await settled
+            assert (node.steps, disk.log) == (steps, ["commit", *node.says])
 
     asyncio.run(scenario())
 

@@ -13,7 +13,7 @@ import pytest
 iroh = pytest.importorskip("iroh", reason="needs the extra [mesh]")
 
 
-from quicprochat.adapters.iroh import FAST_COPY, fastcopy, faults  # noqa: E402
+from quicprochat.adapters.iroh import FAST_CALL, FAST_COPY, fastcall, fastcopy, faults  # noqa: E402
 from quicprochat.core.errors import LocalError, QuicprochatError  # noqa: E402
 
 # ----------------------------------------------------------------------------------------------- errors
@@ -116,6 +116,62 @@ def test_changed_binding_keeps_its_own_copying(change: Callable[[SimpleNamespace
     stock = builder.write
     assert not fastcopy.install(module)
     assert builder.write is stock
+
+
+# --------------------------------------------------------------------------------------------- fastcall
+
+
+def test_calls_of_the_pinned_binding_go_the_short_way() -> None:
+    assert FAST_CALL
+    assert iroh.iroh_ffi._uniffi_rust_call_async.__module__ == fastcall.__name__
+
+
+async def stock_call(
+    rust_future: object, ffi_poll: object, ffi_complete: object, ffi_free: object, lift_func: object,
+    error_ffi_converter: object,
+) -> None: ...  # fmt: skip
+
+
+async def longer_call(
+    rust_future: object, ffi_poll: object, ffi_complete: object, ffi_free: object, lift_func: object,
+    error_ffi_converter: object, cancel: object,
+) -> None: ...  # fmt: skip
+
+
+def calling_module() -> SimpleNamespace:
+    """As much of the generated module as this repair looks at."""
+    real = iroh.iroh_ffi
+    names = (
+        "_UniffiLib", "_UNIFFI_RUST_FUTURE_POLL_READY", "_UNIFFI_RUST_FUTURE_CONTINUATION_CALLBACK",
+        "_uniffi_get_event_loop", "_uniffi_rust_call_with_error",
+    )  # fmt: skip
+    return SimpleNamespace(_uniffi_rust_call_async=stock_call, **{name: getattr(real, name) for name in names})
+
+
+def test_module_with_the_known_call_is_repaired() -> None:
+    module = calling_module()
+    assert fastcall.install(module)
+    assert module._uniffi_rust_call_async is not stock_call
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("_uniffi_rust_call_async", longer_call),
+        ("_uniffi_rust_call_async", print),
+        ("_UNIFFI_RUST_FUTURE_POLL_READY", 1),
+        ("_UNIFFI_RUST_FUTURE_CONTINUATION_CALLBACK", None),
+        ("_uniffi_get_event_loop", None),
+        ("_uniffi_rust_call_with_error", None),
+        ("_UniffiLib", None),
+    ],
+)
+def test_changed_binding_keeps_its_own_call(name: str, other: object) -> None:
+    module = calling_module()
+    setattr(module, name, other)
+    stock = module._uniffi_rust_call_async
+    assert not fastcall.install(module)
+    assert module._uniffi_rust_call_async is stock
 
 
 # ------------------------------------------------------------------------------------------ process end

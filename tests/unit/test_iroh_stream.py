@@ -40,6 +40,34 @@ def test_bytes_arrive_unchanged_both_ways(size: int) -> None:
     run(scenario)
 
 
+def test_a_write_for_which_there_is_room_is_done_without_a_turn_of_the_loop() -> None:
+    async def scenario() -> None:
+        async with streamed() as pair:
+            turned = asyncio.Event()
+            asyncio.get_running_loop().call_soon(turned.set)
+            await pair.there.write(b"now")
+            assert not turned.is_set()
+            assert await read_all(pair.here, 3) == b"now"
+
+    run(scenario)
+
+
+def test_who_reads_what_is_there_already_lets_others_have_their_turn() -> None:
+    """Else a peer that sends without end would keep the loop from everybody else."""
+
+    async def scenario() -> None:
+        async with streamed() as pair:
+            await pair.there.write(bytes(1_000_000))
+            left = 1_000_000
+            while left:
+                turned = asyncio.Event()
+                asyncio.get_running_loop().call_soon(turned.set)
+                left -= len(await pair.here.read())
+                assert turned.is_set()
+
+    run(scenario)
+
+
 def test_only_packets_on_the_path_in_use_are_signs_of_life() -> None:
     """A relayed path is kept alive beside a direct one that is dead, which must not hide that."""
 

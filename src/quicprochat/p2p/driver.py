@@ -30,10 +30,11 @@ MARK_EVERY_MS = 60_000
 """The life clock is kept with every write, and this often when there is none."""
 UNHURRIED_MS = 50
 """So long at most what nobody waits for goes without a transaction of its own: one that somebody waits for takes it."""
-INLINE_EVENTS = 8
+INLINE_EVENTS = 32
 """A turn of so few events commits on the spot: handing it to a thread and back costs as much as a quick disk does."""
-SLOW_MS, SLOW_FOR_MS = 10, 10_000
-"""A commit that took so long is a slow disk's; for a while no commit holds the loop up, however small."""
+SLOW_MS, SLOW_COMMITS, SLOW_FOR_MS = 10, 3, 10_000
+"""Commits in a row that took so long each are a slow disk's; for a while no commit holds the loop up, however small.
+A single one may have waited for the processor, and on a busy machine a thread waits for that twice."""
 SHARED_MS, SHARED_EVENTS = 20, 256
 """A transaction that nobody waits for stays open so long at most, or for so many events. The first answer to what a
 neighbour gave us to pass on leaves with a commit of its own, those of the next milliseconds with one for all."""
@@ -116,6 +117,8 @@ class Driver:
         """Events and calls of the open transaction."""
         self._due: list[Effect] = []
         """What leaves after the commit."""
+        self._slow = 0
+        """Commits in a row that took long."""
         self._slow_until = 0
         self._pool = ThreadPoolExecutor(1, "store")
 
@@ -229,10 +232,13 @@ class Driver:
             await self._finish_shared()
             await self._step_aside(*self._asides[0])
             self._asides.popleft()
+        now = self._clock.now()
+        if self._only_commits(now.at):
+            await self._finish(now)
+            return
         events, self._events = self._events[:EVENTS_MAX], self._events[EVENTS_MAX:]
         calls, self._calls, self._unhurried = [*self._unhurried, *self._calls], [], []
         self._answering = calls
-        now = self._clock.now()
         self._probe(Point.GATHERED)
         if not self._open:
             self._store.begin()
@@ -253,6 +259,12 @@ class Driver:
                 done.set_result(value)
             else:
                 done.set_exception(error)
+
+    def _only_commits(self, now: Instant) -> bool:
+        """Say whether there is nothing to do but to commit what steps before this moment shared."""
+        if self._events or self._calls or self._unhurried or self._shared_until is None:
+            return False
+        return self._shared_until <= now < min(self._node.next_deadline(), self._marked_at + MARK_EVERY_MS)
 
     async def _pass_on(self, effects: Sequence[Effect]) -> bool:
         """Let out what need not wait for the disk, keep the rest; return whether somebody waits for that."""
@@ -342,10 +354,12 @@ class Driver:
         if store.volatile or not store.dirty:
             store.commit()
         elif small and now.at >= self._slow_until:
+            began = self._clock.now().at
             store.commit()
             ended = self._clock.now().at
-            if ended - now.at >= SLOW_MS:
-                self._slow_until = ended + SLOW_FOR_MS
+            self._slow = self._slow + 1 if ended - began >= SLOW_MS else 0
+            if self._slow >= SLOW_COMMITS:
+                self._slow, self._slow_until = 0, ended + SLOW_FOR_MS
         else:
             # Shielded: a cancelled driver must not leave a thread at work on the store. Then nobody may read any more.
             self._committing = True

@@ -52,10 +52,11 @@ HELLO_S = 5.0
 WRITE_BYTES = 256 * 1024
 OUT_MAX_BYTES = 8 * 1024 * 1024
 """Frames waiting for a neighbour that does not read; more, and the link is closed as too slow."""
-CHECK_INLINE = 2
-"""So few envelopes are checked on the spot: a thread costs more than it frees."""
 CHECK_SLICE = 32
-"""Envelopes checked in one go in a thread; between two slices others get their turn."""
+"""Envelopes of a link checked in one go, within some milliseconds; between two slices others get their turn."""
+CHECK_INLINE = CHECK_SLICE
+"""So few are checked on the spot: a thread costs more than it frees, since after each signature it waits for the
+interpreter, and whoever has that waits for it."""
 BATCHES_UNDER_WAY = 2
 """Batches of one link in checking or committing; the rest waits in QUIC, and its sender with it."""
 UNDER_WAY_BYTES = 256 * 1024
@@ -292,6 +293,8 @@ class PeerLink:
         if others:
             await self._hand_over(others, len(data))
         for start in range(0, len(envelopes), CHECK_SLICE):
+            if start:
+                await asyncio.sleep(0)
             await self._take_in(envelopes[start : start + CHECK_SLICE])
 
     def _hello(self, kind: int, body: bytes) -> None:

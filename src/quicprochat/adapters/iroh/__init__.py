@@ -2,6 +2,7 @@
 
 from quicprochat.adapters.iroh.connection import Connection, Stream
 from quicprochat.adapters.iroh.endpoint import ALPN, Endpoint
+from quicprochat.adapters.iroh.fastcall import ACTIVE as FAST_CALL
 from quicprochat.adapters.iroh.fastcopy import ACTIVE as FAST_COPY
 
-__all__ = ["ALPN", "FAST_COPY", "Connection", "Endpoint", "Stream"]
+__all__ = ["ALPN", "FAST_CALL", "FAST_COPY", "Connection", "Endpoint", "Stream"]
