@@ -7,12 +7,13 @@ from pathlib import Path
 
 import apsw
 import pytest
-from tests.conformance.rows import Step, channel_id, held, key, message, subscription
+from tests.conformance.rows import Step, channel_id, held, key, message, numbers, subscription
 
 from quicprochat.adapters.sqlite import ServerStore
 from quicprochat.adapters.sqlite.channels import _CHANNEL
 from quicprochat.adapters.sqlite.envelopes import HELD, SEEN
 from quicprochat.adapters.sqlite.federation import OUTBOX, REPORT
+from quicprochat.adapters.sqlite.history import NUMBERS
 from quicprochat.adapters.sqlite.journal import _DELIVERED, _LINE
 from quicprochat.adapters.sqlite.late import Late, Table, among
 from quicprochat.adapters.sqlite.peers import _VALUE
@@ -136,6 +137,7 @@ WRITES: dict[Table, Callable[[ServerStore], object]] = {
     SEEN: lambda store: store.remember(held("a").id, Fate.GONE, None),
     OUTBOX: lambda store: store.put_outgoing(outgoing(held("a").id)),
     REPORT: lambda store: store.put_report(Report(ADA, held("a").id, "south.example", 1, 1, Instant(0)), 9, 9),
+    NUMBERS: lambda store: store.put_heard(channel_id("a"), numbers("ann")),
     _LINE: lambda store: store.note(message("a")),
     _DELIVERED: lambda store: store.deliver(message("a")),
     _VALUE: lambda store: store.set_value("a", b"a"),

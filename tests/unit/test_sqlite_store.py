@@ -422,12 +422,13 @@ def test_a_store_of_version_7_keeps_what_it_has_seen_and_learns_of_emergencies(
     store.close()
 
 
-def test_numbers_that_nobody_wrote_are_forgotten_and_their_author_is_heard_anew(store: SqliteStore) -> None:
+def test_numbers_that_nobody_wrote_are_forgotten_and_their_author_is_heard_anew(store: SqliteStore, path: Path) -> None:
     news = subscription("news").channel.id
     with Step(store):
         store.put_heard(news, numbers("ann", seen=(1, 9)))
         store.put_heard(news, numbers("bob"))
     store._db.execute("UPDATE heard SET numbers = zeroblob(17) WHERE author = ?", (key("ann"),))
+    store = reopened(store, path)
     assert list(store.heard_in(news)) == [numbers("bob")]
     assert store.heard(news, key("ann")) is None
     with Step(store):
@@ -436,6 +437,7 @@ def test_numbers_that_nobody_wrote_are_forgotten_and_their_author_is_heard_anew(
     with Step(store):
         store.put_heard(news, numbers("ann", seen=(3,)))
     assert store.heard(news, key("ann")) == numbers("ann", seen=(3,))
+    store.close()
 
 
 def test_a_store_of_version_4_keeps_its_records_and_learns_where_peers_live(

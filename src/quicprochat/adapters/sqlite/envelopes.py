@@ -10,6 +10,7 @@ import hashlib
 import struct
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import islice
 
 from quicprochat.adapters.sqlite.database import Database, Row, checksum, sturdy
 from quicprochat.adapters.sqlite.late import Table, among
@@ -25,7 +26,10 @@ _TOGETHER = 100_000
 """Sums that are gathered before they are charged, when the store opens."""
 _FRESH_MAX, _FRESH_BYTES = 4_096, 4 << 20
 """Envelopes kept in memory beside the disk: what passes through is asked for and let go of moments later."""
-_BOUNDS_MAX = 4_096
+_AHEAD = 64
+"""Ids that ``oldest`` reads at once: who pushes one out of a full window soon pushes out the next."""
+_AHEAD_MAX = 4_096
+"""Questions of which it is remembered what comes next."""
 _FEW = 4
 """Fewer ids are not looked for in advance: each is asked for once, which costs no more."""
 _CORE_LENGTH = CORE_BYTES.to_bytes(4, "big")
@@ -79,6 +83,16 @@ def _scopes(via: bytes, kind: int, src: bytes, dst: bytes) -> tuple[tuple[Scope,
     return scopes_of(Held(EnvelopeId(b""), kind, PeerKey(src), dst, via, b"", Instant(0), Instant(0)))
 
 
+class _Ahead:
+    """The oldest envelopes on the disk that answer one question, and the serial up to which was read."""
+
+    __slots__ = ("after", "ids")
+
+    def __init__(self) -> None:
+        self.ids: dict[EnvelopeId, None] = {}
+        self.after = 0
+
+
 class Envelopes(Database):
     """The dedup table and the outbox; see ``MeshStore``. What is held must be a true envelope: it is checked so."""
 
@@ -94,8 +108,8 @@ class Envelopes(Database):
         """Nothing that is held expires before this."""
         self._asked = False
         """True while ``_soonest`` holds."""
-        self._bounds: dict[tuple[bytes, PeerKey | None, bytes | None], int] = {}
-        """Up to which serial there is nothing any more that ``oldest`` was asked for."""
+        self._ahead: dict[tuple[bytes, PeerKey | None, bytes | None], _Ahead] = {}
+        """What ``oldest`` has read, by what it was asked for."""
 
     def _load(self) -> None:
         super()._load()
@@ -241,7 +255,7 @@ class Envelopes(Database):
                 self._stale(id)
                 if self._late.drop(HELD, id) is None:
                     self._delete_later(HELD, id, known.serial)
-                self._charge(known.via, known.dst, known.wire[: _DST.stop], len(known.wire), -1)
+                self._let_go(id, known.via, known.dst, known.wire[: _DST.stop], len(known.wire))
             elif not self._late.missing(HELD, id):
                 written.append(id)
         if written:
@@ -249,7 +263,16 @@ class Envelopes(Database):
             rows = self._peek_rows(f"SELECT id, serial, {_CHARGED} FROM held WHERE id IN ({places})", values)
             for id, serial, via, dst, core, size in rows:
                 self._delete_later(HELD, id, serial)
-                self._charge(via, dst, core, size, -1)
+                self._let_go(id, via, dst, core, size)
+
+    def _let_go(self, id: EnvelopeId, via: bytes, dst: bytes, core: bytes, size: int) -> None:
+        """Count an envelope no more, and do not take it for the oldest again."""
+        self._charge(via, dst, core, size, -1)
+        if self._ahead:
+            src = PeerKey(core[_SRC])
+            for question in ((dst, src, None), (dst, None, None), (dst, None, via), (dst, src, via)):
+                if (ahead := self._ahead.get(question)) is not None:
+                    ahead.ids.pop(id, None)
 
     def waiting(self, dst: bytes, after: int, limit: int) -> Sequence[Held]:
         sql = f"SELECT {_COLUMNS} FROM held WHERE dst = ? AND serial > ? ORDER BY serial LIMIT ?"
@@ -318,27 +341,34 @@ class Envelopes(Database):
         return len({key for scope in (Scope.POSTS, Scope.OWN_POSTS) for key in self._quotas.keys(scope, ID_BYTES)})
 
     def oldest(self, dst: bytes, src: PeerKey | None, limit: int, via: bytes | None = None) -> Sequence[EnvelopeId]:
+        ahead = self._ahead.get((dst, src, via))
+        if ahead is None:
+            if len(self._ahead) >= _AHEAD_MAX:
+                self._ahead.clear()
+            ahead = self._ahead[dst, src, via] = _Ahead()
+        if len(ahead.ids) < limit:
+            self._read_ahead(ahead, dst, src, limit, via)
+        found = list(islice(ahead.ids, limit))
+        if len(found) < limit:
+            # What is not written yet is newer than all that is.
+            new = (held for held in self._late.items(HELD) if held.dst == dst and via in (None, held.via))
+            wanted = (held.id for held in new if (not held.own if src is None else held.src == src))
+            found += islice(wanted, limit - len(found))
+        return found
+
+    def _read_ahead(self, ahead: _Ahead, dst: bytes, src: PeerKey | None, limit: int, via: bytes | None) -> None:
         whose = "via != x''" if src is None else "substr(wire, 5, 32) = :src"
         if via is not None:
             whose += " AND via = :via"
         sql = (
             f"SELECT serial, id FROM held WHERE dst = :dst AND serial > :after AND {whose} ORDER BY serial LIMIT :limit"
         )
-        found: list[EnvelopeId] = []
-        after = self._bounds.get((dst, src, via), 0)
-        while len(found) < limit:
-            rows = self._peek_rows(sql, {"dst": dst, "src": src, "via": via, "after": after, "limit": limit + 1})
+        many = max(limit, _AHEAD)
+        while len(ahead.ids) < limit:
+            rows = self._peek_rows(sql, {"dst": dst, "src": src, "via": via, "after": ahead.after, "limit": many})
             for serial, id in rows:
-                after = serial
+                ahead.after = serial
                 if not self._late.missing(HELD, id):
-                    found.append(id)
-                elif not found:
-                    self._bounds[dst, src, via] = serial
-            if len(rows) <= limit:
-                # What is not written yet is newer than all that is.
-                new = (held for held in self._late.items(HELD) if held.dst == dst and via in (None, held.via))
-                found += [held.id for held in new if (not held.own if src is None else held.src == src)]
+                    ahead.ids[id] = None
+            if len(rows) < many:
                 break
-        if len(self._bounds) > _BOUNDS_MAX:
-            self._bounds.clear()
-        return found[:limit]
