@@ -517,6 +517,25 @@ def test_looking_ahead_changes_no_answer(store: MeshStore) -> None:
     assert (store.held(ids[4]), store.fate(ids[4])) == (None, None)
 
 
+def test_looking_ahead_for_what_is_in_the_inbox_changes_no_answer(store: MeshStore) -> None:
+    names = [str(n) for n in range(8)]
+    pairs = [(message(name).peer, message(name).uid) for name in names]
+    with Step(store) as tx:
+        tx.deliver(message("0"))
+    with Step(store) as tx:
+        tx.deliver(message("1"))
+        tx.foresee([], [*pairs, *pairs])
+        assert [tx.delivered(*pair) for pair in pairs] == 2 * [True] + 6 * [False]
+        assert tx.deliver(message("0")) is None
+        assert tx.deliver(message("2")) is not None
+        assert tx.deliver(message("2")) is None
+    store.begin()
+    store.foresee([], pairs)
+    store.deliver(message("3"))
+    store.rollback()
+    assert [store.delivered(*pair) for pair in pairs] == 3 * [True] + 5 * [False]
+
+
 def test_more_rows_than_are_written_together_are_all_written(home: Home) -> None:
     names = [str(n) for n in range(150)]
     with Step(home.store) as tx:

@@ -209,7 +209,7 @@ class Stores(RuleBasedStateMachine):
     @rule(ids=st.lists(st.sampled_from(IDS), min_size=4))
     def foresee(self, ids: list[EnvelopeId]) -> None:
         for store in self.both:
-            store.foresee(ids)
+            store.foresee(ids, [(key(author), uid(name)) for author in PEERS for name in UIDS])
 
     @writing
     @rule(name=st.sampled_from(UIDS), to=peers, text=words, id=st.sampled_from(SEALINGS), state=st.sampled_from(State))

@@ -17,7 +17,7 @@ from quicprochat.core.crypto import Crypto, PrivateKey
 from quicprochat.core.envelope import HEADER_BYTES, SUITE_X25519, TRANSIT, TRANSIT_OFFSET, Kind, MeshEnvelope
 from quicprochat.core.errors import WireError
 from quicprochat.core.gaps import hear
-from quicprochat.core.ids import ChannelId, EnvelopeId, Label, PeerKey
+from quicprochat.core.ids import ChannelId, EnvelopeId, Label, PeerKey, Uid
 from quicprochat.core.policy import Carry as Carry
 from quicprochat.core.policy import Limits as Limits
 from quicprochat.core.policy import Policy as Policy
@@ -92,6 +92,13 @@ class Checked:
     """The author's own record, where a receipt brings one."""
     post: Post | None = None
     keyless: bool = True
+
+    @property
+    def uid(self) -> tuple[PeerKey, Uid] | None:
+        """Author and uid of what was opened, by which the inbox knows it under any sealing; None if nothing was."""
+        if self.post is not None:
+            return (self.envelope.src, self.post.uid)
+        return (self.opened.letter.author, self.opened.letter.uid) if self.opened is not None else None
 
 
 def check(

@@ -176,7 +176,7 @@ class MemoryStore:
         known = self._fates.get(id)
         return known[0] if known else None
 
-    def foresee(self, ids: Sequence[EnvelopeId]) -> None:
+    def foresee(self, ids: Sequence[EnvelopeId], uids: Sequence[tuple[PeerKey, Uid]] = ()) -> None:
         """Nothing is gained by it in memory."""
 
     def remember(self, id: EnvelopeId, fate: Fate, forget_at: Instant | None, via: bytes = b"") -> None:

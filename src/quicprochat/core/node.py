@@ -8,7 +8,7 @@ enters opened by the gate and leaves as a request to seal; carried envelopes pas
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import assert_never
@@ -185,10 +185,12 @@ class Node:
         times += [at for n in self._neighbours if (at := n.lane.deadline()) is not None]
         return min(times)
 
-    def step(self, events: Iterable[Event], tx: MeshStore, now: Now) -> tuple[Effect, ...]:
+    def step(self, events: Sequence[Event], tx: MeshStore, now: Now) -> tuple[Effect, ...]:
         """Apply events in order, then do what time and the events made due. Raises: StoreError only."""
         out: list[Effect] = []
         self._forward.look_up_again()
+        came = [event.checked for event in events if isinstance(event, EnvelopeArrived)]
+        tx.foresee([one.envelope.id for one in came], [uid for one in came if (uid := one.uid) is not None])
         for event in _oldest_first(events):
             self._apply(event, tx, now, out)
             if not isinstance(event, EnvelopeArrived | ResultsArrived):

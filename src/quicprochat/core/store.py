@@ -349,8 +349,11 @@ class MeshStore(Protocol):
         """Return what became of an id, None when it was never seen (or is forgotten). What is held is HELD."""
         ...
 
-    def foresee(self, ids: Sequence[EnvelopeId]) -> None:
-        """Say which envelopes come next, for a store that rather looks for many at a time; changes no answer."""
+    def foresee(self, ids: Sequence[EnvelopeId], uids: Sequence[tuple[PeerKey, Uid]] = ()) -> None:
+        """Say which envelopes come next, for a store that rather looks for many at a time; changes no answer.
+
+        ``uids`` are those of what is in them, with its authors, as far as it is for our inbox.
+        """
         ...
 
     def remember(self, id: EnvelopeId, fate: Fate, forget_at: Instant | None, via: bytes = b"") -> None:

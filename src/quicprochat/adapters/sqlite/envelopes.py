@@ -15,7 +15,7 @@ from itertools import islice
 from quicprochat.adapters.sqlite.database import Database, Row, checksum, sturdy
 from quicprochat.adapters.sqlite.late import Table, among
 from quicprochat.core.envelope import CORE_BYTES, HEADER_BYTES
-from quicprochat.core.ids import ID_BYTES, EnvelopeId, Label, PeerKey, labelled_hash
+from quicprochat.core.ids import ID_BYTES, EnvelopeId, Label, PeerKey, Uid, labelled_hash
 from quicprochat.core.parts import level, part_of
 from quicprochat.core.quota import Quotas, scopes_of
 from quicprochat.core.store import Fate, Held, Scope, Usage
@@ -30,7 +30,7 @@ _AHEAD = 64
 """Ids that ``oldest`` reads at once: who pushes one out of a full window soon pushes out the next."""
 _AHEAD_MAX = 4_096
 """Questions of which it is remembered what comes next."""
-_FEW = 4
+FEW = 4
 """Fewer ids are not looked for in advance: each is asked for once, which costs no more."""
 _CORE_LENGTH = CORE_BYTES.to_bytes(4, "big")
 # Where the core of an envelope has what is asked of it here (core/envelope.py).
@@ -146,9 +146,9 @@ class Envelopes(Database):
 
     # --- dedup
 
-    def foresee(self, ids: Sequence[EnvelopeId]) -> None:
+    def foresee(self, ids: Sequence[EnvelopeId], uids: Sequence[tuple[PeerKey, Uid]] = ()) -> None:
         """See ``MeshStore``: what no table has need not be looked for again, one by one."""
-        if len(ids) < _FEW:
+        if len(ids) < FEW:
             return
         places, values = among(ids)
         sql = " UNION ALL ".join(f"SELECT id FROM {table.name} WHERE id IN ({places})" for table in self._KEYED)

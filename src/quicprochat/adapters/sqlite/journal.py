@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterable, Sequence
 
 from quicprochat.adapters.sqlite.database import Row, checksum, sturdy
-from quicprochat.adapters.sqlite.envelopes import Envelopes
+from quicprochat.adapters.sqlite.envelopes import FEW, Envelopes
 from quicprochat.adapters.sqlite.late import Table
 from quicprochat.core.ids import ID_BYTES, KEY_BYTES, ChannelId, EnvelopeId, PeerKey, Uid
 from quicprochat.core.store import Line, LineKind, Scope
@@ -109,6 +109,15 @@ class Journal(Envelopes):
         )  # fmt: skip
         return self._cursor
 
+    def foresee(self, ids: Sequence[EnvelopeId], uids: Sequence[tuple[PeerKey, Uid]] = ()) -> None:
+        super().foresee(ids, uids)
+        if len(uids) >= FEW:
+            places = ", ".join(["(?, ?)"] * len(uids))
+            wanted = f"WITH wanted (a, u) AS (VALUES {places})"
+            sql = f"{wanted} SELECT a, u FROM wanted CROSS JOIN delivered ON author = a AND uid = u"
+            there = self._peek_rows(sql, [part for pair in uids for part in pair])
+            self._late.foresee(_DELIVERED, set(uids).difference(there))
+
     def deliver(self, line: Line) -> int | None:
         if self.delivered(line.peer, line.uid):
             return None
@@ -121,6 +130,8 @@ class Journal(Envelopes):
     def delivered(self, author: PeerKey, uid: Uid) -> bool:
         if self._late.find(_DELIVERED, (author, uid)) is not None:
             return True
+        if self._late.missing(_DELIVERED, (author, uid)):
+            return False
         return self._peek("SELECT 1 FROM delivered WHERE author = ? AND uid = ?", (author, uid)) is not None
 
     def note(self, line: Line) -> int:
