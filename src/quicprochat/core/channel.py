@@ -139,6 +139,12 @@ class Subscription:
     said: int = 0
     muted: bool = False
 
+    def after(self, heads: tuple[EnvelopeId, ...]) -> Subscription:
+        """Return it with other heads. (Not ``replace``, which takes three times as long: each post changes them.)"""
+        return Subscription(
+            self.channel, heads, self.left, self.earlier, self.charter, self.posters, self.said, self.muted
+        )
+
     @property
     def secrets(self) -> tuple[tuple[int, bytes], ...]:
         """Everything that opens posts, each with its epoch; the newest first."""

@@ -30,6 +30,9 @@ FLAG_EMERGENCY = 0x01
 
 CORE = struct.Struct(">BBBB32s32sQIBB16sI32s")
 CORE_BYTES = 134
+CREATED = slice(68, 76)
+MAX_HOPS = 80
+"""Where the core has them."""
 TRANSIT = struct.Struct(">BQ")
 TRANSIT_OFFSET = CORE_BYTES + 64
 HEADER_BYTES = TRANSIT_OFFSET + TRANSIT.size

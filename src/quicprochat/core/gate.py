@@ -338,13 +338,15 @@ def read_post(
         LineKind.POST, envelope.src, post.uid, now.wall, post.text, envelope.hop, subscription.channel.kind.value,
         domain=post.domain, read=subscription.muted and not emergency, channel=envelope.dst,
         sent_at=_sent_at(age, now), id=envelope.id, seq=post.seq, parents=post.parents, emergency=emergency,
+        cursor=tx.newest_line() + 1,
     )  # fmt: skip
     cursor = tx.deliver(line)
     if cursor is None:
         return None
+    assert cursor == line.cursor
     tx.count("delivered")
     take_place(tx, subscription, envelope, post, now)
-    return replace(line, cursor=cursor)
+    return line
 
 
 def take_place(tx: MeshStore, subscription: Subscription, envelope: MeshEnvelope, post: Post, now: Now) -> None:
@@ -356,7 +358,7 @@ def take_place(tx: MeshStore, subscription: Subscription, envelope: MeshEnvelope
     known = tx.heard(channel, author)
     tx.put_heard(channel, hear(known, author, post.seq, now.at))
     if known is None or post.seq >= known.highest:
-        tx.put_channel(replace(subscription, heads=heads_after(subscription.heads, envelope.id, post.parents)))
+        tx.put_channel(subscription.after(heads_after(subscription.heads, envelope.id, post.parents)))
 
 
 def _keep_post(tx: MeshStore, envelope: MeshEnvelope, via: PeerKey, age: int, now: Now) -> Admission:

@@ -22,10 +22,15 @@ class Order:
     """What a node's owner wants of the posts that come."""
 
     def __init__(self, policy: Policy) -> None:
-        self.policy = policy
+        self.decide(policy)
         self._rates = Rates()
         self._authors = Recent()
         self._held_back = Later()
+
+    def decide(self, policy: Policy) -> None:
+        """The owner's contacts, block list or trust are these now."""
+        self.policy = policy
+        self._urgent_of = policy.trusted | {policy.me}
 
     # --- what comes
 
@@ -52,7 +57,7 @@ class Order:
 
     def is_urgent(self, held: Held) -> bool:
         """Say whether a post that is kept goes first, and has room that is reserved; our own emergencies do."""
-        return is_urgent(held, self.policy.trusted | {self.policy.me})
+        return is_urgent(held, self._urgent_of)
 
     def goes_on(self, tx: MeshStore, held: Held, now: Instant) -> bool:
         """Say whether a post may be handed on already; what may not is held back, and :meth:`due` once it may."""

@@ -92,7 +92,10 @@ class Rates:
         author = self._author(post, limits, now)
         if not author.has(now, cost):
             return Standing.OVER
-        if all(bucket.has(now, cost) for bucket in self._shared(post, limits, now)):
+        for bucket in self._shared(post, limits, now):
+            if not bucket.has(now, cost):
+                break
+        else:
             return Standing.ORDINARY
         quiet = post.known and author.spent(now) + cost <= limits.quiet
         if quiet and self._of_quiet(post, limits, now).has(now, cost):

@@ -102,7 +102,7 @@ def slide(
             oldest = found[0]
         if oldest is None:
             return False
-        release(tx, oldest.id, now, fate)
+        _release(tx, oldest, now, fate)
         gone.append(oldest.id)
         return True
 
@@ -137,9 +137,17 @@ def _over(tx: MeshStore, key: bytes, count: float, size: float) -> bool:
 def release(tx: MeshStore, id: EnvelopeId, now: Instant, fate: Fate = Fate.GONE) -> None:
     """Let go of a post; that it was seen stays. PASSED: we have not read it, and may want it one day."""
     held = tx.held(id)
-    tx.release(id)
-    if held is None or not held.own:  # our own are known by their author
+    if held is not None:
+        _release(tx, held, now, fate)
+    else:
+        tx.release(id)  # it may be damaged, and must go all the same
         tx.remember(id, fate, after_release(now))
+
+
+def _release(tx: MeshStore, held: Held, now: Instant, fate: Fate) -> None:
+    tx.release(held.id)
+    if not held.own:  # our own are known by their author
+        tx.remember(held.id, fate, after_release(now))
 
 
 def clear(tx: MeshStore, channel: ChannelId, now: Instant, fate: Fate = Fate.GONE) -> list[EnvelopeId]:
