@@ -125,7 +125,7 @@ def check(
     if secrets is not None:
         post = open_with(envelope, secrets, crypto)
     record = _record_in(envelope, receipt, me, crypto)
-    return Checked(envelope, opened, receipt, record, post, keyless=lacks_key(envelope, secrets or ()))
+    return Checked(envelope, opened, receipt, record, post, post is None and lacks_key(envelope, secrets or ()))
 
 
 def _record_in(envelope: MeshEnvelope, receipt: Receipt | None, me: PeerKey, crypto: Crypto) -> PeerRecord | None:
@@ -320,7 +320,9 @@ def _post(
             # The same post in another envelope; see _deliver. What we had ourselves and let go of is kept once more.
             tx.count("duplicates")
             return Admission(Verdict.DUPLICATE)
-    held = _keep(tx, envelope, _held(envelope, via, age, now), now)
+    # That it was seen need not be noted yet: whatever lets go of a post notes it (``window.release``).
+    held = _held(envelope, via, age, now)
+    held = _numbered(held, tx.hold(held))
     gone = slide(tx, held, policy.limits.posts, now.at, foreign_bytes=foreign_bytes, trusted=policy.trusted)
     return Admission(Verdict.STORED, line=line, held=held, gone=gone)
 
@@ -423,6 +425,10 @@ def _carry(
 def _keep(tx: MeshStore, envelope: MeshEnvelope, held: Held, now: Now) -> Held:
     serial = tx.hold(held)
     tx.remember(envelope.id, Fate.HELD, _forget_at(envelope, now.at), held.via)
+    return _numbered(held, serial)
+
+
+def _numbered(held: Held, serial: int) -> Held:
     # Not ``replace``, which takes three times as long: this is done for all that passes through.
     return Held(
         held.id, held.kind, held.src, held.dst, held.via, held.wire, held.stored_at, held.expires_at, serial

@@ -147,7 +147,7 @@ def release(tx: MeshStore, id: EnvelopeId, now: Instant, fate: Fate = Fate.GONE)
 def _release(tx: MeshStore, held: Held, now: Instant, fate: Fate) -> None:
     tx.release(held.id)
     if not held.own:  # our own are known by their author
-        tx.remember(held.id, fate, after_release(now))
+        tx.remember(held.id, fate, after_release(now), held.via)
 
 
 def clear(tx: MeshStore, channel: ChannelId, now: Instant, fate: Fate = Fate.GONE) -> list[EnvelopeId]:
