@@ -460,9 +460,9 @@ class Posts:
         fresh = _is_fresh(held, now) and (not asked or self._tree.settled(author, now))
         urgent = self._order.is_urgent(held)
         for peer, reader in self._readers.items():
-            if peer in (held.via, author) or not reader.takes(channel):
+            if not fresh or peer in (held.via, author) or not reader.takes(channel):
                 continue
-            if not (reader.wants(channel) and fresh and self._tree.feeds(author, peer)):
+            if not self._tree.feeds(author, peer):
                 continue
             if urgent:
                 reader.rush[held.id] = (channel, author)
@@ -509,13 +509,17 @@ class Posts:
         if reader.told is not channels and reader.told != channels:
             self._tell(reader, lane.link, channels, now, out)
         reader.resume(now)
-        while reader.push and _room(lane, reader):
-            id, source = next(iter(reader.push.items()))
-            del reader.push[id]
+        handed: list[EnvelopeId] = []
+        for id, source in reader.push.items():
+            if not _room(lane, reader):
+                break
+            handed.append(id)
             if reader.paused(source):
                 reader.pause(source).ids[id] = source
             elif not self._sharing.known_to(lane.peer, source[0], id):
                 self._launch(tx, lane, reader, id, now, out)
+        for id in handed:
+            del reader.push[id]
 
     def flush(self, neighbours: Neighbours, tx: MeshStore, now: Instant, out: list[Effect]) -> None:
         """Say what is to be said about channels, and hand over what is wanted, as far as the windows go."""
