@@ -315,7 +315,7 @@ def _post(
         tx.count("unlisted")
         return Admission(Verdict.REFUSED, Reason.UNLISTED)
     if ours and post is not None and post.type == TYPE_TEXT:
-        line = read_post(tx, envelope, post, age, now, emergency=emergency)
+        line = read_post(tx, ours, envelope, post, age, now, emergency=emergency)
         if line is None and fate is not Fate.PASSED:
             # The same post in another envelope; see _deliver. What we had ourselves and let go of is kept once more.
             tx.count("duplicates")
@@ -328,14 +328,19 @@ def _post(
 
 
 def read_post(
-    tx: MeshStore, envelope: MeshEnvelope, post: Post, age: int, now: Now, *, emergency: bool = False
+    tx: MeshStore,
+    subscription: Subscription,
+    envelope: MeshEnvelope,
+    post: Post,
+    age: int,
+    now: Now,
+    *,
+    emergency: bool = False,
 ) -> Line | None:
     """Put an opened post of a channel we are in into the inbox, once by (author, uid); None when it was there.
 
     ``emergency`` says that it is shown as one.
     """
-    subscription = tx.channel(ChannelId(envelope.dst))
-    assert subscription is not None
     line = Line(
         LineKind.POST, envelope.src, post.uid, now.wall, post.text, envelope.hop, subscription.channel.kind.value,
         domain=post.domain, read=subscription.muted and not emergency, channel=envelope.dst,

@@ -209,7 +209,7 @@ class Posts:
             if post.type != TYPE_TEXT:
                 continue
             age, emergency = envelope.age_ms + max(0, now.at - held.stored_at), self._order.is_urgent(held)
-            line = read_post(tx, envelope, post, age, now, emergency=emergency)
+            line = read_post(tx, subscription, envelope, post, age, now, emergency=emergency)
             if line is not None:
                 out.append(Journaled(line))
                 count += 1
@@ -368,19 +368,18 @@ class Posts:
             post = open_with(envelope, secrets, self._crypto)
             checked = replace(checked, post=post, keyless=lacks_key(envelope, secrets))
         asked = self._sharing.expects(channel, envelope.id)
-        arrival = self._order.arrival(tx, envelope, via, now.at)
-        standing = self._order.judge(arrival, now.at)
-        if standing is Standing.OVER and tx.fate(envelope.id) is None:
+        toll = self._order.judge(self._order.arrival(tx, envelope, via, now.at), now.at)
+        if toll.standing is Standing.OVER and tx.fate(envelope.id) is None:
             self._sharing.put_off(envelope, now.at)
             return Admission(Verdict.DEFERRED, Reason.FULL)
-        emergency = standing is Standing.EMERGENCY
+        emergency = toll.standing is Standing.EMERGENCY
         foreign_bytes = inf if foreign else self._sharing.foreign_bytes
         admission = admit(tx, checked, via, policy, now, foreign_bytes=foreign_bytes, emergency=emergency)
         new = admission.verdict is Verdict.STORED
         if new:
             self._order.took(tx, envelope.src, via, now.at)
         if admission.verdict is not Verdict.DUPLICATE or not (asked or self._tree.fed_by(envelope.src, via)):
-            self._order.charge(arrival, standing, now.at, new=new)
+            toll.pay(now.at, new=new)
         unread = not foreign and checked.post is None and checked.keyless
         self._admitted(tx, envelope, admission, via, now, foreign=foreign, unread=unread, asked=asked)
         if admission.verdict is Verdict.STORED and not foreign and checked.post is not None:
