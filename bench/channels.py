@@ -1,11 +1,12 @@
 """One author and eight subscribers of a channel: how many posts arrive each second, and how soon one reaches the last.
 
-Every node is a whole ``P2pNode`` with its own home and SQLite on disk (synchronous=FULL). The author is a process, all
-subscribers are another, as in most benchmarks of publish and subscribe; ``--processes N`` spreads them over more. A
-post counts for a subscriber once its program was handed the line: signature and commitment checked, opened, committed.
-Nothing is made before the clock runs: sealing, signing and numbering are part of it.
+Every node is a whole ``P2pNode`` with its own home and SQLite on disk (synchronous=FULL). The author is a process and
+each subscriber is one, as in life; with ``--processes 1`` all subscribers are in one, as in many benchmarks of publish
+and subscribe, where one interpreter's lock bounds them. A post counts for a subscriber once its program was handed the
+line: signature and commitment checked, opened, committed. Nothing is made before the clock runs: sealing, signing and
+numbering are part of it.
 
-    python -m bench.channels [--count 900] [--latency 100] [--subscribers 8] [--processes 1] [--runs 3] [--peer CMD]
+    python -m bench.channels [--count 850] [--latency 100] [--subscribers 8] [--processes 8] [--runs 3] [--peer CMD]
 
 ``--latency`` posts are written one at a time, ``--gap-ms`` apart, to a channel of their own; then ``--count`` as fast
 as they go, ``--window`` of them not yet on the author's own disk. A subscriber takes 1,000 posts of one author at once
@@ -160,22 +161,22 @@ class Worker:
 
 def phase(
     writer: Worker, readers: list[Worker], posts: int, **order: Any
-) -> tuple[dict[str, Any], dict[int, list[int]], float]:
-    """Let so many posts be written; return what the author says, when each post came, by post, and readers' seconds."""
+) -> tuple[dict[str, Any], dict[int, list[int]], dict[str, float]]:
+    """Let so many posts be written; return what the author says, when each post came, and what readers took."""
     for reader in readers:
         reader.tell(posts=posts)
     writer.tell(posts=posts, text=TEXT, **order)
     wrote = writer.hear()
     came: dict[int, list[int]] = {}
-    cpu = 0.0
+    took = {"cpu": 0.0, "rss": 0.0}
     for reader in readers:
         report = reader.hear()
-        cpu += report["cpu"]
+        took = {name: value + report[name] for name, value in took.items()}
         for one in report["came"]:
             assert len(one) == posts, "a post came twice"
             for written, at in one:
                 came.setdefault(written, []).append(at)
-    return wrote, came, cpu
+    return wrote, came, took
 
 
 def run(a: argparse.Namespace) -> dict[str, float]:
@@ -194,7 +195,7 @@ def run(a: argparse.Namespace) -> dict[str, float]:
             for reader in readers:
                 reader.hear()
             _, slow, _ = phase(writer, readers, a.latency, window=1, gap_ms=a.gap_ms)
-            wrote, fast, cpu = phase(writer, readers, a.count, window=a.window)
+            wrote, fast, took = phase(writer, readers, a.count, window=a.window)
             for worker in workers:
                 worker.tell(posts=0)
             for worker in workers:
@@ -211,7 +212,10 @@ def run(a: argparse.Namespace) -> dict[str, float]:
         "last_p50_ms": statistics.median(last),
         "last_p99_ms": last[int(0.99 * len(last))],
         "author_cpu_us_a_post": 1e6 * wrote["cpu"] / a.count,
-        "subscriber_cpu_us_a_delivery": 1e6 * cpu / a.count / a.subscribers,
+        "subscriber_cpu_us_a_delivery": 1e6 * took["cpu"] / a.count / a.subscribers,
+        "all_cpu_us_a_delivery": 1e6 * (wrote["cpu"] + took["cpu"]) / a.count / a.subscribers,
+        "author_rss_mb": wrote["rss"],
+        "subscribers_rss_mb": took["rss"],
     }
 
 
@@ -245,7 +249,7 @@ def main() -> None:
     parser.add_argument("--gap-ms", type=int, default=30)
     parser.add_argument("--window", type=int, default=256, help="posts not yet on the author's disk")
     parser.add_argument("--subscribers", type=int, default=8)
-    parser.add_argument("--processes", type=int, default=1, help="of the subscribers")
+    parser.add_argument("--processes", type=int, default=8, help="of the subscribers")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--dir", default=None, help="where the homes are made; put it on the disk to be measured")
     parser.add_argument("--peer", action="append", default=[], help="another system's benchmark, run in the same run")

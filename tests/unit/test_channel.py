@@ -177,7 +177,7 @@ def test_a_post_opens_with_its_secret() -> None:
 
 def test_the_payload_is_as_specified() -> None:
     okm = CRYPTO.hkdf(SECRET, SALT, domain(Label.CHANNEL_MESSAGE) + CHANNEL.id + ALICE.key + struct.pack(">I", 3), 64)
-    aad = domain(Label.CHANNEL_AAD) + okm[32:] + HEADER.core(None)
+    aad = domain(Label.CHANNEL_AAD) + okm[32:] + HEADER.bare_core
     sealed = CRYPTO.aead_seal(okm[:32], pad(encode_post(POST)), aad)
     assert posted(epoch=3).payload == struct.pack(">I", 3) + SALT + okm[32:] + sealed
 

@@ -113,7 +113,7 @@ def test_defaults_are_a_week_thirty_two_hops_and_no_clock() -> None:
 
 
 def test_the_bare_core_has_no_payload_in_it() -> None:
-    assert HEADER.core(None) == ENVELOPE.core[:98] + bytes(36)
+    assert HEADER.bare_core == ENVELOPE.bare_core == ENVELOPE.core[:98] + bytes(36)
 
 
 def test_an_altered_object_does_not_pass_its_bytes_on() -> None:

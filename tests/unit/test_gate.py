@@ -360,6 +360,7 @@ def test_nobody_but_the_gate_puts_envelopes_or_messages_into_a_store() -> None:
         ("core/gate.py", "_deliver", "deliver"),
         ("core/gate.py", "_keep_better", "hold"),
         ("core/gate.py", "_keep_post", "hold"),
+        ("core/gate.py", "_post", "hold"),
         ("core/gate.py", "read_post", "deliver"),
         ("core/gate.py", "publish", "hold"),
         ("core/gate.py", "submit", "hold"),

@@ -16,6 +16,7 @@ from quicprochat.core.history import in_order
 from quicprochat.core.ids import EnvelopeId, Uid
 from quicprochat.core.store import Fate, LineKind, Scope, Usage
 from quicprochat.core.time import DAY_MS, WALL_FLOOR, Instant, Now
+from quicprochat.core.window import release
 
 CHANNEL = BroadcastChannel.private(b"\x07" * 32, "family")
 OTHER = BroadcastChannel.private(b"\x08" * 32, "others")
@@ -214,7 +215,7 @@ def test_a_post_replayed_when_its_id_is_forgotten_is_a_duplicate_all_the_same(
     post = alice.posted(CHANNEL)
     enter(bob, post, alice)
     bob.store.begin()
-    bob.store.release(post.id)
+    release(bob.store, post.id, Instant(T0))
     assert bob.store.forget(Instant(T0 + 100 * DAY_MS), 10) == 1
     bob.store.commit()
     assert enter(bob, post, mallory) == Admission(Verdict.DUPLICATE)

@@ -31,9 +31,9 @@ class House:
         self.rates, self.limits = Rates(), limits
 
     def comes(self, arrival: Arrival, now: Instant = START, *, new: bool = True) -> Standing:
-        standing = self.rates.judge(arrival, self.limits, now)
-        self.rates.charge(arrival, standing, self.limits, now, new=new)
-        return standing
+        toll = self.rates.judge(arrival, self.limits, now)
+        toll.pay(now, new=new)
+        return toll.standing
 
     def taken(self, arrival: Arrival, count: int, now: Instant = START) -> int:
         """How many of so many are taken."""

@@ -18,23 +18,28 @@ class TokenBucket:
 
     def take(self, now: Instant, count: float = 1) -> bool:
         """Take tokens if they are there."""
-        if self.wait_ms(now, count):
+        if not self.has(now, count):
             return False
         self._tokens -= count
         return True
 
     def has(self, now: Instant, count: float = 1) -> bool:
         """Say whether so many tokens are there."""
-        return not self.wait_ms(now, count)
+        if now != self._at:
+            self._fill(now)
+        return count <= self._tokens
 
     def spent(self, now: Instant) -> float:
         """Return how many tokens are missing until it is full."""
-        self.wait_ms(now)
+        self._fill(now)
         return self._burst - self._tokens
 
     def wait_ms(self, now: Instant, count: float = 1) -> int:
         """Return how long until so many tokens are there; 0 when they are."""
-        self._tokens = min(self._burst, self._tokens + max(0, now - self._at) * self._per_ms)
-        self._at = now
+        self._fill(now)
         missing = count - self._tokens
         return 0 if missing <= 0 else 1 + int(missing / self._per_ms)
+
+    def _fill(self, now: Instant) -> None:
+        self._tokens = min(self._burst, self._tokens + max(0, now - self._at) * self._per_ms)
+        self._at = now

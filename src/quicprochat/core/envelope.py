@@ -30,6 +30,10 @@ FLAG_EMERGENCY = 0x01
 
 CORE = struct.Struct(">BBBB32s32sQIBB16sI32s")
 CORE_BYTES = 134
+_BARE_BYTES, _NO_PAYLOAD = 98, bytes(36)
+CREATED = slice(68, 76)
+MAX_HOPS = 80
+"""Where the core has them."""
 TRANSIT = struct.Struct(">BQ")
 TRANSIT_OFFSET = CORE_BYTES + 64
 HEADER_BYTES = TRANSIT_OFFSET + TRANSIT.size
@@ -85,6 +89,11 @@ class MeshEnvelope:
     def emergency(self) -> bool:
         """True for a post that its author calls an emergency; anybody can, so it proves nothing."""
         return self.kind == Kind.CHANNEL and self.flags == FLAG_EMERGENCY
+
+    @property
+    def bare_core(self) -> bytes:
+        """The core as it came, with the payload's length and hash zero."""
+        return self.core[:_BARE_BYTES] + _NO_PAYLOAD
 
     @property
     def ttl_ms(self) -> int:
@@ -144,9 +153,16 @@ class Header:
     max_hops: int = HOPS_DEFAULT
     flags: int = 0
 
-    def core(self, payload: bytes | None) -> bytes:
-        """Return the 134-byte core; without a payload its length and hash are zero (as the channel AAD wants)."""
-        length, digest = (0, bytes(32)) if payload is None else (len(payload), hashlib.sha256(payload).digest())
+    def core(self, payload: bytes) -> bytes:
+        """Return the 134-byte core."""
+        return self._core(len(payload), hashlib.sha256(payload).digest())
+
+    @property
+    def bare_core(self) -> bytes:
+        """The core with the payload's length and hash zero."""
+        return self._core(0, bytes(32))
+
+    def _core(self, length: int, digest: bytes) -> bytes:
         return CORE.pack(
             VERSION, SUITE_X25519, self.kind, self.flags, self.src, self.dst, self.created_ms, self.ttl_s,
             self.max_hops, 0, self.nonce, length, digest,

@@ -125,7 +125,7 @@ def check(
     if secrets is not None:
         post = open_with(envelope, secrets, crypto)
     record = _record_in(envelope, receipt, me, crypto)
-    return Checked(envelope, opened, receipt, record, post, keyless=lacks_key(envelope, secrets or ()))
+    return Checked(envelope, opened, receipt, record, post, post is None and lacks_key(envelope, secrets or ()))
 
 
 def _record_in(envelope: MeshEnvelope, receipt: Receipt | None, me: PeerKey, crypto: Crypto) -> PeerRecord | None:
@@ -315,36 +315,45 @@ def _post(
         tx.count("unlisted")
         return Admission(Verdict.REFUSED, Reason.UNLISTED)
     if ours and post is not None and post.type == TYPE_TEXT:
-        line = read_post(tx, envelope, post, age, now, emergency=emergency)
+        line = read_post(tx, ours, envelope, post, age, now, emergency=emergency)
         if line is None and fate is not Fate.PASSED:
             # The same post in another envelope; see _deliver. What we had ourselves and let go of is kept once more.
             tx.count("duplicates")
             return Admission(Verdict.DUPLICATE)
-    held = _keep(tx, envelope, _held(envelope, via, age, now), now)
+    # That it was seen need not be noted yet: whatever lets go of a post notes it (``window.release``).
+    held = _held(envelope, via, age, now)
+    held = _numbered(held, tx.hold(held))
     gone = slide(tx, held, policy.limits.posts, now.at, foreign_bytes=foreign_bytes, trusted=policy.trusted)
     return Admission(Verdict.STORED, line=line, held=held, gone=gone)
 
 
 def read_post(
-    tx: MeshStore, envelope: MeshEnvelope, post: Post, age: int, now: Now, *, emergency: bool = False
+    tx: MeshStore,
+    subscription: Subscription,
+    envelope: MeshEnvelope,
+    post: Post,
+    age: int,
+    now: Now,
+    *,
+    emergency: bool = False,
 ) -> Line | None:
     """Put an opened post of a channel we are in into the inbox, once by (author, uid); None when it was there.
 
     ``emergency`` says that it is shown as one.
     """
-    subscription = tx.channel(ChannelId(envelope.dst))
-    assert subscription is not None
     line = Line(
         LineKind.POST, envelope.src, post.uid, now.wall, post.text, envelope.hop, subscription.channel.kind.value,
         domain=post.domain, read=subscription.muted and not emergency, channel=envelope.dst,
         sent_at=_sent_at(age, now), id=envelope.id, seq=post.seq, parents=post.parents, emergency=emergency,
+        cursor=tx.newest_line() + 1,
     )  # fmt: skip
     cursor = tx.deliver(line)
     if cursor is None:
         return None
+    assert cursor == line.cursor
     tx.count("delivered")
     take_place(tx, subscription, envelope, post, now)
-    return replace(line, cursor=cursor)
+    return line
 
 
 def take_place(tx: MeshStore, subscription: Subscription, envelope: MeshEnvelope, post: Post, now: Now) -> None:
@@ -356,7 +365,7 @@ def take_place(tx: MeshStore, subscription: Subscription, envelope: MeshEnvelope
     known = tx.heard(channel, author)
     tx.put_heard(channel, hear(known, author, post.seq, now.at))
     if known is None or post.seq >= known.highest:
-        tx.put_channel(replace(subscription, heads=heads_after(subscription.heads, envelope.id, post.parents)))
+        tx.put_channel(subscription.after(heads_after(subscription.heads, envelope.id, post.parents)))
 
 
 def _keep_post(tx: MeshStore, envelope: MeshEnvelope, via: PeerKey, age: int, now: Now) -> Admission:
@@ -421,6 +430,10 @@ def _carry(
 def _keep(tx: MeshStore, envelope: MeshEnvelope, held: Held, now: Now) -> Held:
     serial = tx.hold(held)
     tx.remember(envelope.id, Fate.HELD, _forget_at(envelope, now.at), held.via)
+    return _numbered(held, serial)
+
+
+def _numbered(held: Held, serial: int) -> Held:
     # Not ``replace``, which takes three times as long: this is done for all that passes through.
     return Held(
         held.id, held.kind, held.src, held.dst, held.via, held.wire, held.stored_at, held.expires_at, serial

@@ -145,6 +145,8 @@ class Reader:
 
     def paused(self, source: Source) -> bool:
         """Say whether an author's posts wait."""
+        if not self.pauses:
+            return False
         found = (self.pauses.get(source), self.pauses.get((source[0], NOBODY)))
         return any(pause is not None and pause.until is not None for pause in found)
 

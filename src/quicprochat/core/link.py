@@ -49,6 +49,9 @@ IGNORABLE = 0x80
 
 _LENGTH = struct.Struct(">IB")
 _HELLO = struct.Struct(">4sBBIIH16s16sQ")
+_RESULT = struct.Struct(f">{ID_BYTES}sBB")
+_VERDICTS = {int(verdict): verdict for verdict in Verdict}
+_REASONS = {int(reason): reason for reason in Reason}
 
 
 class FrameType(IntEnum):
@@ -198,23 +201,22 @@ class Result:
 def encode_results(results: Sequence[Result]) -> bytes:
     """Return the body of a RESULTS frame; at most RESULTS_MAX of them."""
     assert 0 < len(results) <= RESULTS_MAX
-    return bytes([len(results)]) + b"".join(r.id + bytes([r.verdict, r.reason]) for r in results)
+    return bytes([len(results)]) + b"".join([_RESULT.pack(r.id, r.verdict, r.reason) for r in results])
 
 
 def decode_results(body: bytes) -> tuple[Result, ...]:
     """Read a RESULTS frame. Unknown reasons read as NONE, so that new ones can be added. Raises: WireError."""
     reader = Reader(body, "a result list")
-    results = []
     count = reader.uint(1)
     if not count:
         raise WireError("a result list without results")
-    for _ in range(count):
-        id, verdict, reason = EnvelopeId(reader.take(ID_BYTES)), reader.uint(1), reader.uint(1)
-        if verdict not in Verdict._value2member_map_:
-            raise WireError(f"a result with the unknown verdict {verdict}")
-        known = Reason(reason) if reason in Reason._value2member_map_ else Reason.NONE
-        results.append(Result(id, Verdict(verdict), known))
+    found = reader.take(count * _RESULT.size)
     reader.end()
+    results = []
+    for id, number, reason in _RESULT.iter_unpack(found):
+        if (verdict := _VERDICTS.get(number)) is None:
+            raise WireError(f"a result with the unknown verdict {number}")
+        results.append(Result(EnvelopeId(id), verdict, _REASONS.get(reason, Reason.NONE)))
     return tuple(results)
 
 

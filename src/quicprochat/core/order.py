@@ -12,7 +12,7 @@ from quicprochat.core.envelope import MeshEnvelope
 from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.newcomers import Later, Recent, goes_on_at, heard, known_from
 from quicprochat.core.policy import Policy
-from quicprochat.core.rates import Arrival, Rates, Standing
+from quicprochat.core.rates import Arrival, Rates, Toll
 from quicprochat.core.store import Held, MeshStore
 from quicprochat.core.time import Instant
 from quicprochat.core.window import is_urgent
@@ -22,10 +22,15 @@ class Order:
     """What a node's owner wants of the posts that come."""
 
     def __init__(self, policy: Policy) -> None:
-        self.policy = policy
+        self.decide(policy)
         self._rates = Rates()
         self._authors = Recent()
         self._held_back = Later()
+
+    def decide(self, policy: Policy) -> None:
+        """The owner's contacts, block list or trust are these now."""
+        self.policy = policy
+        self._urgent_of = policy.trusted | {policy.me}
 
     # --- what comes
 
@@ -36,13 +41,9 @@ class Order:
         known = known_from(self._authors.of(tx), src, self.policy, now) <= now
         return Arrival(src, envelope.dst, via, len(envelope.payload), known, emergency)
 
-    def judge(self, arrival: Arrival, now: Instant) -> Standing:
-        """Say what a post may be taken for now."""
+    def judge(self, arrival: Arrival, now: Instant) -> Toll:
+        """Say what a post may be taken for now; if it is, it pays."""
         return self._rates.judge(arrival, self.policy.limits.posts, now)
-
-    def charge(self, arrival: Arrival, standing: Standing, now: Instant, *, new: bool) -> None:
-        """Spend for a post that was judged so; ``new`` says that it was taken."""
-        self._rates.charge(arrival, standing, self.policy.limits.posts, now, new=new)
 
     def took(self, tx: MeshStore, author: PeerKey, via: PeerKey, now: Instant) -> None:
         """A post or a record was taken: who signed it is known an hour after the first."""
@@ -52,7 +53,7 @@ class Order:
 
     def is_urgent(self, held: Held) -> bool:
         """Say whether a post that is kept goes first, and has room that is reserved; our own emergencies do."""
-        return is_urgent(held, self.policy.trusted | {self.policy.me})
+        return is_urgent(held, self._urgent_of)
 
     def goes_on(self, tx: MeshStore, held: Held, now: Instant) -> bool:
         """Say whether a post may be handed on already; what may not is held back, and :meth:`due` once it may."""

@@ -152,13 +152,13 @@ class Posts:
                 if foreign and policy.carry is not Carry.ALL:
                     clear(tx, channel, now, Fate.PASSED)
                     break
-                self._hold(tx, held, now, foreign=foreign)
+                self._hold(tx, held, now, foreign=foreign, unread=self._unread(held))
         self._silence(tx, policy.blocked, now)
 
     def decide(self, tx: MeshStore, policy: Policy, now: Instant) -> None:
         """The owner's contacts, block list or trust changed."""
         newly = policy.blocked - self._order.policy.blocked
-        self._order.policy = policy
+        self._order.decide(policy)
         self._silence(tx, newly, now)
         self._go_on(tx, self._order.all_held_back(), now)
 
@@ -209,7 +209,7 @@ class Posts:
             if post.type != TYPE_TEXT:
                 continue
             age, emergency = envelope.age_ms + max(0, now.at - held.stored_at), self._order.is_urgent(held)
-            line = read_post(tx, envelope, post, age, now, emergency=emergency)
+            line = read_post(tx, subscription, envelope, post, age, now, emergency=emergency)
             if line is not None:
                 out.append(Journaled(line))
                 count += 1
@@ -278,7 +278,7 @@ class Posts:
                     read=True, channel=channel.id, id=accepted.id, seq=seq, parents=parents,
                 )
             )  # fmt: skip
-            tx.put_channel(replace(subscription, heads=heads_after(parents, accepted.id, parents)))
+            tx.put_channel(subscription.after(heads_after(parents, accepted.id, parents)))
         out.append(accepted)
 
     def notice(
@@ -302,7 +302,7 @@ class Posts:
             return PostAccepted(post.uid, published)
         held, gone = published
         self._gone(channel.id, gone)
-        self._hold(tx, held, now.at, foreign=False)
+        self._hold(tx, held, now.at, foreign=False, unread=False)
         self._spread(held, now.at)
         self.wrote(channel.id)
         neighbours = sum(reader.wants(channel.id) for reader in self._readers.values())
@@ -368,32 +368,32 @@ class Posts:
             post = open_with(envelope, secrets, self._crypto)
             checked = replace(checked, post=post, keyless=lacks_key(envelope, secrets))
         asked = self._sharing.expects(channel, envelope.id)
-        arrival = self._order.arrival(tx, envelope, via, now.at)
-        standing = self._order.judge(arrival, now.at)
-        if standing is Standing.OVER and tx.fate(envelope.id) is None:
+        toll = self._order.judge(self._order.arrival(tx, envelope, via, now.at), now.at)
+        if toll.standing is Standing.OVER and tx.fate(envelope.id) is None:
             self._sharing.put_off(envelope, now.at)
             return Admission(Verdict.DEFERRED, Reason.FULL)
-        emergency = standing is Standing.EMERGENCY
+        emergency = toll.standing is Standing.EMERGENCY
         foreign_bytes = inf if foreign else self._sharing.foreign_bytes
         admission = admit(tx, checked, via, policy, now, foreign_bytes=foreign_bytes, emergency=emergency)
         new = admission.verdict is Verdict.STORED
         if new:
             self._order.took(tx, envelope.src, via, now.at)
         if admission.verdict is not Verdict.DUPLICATE or not (asked or self._tree.fed_by(envelope.src, via)):
-            self._order.charge(arrival, standing, now.at, new=new)
-        self._admitted(tx, envelope, admission, via, now, foreign=foreign, asked=asked)
+            toll.pay(now.at, new=new)
+        unread = not foreign and checked.post is None and checked.keyless
+        self._admitted(tx, envelope, admission, via, now, foreign=foreign, unread=unread, asked=asked)
         if admission.verdict is Verdict.STORED and not foreign and checked.post is not None:
             self.hear(envelope, checked.post, tx, now, out)
         return admission
 
     def _admitted(
         self, tx: MeshStore, envelope: MeshEnvelope, admission: Admission, via: PeerKey, now: Now, *, foreign: bool,
-        asked: bool,
+        unread: bool, asked: bool,
     ) -> None:  # fmt: skip
         channel = ChannelId(envelope.dst)
         if admission.held is not None:
             self._gone(channel, admission.gone)
-            self._hold(tx, admission.held, now.at, foreign=foreign)
+            self._hold(tx, admission.held, now.at, foreign=foreign, unread=unread)
             self._sharing.carried(via, channel, envelope.id)
             self._spread(admission.held, now.at, asked=asked)
         elif admission.verdict is Verdict.DEFERRED:
@@ -402,14 +402,19 @@ class Posts:
             self._sharing.seen(envelope, now.at)
             self._sharing.has(via, channel, envelope.id)
 
-    def _hold(self, tx: MeshStore, held: Held, now: Instant, *, foreign: bool) -> None:
+    def _unread(self, held: Held) -> bool:
+        """Say whether there is no key for a post of a channel of ours."""
+        secrets = self._secrets.get(held.dst)
+        return secrets is not None and not held.own and lacks_key(MeshEnvelope.decode(held.wire), secrets)
+
+    def _hold(self, tx: MeshStore, held: Held, now: Instant, *, foreign: bool, unread: bool) -> None:
         """Let a post that is in the store be offered, and make room for it."""
         onward, urgent = self._order.goes_on(tx, held, now), self._order.is_urgent(held)
         gone = self._sharing.hold(held, now, foreign=foreign, onward=onward, urgent=urgent)
         for id in gone:
             release(tx, id, now, Fate.PASSED)
         self._order.gone(gone)
-        if not (foreign or held.own) and lacks_key(MeshEnvelope.decode(held.wire), self._secrets.get(held.dst, ())):
+        if unread:
             self._put_aside(tx, held, now)
         self._make_room(tx, now)
 
@@ -454,15 +459,15 @@ class Posts:
         fresh = _is_fresh(held, now) and (not asked or self._tree.settled(author, now))
         urgent = self._order.is_urgent(held)
         for peer, reader in self._readers.items():
-            if peer in (held.via, author) or not reader.takes(channel):
+            if not fresh or peer in (held.via, author) or not reader.takes(channel):
                 continue
-            if not (reader.wants(channel) and fresh and self._tree.feeds(author, peer)):
+            if not self._tree.feeds(author, peer):
                 continue
             if urgent:
                 reader.rush[held.id] = (channel, author)
             elif len(reader.push) < PUSH_MAX:
                 reader.push[held.id] = (channel, author)
-        if author in self._readers:
+        if author in self._readers and author != held.via:
             self._sharing.has(author, channel, held.id)
         if fresh and not urgent and self._tree.rooted(author):
             self._later.append((Instant(now + GATHER_MS), channel, held.id))
@@ -482,7 +487,8 @@ class Posts:
         for id in ids:
             held = tx.held(id)
             if held is not None and held.expires_at > now:
-                self._hold(tx, held, now, foreign=ChannelId(held.dst) not in self.joined)
+                foreign = ChannelId(held.dst) not in self.joined
+                self._hold(tx, held, now, foreign=foreign, unread=self._unread(held))
                 self._spread(held, now)
 
     def rush(self, tx: MeshStore, lane: Lane, now: Instant, out: list[Effect]) -> None:
@@ -502,13 +508,17 @@ class Posts:
         if reader.told is not channels and reader.told != channels:
             self._tell(reader, lane.link, channels, now, out)
         reader.resume(now)
-        while reader.push and _room(lane, reader):
-            id, source = next(iter(reader.push.items()))
-            del reader.push[id]
+        handed: list[EnvelopeId] = []
+        for id, source in reader.push.items():
+            if not _room(lane, reader):
+                break
+            handed.append(id)
             if reader.paused(source):
                 reader.pause(source).ids[id] = source
             elif not self._sharing.known_to(lane.peer, source[0], id):
                 self._launch(tx, lane, reader, id, now, out)
+        for id in handed:
+            del reader.push[id]
 
     def flush(self, neighbours: Neighbours, tx: MeshStore, now: Instant, out: list[Effect]) -> None:
         """Say what is to be said about channels, and hand over what is wanted, as far as the windows go."""

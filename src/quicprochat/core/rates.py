@@ -7,6 +7,7 @@ quiet, and emergencies of authors whom the owner trusts with them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -73,6 +74,26 @@ class Arrival:
     emergency: bool = False
 
 
+class Toll:
+    """What a post that came is taken for, and who pays how much for it.
+
+    Of one that is refused only the neighbour pays, for it might have been altered there.
+    """
+
+    __slots__ = ("_cost", "_refused", "_taken", "standing")
+
+    def __init__(
+        self, standing: Standing, cost: int, taken: Sequence[TokenBucket] = (), refused: Sequence[TokenBucket] = ()
+    ) -> None:
+        self.standing = standing
+        self._cost, self._taken, self._refused = cost, taken, refused
+
+    def pay(self, now: Instant, *, new: bool) -> None:
+        """Spend for it; ``new``: it was taken."""
+        for bucket in self._taken if new else self._refused:
+            bucket.take(now, self._cost)
+
+
 class Rates:
     """The buckets of a node."""
 
@@ -84,52 +105,30 @@ class Rates:
         self._quiet: dict[bytes, TokenBucket] = {}
         self._emergencies: dict[bytes, TokenBucket] = {}
 
-    def judge(self, post: Arrival, limits: RateLimits, now: Instant) -> Standing:
+    def judge(self, post: Arrival, limits: RateLimits, now: Instant) -> Toll:
         """Say what a post may be taken for now; nothing is spent yet."""
-        cost = _cost(post, limits)
-        if post.emergency and self._emergency(post, limits, now).has(now, cost):
-            return Standing.EMERGENCY
+        cost = 1 + post.size // limits.piece_bytes
+        link = self._link(post, limits, now)
+        if post.emergency and (emergency := self._emergency(post, limits, now)).has(now, cost):
+            return Toll(Standing.EMERGENCY, cost, (emergency,), (link,))
         author = self._author(post, limits, now)
         if not author.has(now, cost):
-            return Standing.OVER
-        if all(bucket.has(now, cost) for bucket in self._shared(post, limits, now)):
-            return Standing.ORDINARY
-        quiet = post.known and author.spent(now) + cost <= limits.quiet
-        if quiet and self._of_quiet(post, limits, now).has(now, cost):
-            return Standing.QUIET
-        return Standing.OVER
-
-    def charge(self, post: Arrival, standing: Standing, limits: RateLimits, now: Instant, *, new: bool) -> None:
-        """Spend for a post that was judged so.
-
-        ``new``: it was taken. Of one that is refused only the neighbour pays, for it might have been altered there.
-        """
-        cost = _cost(post, limits)
-        match standing:
-            case Standing.EMERGENCY if new:
-                self._emergency(post, limits, now).take(now, cost)
-            case Standing.QUIET:
-                self._of_quiet(post, limits, now).take(now, cost)
-            case Standing.ORDINARY if new:
-                for bucket in self._shared(post, limits, now):
-                    bucket.take(now, cost)
-            case Standing.OVER:
-                pass
-            case _:
-                self._link(post, limits, now).take(now, cost)
-        if new and standing in (Standing.QUIET, Standing.ORDINARY):
-            self._author(post, limits, now).take(now, cost)
-
-    def _shared(self, post: Arrival, limits: RateLimits, now: Instant) -> list[TokenBucket]:
-        """Return the buckets that a post shares with those of others."""
-        shared = [
-            _bucket(self._channels, post.channel, limits.channel_burst, limits.channel_per_s, now),
-            self._link(post, limits, now),
-        ]
+            return Toll(Standing.OVER, cost)
+        channel = _bucket(self._channels, post.channel, limits.channel_burst, limits.channel_per_s, now)
+        shared = [channel, link]
         if not post.known:
             key = post.via + post.channel
             shared.append(_bucket(self._newcomers, key, limits.newcomer_burst, limits.newcomer_per_s, now))
-        return shared
+        for bucket in shared:
+            if not bucket.has(now, cost):
+                break
+        else:
+            return Toll(Standing.ORDINARY, cost, (author, *shared), (link,))
+        if post.known and author.spent(now) + cost <= limits.quiet:
+            quiet = self._of_quiet(post, limits, now)
+            if quiet.has(now, cost):
+                return Toll(Standing.QUIET, cost, (author, quiet), (quiet,))
+        return Toll(Standing.OVER, cost)
 
     def _link(self, post: Arrival, limits: RateLimits, now: Instant) -> TokenBucket:
         return _bucket(self._links, post.via, limits.link_burst, limits.link_per_s, now)
@@ -142,10 +141,6 @@ class Rates:
 
     def _emergency(self, post: Arrival, limits: RateLimits, now: Instant) -> TokenBucket:
         return _bucket(self._emergencies, post.author, limits.emergency_burst, limits.emergency_per_s, now)
-
-
-def _cost(post: Arrival, limits: RateLimits) -> int:
-    return 1 + post.size // limits.piece_bytes
 
 
 def _bucket(buckets: dict[bytes, TokenBucket], key: bytes, burst: float, per_s: float, now: Instant) -> TokenBucket:

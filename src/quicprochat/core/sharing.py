@@ -14,8 +14,8 @@ from heapq import heappop, heappush
 
 from quicprochat.core.carry import Carry, CarryLimits
 from quicprochat.core.crypto import Entropy
-from quicprochat.core.entries import entry_of
-from quicprochat.core.envelope import CORE, TRANSIT, TRANSIT_OFFSET, MeshEnvelope
+from quicprochat.core.entries import Entry, entry_of
+from quicprochat.core.envelope import CREATED, MAX_HOPS, TRANSIT_OFFSET, MeshEnvelope
 from quicprochat.core.errors import WireError
 from quicprochat.core.ids import ID_BYTES, ChannelId, EnvelopeId, PeerKey
 from quicprochat.core.interest import OFFERS_MAX, Reader
@@ -31,14 +31,12 @@ _UNBOUNDED = CarryLimits(1 << 62, 1 << 62)
 
 def travels(held: Held) -> bool:
     """Say whether a post may go one hop further."""
-    max_hops = CORE.unpack_from(held.wire)[8]
-    return held.own or TRANSIT.unpack_from(held.wire, TRANSIT_OFFSET)[0] < max_hops
+    return held.own or held.wire[TRANSIT_OFFSET] < held.wire[MAX_HOPS]
 
 
 def _parcel(held: Held, *, urgent: bool) -> Parcel:
-    created_ms = int.from_bytes(held.wire[68:76], "big")
     return Parcel(
-        entry_of(created_ms, held.id), held.kind, held.src, held.dst, len(held.wire), PeerKey(held.via),
+        Entry(held.wire[CREATED] + held.id), held.kind, held.src, held.dst, len(held.wire), PeerKey(held.via),
         held.expires_at, kept=True, order=0 if urgent else held.serial,
     )  # fmt: skip
 

@@ -71,6 +71,8 @@ class Held:
 
     def to_send(self, now: Instant) -> bytes:
         """Return the envelope's bytes with its age of this moment, and one more hop if it is not our own."""
+        if self.own and now <= self.stored_at:
+            return self.wire
         hop, age = TRANSIT.unpack_from(self.wire, TRANSIT_OFFSET)
         transit = TRANSIT.pack(hop if self.own else hop + 1, age + max(0, now - self.stored_at))
         return self.wire[:TRANSIT_OFFSET] + transit + self.wire[HEADER_BYTES:]

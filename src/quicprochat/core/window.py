@@ -87,40 +87,56 @@ def slide(
     post belongs to one of them.
     """
     channel, author = held.dst, held.src
-    fate = Fate.PASSED if foreign_bytes == inf else Fate.GONE
     gone: list[EnvelopeId] = []
-
-    def drop_oldest(of: PeerKey | None, via: bytes | None = None) -> bool:
-        """Let go of one post; False when there is none: after damage the totals may count what cannot be found."""
-        oldest = None
-        for many in (1, 1 + limits.urgent) if trusted else (1,):
-            found = [one for id in tx.oldest(channel, of, many, via) if (one := tx.held(id)) is not None]
-            oldest = next((one for one in found if not is_urgent(one, trusted)), None)
-            if oldest is not None or len(found) < many:
-                break
-        if oldest is None and len(found) > limits.urgent:
-            oldest = found[0]
-        if oldest is None:
-            return False
-        release(tx, oldest.id, now, fate)
-        gone.append(oldest.id)
-        return True
-
-    def drop_of_heaviest() -> bool:
-        """Let go of one post of the neighbour that brought most."""
-        heaviest = tx.heaviest(Scope.LINK_POSTS, channel)
-        return (heaviest is not None and drop_oldest(None, heaviest[0][len(channel) :])) or drop_oldest(None)
-
     if held.own:
-        while tx.usage(Scope.OWN_POSTS, channel).count > limits.own and drop_oldest(author):
-            pass
+        while tx.usage(Scope.OWN_POSTS, channel).count > limits.own and (
+            one := _oldest(tx, channel, author, limits, trusted)
+        ):
+            _drop(tx, one, now, Fate.GONE, gone)
         return gone
+    fate = Fate.PASSED if foreign_bytes == inf else Fate.GONE
     count, size = max(1, limits.others * limits.share), limits.others_bytes * limits.share
-    while _over(tx, author + channel, count, size) and drop_oldest(author):
-        pass
-    while _others_over(tx, channel, limits, foreign_bytes) and drop_of_heaviest():
-        pass
+    while _over(tx, author + channel, count, size) and (one := _oldest(tx, channel, author, limits, trusted)):
+        _drop(tx, one, now, fate, gone)
+    while _others_over(tx, channel, limits, foreign_bytes) and (one := _of_heaviest(tx, channel, limits, trusted)):
+        _drop(tx, one, now, fate, gone)
     return gone
+
+
+def _drop(tx: MeshStore, held: Held, now: Instant, fate: Fate, gone: list[EnvelopeId]) -> None:
+    _release(tx, held, now, fate)
+    gone.append(held.id)
+
+
+def _oldest(
+    tx: MeshStore,
+    channel: bytes,
+    of: PeerKey | None,
+    limits: PostLimits,
+    trusted: AbstractSet[PeerKey] = frozenset(),
+    via: bytes | None = None,
+) -> Held | None:
+    """Return the post that goes first; None when there is none: after damage the totals may count what cannot be found.
+
+    Emergencies of the trusted stay, unless they are too many.
+    """
+    if not trusted:
+        return next((one for id in tx.oldest(channel, of, 1, via) if (one := tx.held(id)) is not None), None)
+    found: list[Held] = []
+    for many in (1, 1 + limits.urgent):
+        found = [one for id in tx.oldest(channel, of, many, via) if (one := tx.held(id)) is not None]
+        oldest = next((one for one in found if not is_urgent(one, trusted)), None)
+        if oldest is not None or len(found) < many:
+            return oldest
+    return found[0]
+
+
+def _of_heaviest(tx: MeshStore, channel: bytes, limits: PostLimits, trusted: AbstractSet[PeerKey]) -> Held | None:
+    """Return the post that goes first of the neighbour that brought most."""
+    heaviest = tx.heaviest(Scope.LINK_POSTS, channel)
+    via = None if heaviest is None else heaviest[0][len(channel) :]
+    found = None if via is None else _oldest(tx, channel, None, limits, trusted, via)
+    return found or _oldest(tx, channel, None, limits, trusted)
 
 
 def _others_over(tx: MeshStore, channel: bytes, limits: PostLimits, foreign_bytes: float) -> bool:
@@ -137,9 +153,17 @@ def _over(tx: MeshStore, key: bytes, count: float, size: float) -> bool:
 def release(tx: MeshStore, id: EnvelopeId, now: Instant, fate: Fate = Fate.GONE) -> None:
     """Let go of a post; that it was seen stays. PASSED: we have not read it, and may want it one day."""
     held = tx.held(id)
-    tx.release(id)
-    if held is None or not held.own:  # our own are known by their author
+    if held is not None:
+        _release(tx, held, now, fate)
+    else:
+        tx.release(id)  # it may be damaged, and must go all the same
         tx.remember(id, fate, after_release(now))
+
+
+def _release(tx: MeshStore, held: Held, now: Instant, fate: Fate) -> None:
+    tx.release(held.id)
+    if not held.own:  # our own are known by their author
+        tx.remember(held.id, fate, after_release(now), held.via)
 
 
 def clear(tx: MeshStore, channel: ChannelId, now: Instant, fate: Fate = Fate.GONE) -> list[EnvelopeId]:

@@ -52,7 +52,7 @@ HELLO_S = 5.0
 WRITE_BYTES = 256 * 1024
 OUT_MAX_BYTES = 8 * 1024 * 1024
 """Frames waiting for a neighbour that does not read; more, and the link is closed as too slow."""
-CHECK_SLICE = 32
+CHECK_SLICE = 64
 """Envelopes of a link checked in one go, within some milliseconds; between two slices others get their turn."""
 CHECK_INLINE = CHECK_SLICE
 """So few are checked on the spot: a thread costs more than it frees, since after each signature it waits for the

@@ -12,7 +12,7 @@ from quicprochat.core.ids import ID_BYTES, KEY_BYTES, ChannelId, EnvelopeId, Pee
 from quicprochat.core.time import Instant
 
 _FIXED = struct.Struct(">I?")
-_CHANNEL = Table("channel", insert="INSERT OR REPLACE")
+_CHANNEL = Table("channel", insert="INSERT OR REPLACE", row=lambda subscription: _row(subscription))
 _NEWER = struct.Struct(">qq?")
 _EARLIER = struct.Struct(f">Iq{SECRET_BYTES}s")
 _MEMBER = struct.Struct(">?q?I")
@@ -34,6 +34,19 @@ def _newer_parts(
     if not (owner or salt or earlier or charter or posters or said or muted):
         return ()
     return (owner, salt, earlier, posters, _NEWER.pack(charter, said, muted))
+
+
+def _row(subscription: Subscription) -> Row:
+    channel, left = subscription.channel, subscription.left
+    heads, posters = b"".join(subscription.heads), b"".join(subscription.posters)
+    earlier = b"".join(_EARLIER.pack(old.epoch, old.until, old.secret) for old in subscription.earlier)
+    kind, topic = channel.kind.value, channel.topic
+    newer = (
+        channel.owner, channel.salt, earlier, subscription.charter, posters, subscription.said, subscription.muted
+    )  # fmt: skip
+    parts = _parts(channel.id, kind.encode(), channel.epoch, topic.encode(), left, heads, channel.secret)
+    check = checksum(*parts, *_newer_parts(*newer))
+    return (channel.id, kind, channel.epoch, topic, left, heads, check, channel.secret, *newer)
 
 
 def _pieces(data: bytes, size: int) -> list[bytes]:
@@ -90,20 +103,11 @@ class Channels(Database):
         self._known: dict[ChannelId, Subscription] = {}
 
     def put_channel(self, subscription: Subscription, *, scrub: bool = False) -> None:
-        channel, left = subscription.channel, subscription.left
-        heads, posters = b"".join(subscription.heads), b"".join(subscription.posters)
-        earlier = b"".join(_EARLIER.pack(old.epoch, old.until, old.secret) for old in subscription.earlier)
-        kind, topic = channel.kind.value, channel.topic
-        newer = (
-            channel.owner, channel.salt, earlier, subscription.charter, posters, subscription.said, subscription.muted
-        )  # fmt: skip
-        parts = _parts(channel.id, kind.encode(), channel.epoch, topic.encode(), left, heads, channel.secret)
-        check = checksum(*parts, *_newer_parts(*newer))
-        row = (channel.id, kind, channel.epoch, topic, left, heads, check, channel.secret, *newer)
-        self._later(_CHANNEL, channel.id, row)
-        self._known[channel.id] = subscription
-        self._replaced("channel", channel.id)
-        if left or scrub:
+        id = subscription.channel.id
+        self._later(_CHANNEL, id, subscription)
+        self._known[id] = subscription
+        self._replaced("channel", id)
+        if subscription.left or scrub:
             # Like a prekey's, a secret must be gone from the disk.
             self._scrub = True
 

@@ -91,7 +91,7 @@ class FederationTables(SqliteStore):
 
     def _forget_cached(self) -> None:
         super()._forget_cached()
-        self._recent: dict[EnvelopeId, Outgoing] = {}
+        self._sent_rows: dict[EnvelopeId, Outgoing] = {}
         """Rows of the outbox as they were put or read, written or not; when they are due may have changed."""
 
     def _load(self) -> None:
@@ -159,9 +159,9 @@ class FederationTables(SqliteStore):
         return kept
 
     def _remember_row(self, row: Outgoing) -> None:
-        if len(self._recent) >= self._FRESH_MAX:
-            del self._recent[next(iter(self._recent))]
-        self._recent[row.id] = row
+        if len(self._sent_rows) >= self._FRESH_MAX:
+            del self._sent_rows[next(iter(self._sent_rows))]
+        self._sent_rows[row.id] = row
 
     def _is_written(self, id: EnvelopeId) -> bool:
         if self._late.missing(OUTBOX, id):
@@ -213,7 +213,7 @@ class FederationTables(SqliteStore):
     def _drop_many(self, ids: Sequence[EnvelopeId]) -> None:
         written: list[EnvelopeId] = []
         for id in ids:
-            recent = self._recent.pop(id, None)
+            recent = self._sent_rows.pop(id, None)
             if (row := self._late.drop(OUTBOX, id)) is not None:
                 self._charge_outgoing(row.destination, row.user, row.kind, -1, -row.size)
             elif recent is not None:

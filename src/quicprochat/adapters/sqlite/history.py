@@ -63,7 +63,7 @@ class History(Database):
         self._recent: dict[tuple[ChannelId, PeerKey], Heard] = {}
 
     def put_heard(self, channel: ChannelId, heard: Heard) -> None:
-        if self.heard(channel, heard.author) is None:
+        if (channel, heard.author) not in self._recent and self.heard(channel, heard.author) is None:
             self._make_room_for_one(channel)
         self._later(NUMBERS, (channel, heard.author), (channel, heard))
         self._keep(channel, heard)
