@@ -18,8 +18,9 @@ T = TypeVar("T")
 
 FEW = 8
 """Envelopes for which nobody takes turns."""
-TURN = 128
-"""Envelopes of those who bring more that go into one transaction: some 5 ms of the loop's time, and of the disk's."""
+TURN = 256
+"""Envelopes of those who bring more that go into one transaction: some 10 ms of the loop's time. With 128 there were
+more transactions, and each costs what it costs whatever is in it."""
 
 
 class ServerDriver(Driver):
