@@ -23,7 +23,7 @@ from tests.unit.iroh_pairs import (  # noqa: E402
 )
 from tests.unit.iroh_pairs import quick_close as quick_close  # noqa: E402  (pytest takes it from here)
 
-from quicprochat.adapters.iroh import ALPN, Connection, connection  # noqa: E402
+from quicprochat.adapters.iroh import ALPN, Connection, connection, fastcall  # noqa: E402
 from quicprochat.core.errors import LocalError, UnavailableError  # noqa: E402
 
 
@@ -40,23 +40,35 @@ def test_bytes_arrive_unchanged_both_ways(size: int) -> None:
     run(scenario)
 
 
-def test_a_write_for_which_there_is_room_is_done_without_a_turn_of_the_loop() -> None:
+def test_writes_for_which_there_is_room_take_no_detour_through_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         async with streamed() as pair:
-            turned = asyncio.Event()
-            asyncio.get_running_loop().call_soon(turned.set)
-            await pair.there.write(b"now")
-            assert not turned.is_set()
-            assert await read_all(pair.here, 3) == b"now"
+            detours: list[int] = []
+            settle = fastcall._Poll._settle
+
+            def detour(poll: fastcall._Poll, code: int) -> None:
+                detours.append(code)
+                settle(poll, code)
+
+            monkeypatch.setattr(fastcall._Poll, "_settle", detour)
+            for _ in range(20):
+                await pair.there.write(b"now")
+            assert len(detours) < 20
+            assert await read_all(pair.here, 60) == 20 * b"now"
 
     run(scenario)
 
 
-def test_who_reads_what_is_there_already_lets_others_have_their_turn() -> None:
+def test_who_reads_or_writes_what_can_be_at_once_lets_others_have_their_turn() -> None:
     """Else a peer that sends without end would keep the loop from everybody else."""
 
     async def scenario() -> None:
         async with streamed() as pair:
+            for _ in range(100):
+                turned = asyncio.Event()
+                asyncio.get_running_loop().call_soon(turned.set)
+                await pair.here.write(b"at once")
+                assert turned.is_set()
             await pair.there.write(bytes(1_000_000))
             left = 1_000_000
             while left:

@@ -1,8 +1,9 @@
 """Saves calls into the iroh binding a detour: what is ready at once need not be told to the event loop first.
 
-The generated code hands each answer to the loop as if another thread had it: a byte through the loop's pipe, a turn of
-the loop, then the caller goes on. But most writes are done the moment they are asked for, in the loop's own thread.
-Here such an answer is taken where it is given. What is not ready goes the way it always went.
+The generated code hands each answer to the loop as if another thread had it: a byte through the loop's pipe, which is
+read again, and two turns of the loop. But most writes are done the moment they are asked for, in the loop's own thread.
+Here such an answer is taken where it is given, and the caller goes on in the next turn. What is not ready goes the way
+it always went.
 
 As with ``fastcopy`` the function is private to uniffi's generated code: it is replaced only while it looks as known.
 ``ACTIVE`` says whether it was.
@@ -59,13 +60,11 @@ def _answered(number: int, code: int) -> None:
 def install(module: Any) -> bool:
     """Replace the call of this generated module; say whether that was done. Raises: nothing."""
     stock: Any = getattr(module, "_uniffi_rust_call_async", None)
-    library: Any = getattr(module, "_UniffiLib", None)
     known = (
         inspect.iscoroutinefunction(stock)
         and list(inspect.signature(stock).parameters) == _PARAMETERS
         and getattr(module, "_UNIFFI_RUST_FUTURE_POLL_READY", None) == _READY
         and all(callable(getattr(module, name, None)) for name in ("_uniffi_get_event_loop", _CALLBACK, _COMPLETE))
-        and hasattr(library, _POLL_VOID)
     )
     if known:
         module._uniffi_rust_call_async = _replacement(module)
@@ -74,12 +73,11 @@ def install(module: Any) -> bool:
 
 _CALLBACK = "_UNIFFI_RUST_FUTURE_CONTINUATION_CALLBACK"
 _COMPLETE = "_uniffi_rust_call_with_error"
-_POLL_VOID = "ffi_iroh_ffi_rust_future_poll_void"
 
 
 def _replacement(module: Any) -> Callable[..., Any]:
     answered = getattr(module, _CALLBACK)(_answered)
-    complete, poll_void = getattr(module, _COMPLETE), getattr(module._UniffiLib, _POLL_VOID)
+    complete = getattr(module, _COMPLETE)
 
     async def call(rust_future: Any, ffi_poll: Any, ffi_complete: Any, ffi_free: Any, lift: Any, error: Any) -> Any:
         try:
@@ -91,8 +89,9 @@ def _replacement(module: Any) -> Callable[..., Any]:
                 poll.asking = False
                 if (code := poll.code) is None:
                     code = await poll.future
-                elif ffi_poll is not poll_void:
-                    # Whoever reads what a peer sends without end would else keep the loop from everybody.
+                else:
+                    # Who reads what a peer sends without end, or writes so, would else keep the loop from everybody;
+                    # and of writes that follow one another without a pause the other end's QUIC saw too many gaps.
                     await asyncio.sleep(0)
             return lift(complete(error, ffi_complete, rust_future))
         finally:
