@@ -30,7 +30,7 @@ MARK_EVERY_MS = 60_000
 """The life clock is kept with every write, and this often when there is none."""
 UNHURRIED_MS = 50
 """So long at most what nobody waits for goes without a transaction of its own: one that somebody waits for takes it."""
-INLINE_EVENTS = 32
+INLINE_EVENTS = 64
 """A turn of so few events commits on the spot: handing it to a thread and back costs as much as a quick disk does."""
 SLOW_MS, SLOW_COMMITS, SLOW_FOR_MS = 10, 3, 10_000
 """Commits in a row that took so long each are a slow disk's; for a while no commit holds the loop up, however small.
