@@ -35,6 +35,7 @@ from typing import Any
 
 from bench.hidden import Hidden
 from bench.home_table import laid_out
+from bench.limits import verify_us
 from bench.two_people import TEXT, hear, rss, say
 
 from quicprochat.core.address import Address
@@ -269,7 +270,7 @@ def main() -> None:
     if a.peer:
         out["peers_before"] = peers()
     out["load"] = os.getloadavg()[0]
-    runs = [run(a) for _ in range(a.runs)]
+    runs = [run(a) | {"verify_us": verify_us()} for _ in range(a.runs)]
     if a.peer:
         out["peers_after"] = peers()
     out["runs"] = runs

@@ -35,6 +35,7 @@ from bench.federation_parts import Process
 from bench.federation_villages import HERE, THERE, Author, villages
 from bench.home_parts import Correspondence, session
 from bench.home_server import BATCH, BATCHES_IN_FLIGHT, in_flight
+from bench.limits import verify_us
 
 from quicprochat.adapters import rpc
 from quicprochat.core.gate import Verdict
@@ -154,7 +155,7 @@ def main() -> None:
         async with rpc.running():
             for name in a.parts or PARTS:
                 found |= await PARTS[name](a)
-        return found
+        return found | {"verify_us": verify_us()}
 
     out: dict[str, Any] = {"bench": "federation", "cores": len(cores)}
     if a.peer:

@@ -54,6 +54,18 @@ def crypto_limits(text: str) -> dict[str, float]:
     return {"seal_s": seal_s, "open_s": open_s, "two_process_messages_s": min(seal_s, open_s)}
 
 
+def verify_us() -> float:
+    """Return the microseconds one core takes at its best now to check one signature, as every envelope needs.
+
+    Put beside a figure it tells how quick the machine was just then: a virtual one may be half as quick after a minute
+    of work as it was after a rest.
+    """
+    crypto, signer = SodiumCrypto(entropy), Ed25519Signer(os.urandom(32))
+    message = bytes(800)
+    signature = signer.sign(Label.ENVELOPE, message)
+    return 1e6 / rate(lambda: crypto.verify(signer.key, Label.ENVELOPE, message, signature))
+
+
 def store_limits(directory: str | None = None) -> dict[str, float]:
     """Return bare inserts of 800 bytes a second, WAL and FULL: one row a transaction, and 64."""
     out = {}
@@ -73,5 +85,5 @@ def store_limits(directory: str | None = None) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    json.dump({**crypto_limits("x" * 300), **store_limits()}, sys.stdout, indent=2)
+    json.dump({**crypto_limits("x" * 300), "verify_us": verify_us(), **store_limits()}, sys.stdout, indent=2)
     print()

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.hidden import Hidden
+from bench.limits import verify_us
 from bench.two_people import TEXT, hear, nudge, say
 from tests.integration.attacker import Attacker
 
@@ -284,7 +285,7 @@ def main() -> None:
         found = asyncio.run(one(given.count or 40_000, given.late))
     else:
         found = chain(given.count or 6_000, given.latency, given.relays, given.window)
-    print(json.dumps({**found, "load": os.getloadavg()[0]}))
+    print(json.dumps({**found, "load": os.getloadavg()[0], "verify_us": round(verify_us(), 1)}))
 
 
 if __name__ == "__main__":
