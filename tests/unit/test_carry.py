@@ -62,6 +62,21 @@ def test_the_most_useful_crosses_before_anything_is_compared() -> None:
     assert sorted(one.came) == sorted(theirs)
 
 
+def test_comparing_begins_once_also_where_the_foremost_cross_late() -> None:
+    """A neighbour that has no room lets them wait for longer than until comparing begins anew; then it begins."""
+    one, other = sorted((Carrier("one"), Carrier("other")), key=lambda carrier: carrier.key)
+    net = Net(one, other)
+    for n in range(50):
+        net.write(one, parcel(str(n)))
+    net.link(one, other)
+    net.settle(envelopes=0)
+    for carrier in (one, other):
+        carrier.carry.tick(Instant(AGAIN_MS))
+    net.settle(AGAIN_MS, envelopes=0)
+    net.settle(AGAIN_MS + 60_000)
+    assert len(other.came) == 50, "and nobody broke the link for comparing too soon"
+
+
 def test_comparing_does_not_wait_for_a_neighbour_that_is_always_offered_something_new() -> None:
     giving, ids = Giving(1), [parcel(str(n)).id for n in range(4 * DIRECT_MAX)]
     for id in ids:

@@ -58,6 +58,23 @@ def test_slow_disk_holds_the_loop_up_a_few_times_and_then_not_for_a_while() -> N
     asyncio.run(scenario())
 
 
+def test_disk_that_is_slow_two_times_of_three_is_slow_and_stays_so_while_it_is() -> None:
+    async def scenario() -> None:
+        async with driven() as it:
+            for ms in [SLOW_MS, SLOW_MS, 0] * SLOW_COMMITS:
+                it.disk.commit_ms = ms
+                await it.driver.call(write)
+            assert it.disk.threads[-1] != threading.get_ident()
+            it.clock.ms += SLOW_FOR_MS
+            it.disk.commit_ms = SLOW_MS
+            await it.driver.call(write)
+            assert it.disk.threads[-1] == threading.get_ident(), "it is tried again"
+            await it.driver.call(write)
+            assert it.disk.threads[-1] != threading.get_ident(), "once"
+
+    asyncio.run(scenario())
+
+
 def test_large_commit_never_runs_in_the_loop() -> None:
     async def scenario() -> None:
         async with driven() as it:

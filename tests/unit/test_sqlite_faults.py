@@ -426,6 +426,26 @@ def test_a_damaged_envelope_is_never_handed_on(path: Path, part: str) -> None:
     store.close()
 
 
+@pytest.mark.parametrize("column", [5, 37])
+def test_a_damaged_post_is_not_the_oldest_for_ever(path: Path, column: int) -> None:
+    """Whoever makes room asks for the oldest until there is room."""
+    bad = held("bad", expires=50)
+    store = SqliteStore.open(path)
+    with Step(store):
+        store.hold(bad)
+    store.close()
+    assert flip(path, bad.id + bad.dst, at=column) == 1
+    store = SqliteStore.open(path)
+    store.begin()
+    rounds = 0
+    while ids := store.oldest(bad.dst, None, 256):
+        for id in ids:
+            store.release(id)
+        assert (rounds := rounds + 1) < 5
+    store.rollback()
+    store.close()
+
+
 def test_a_damaged_index_hands_nothing_wrong_on_and_drops_nothing_intact(path: Path) -> None:
     items = [held(f"m{number}", expires=0x4142434445) for number in range(6)]
     store = SqliteStore.open(path)

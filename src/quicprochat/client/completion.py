@@ -45,6 +45,7 @@ def contacts(home: Path) -> list[str]:
 def topics(home: Path) -> list[str]:
     """Return the topics of our channels, none where there is no home or anything is wrong with it."""
     from quicprochat.adapters.home import Home
+    from quicprochat.adapters.sqlite.topics import topics_at_rest  # now, not while the home is owned
 
     try:
         if not (home / "mesh.db").is_file():
@@ -56,8 +57,6 @@ def topics(home: Path) -> list[str]:
             found = _topics_of_owner(home)
         else:
             try:
-                from quicprochat.adapters.sqlite.topics import topics_at_rest
-
                 found = topics_at_rest(owned.database)
             finally:
                 owned.disown()

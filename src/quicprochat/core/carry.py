@@ -307,7 +307,7 @@ class Carry:
         salt = self._entropy(SALT_BYTES)
         encounter.reconciler = Reconciler(self._entries, salt)
         encounter.begun_at, encounter.again_at = now, Instant(now + AGAIN_MS)
-        encounter.greeted = True
+        encounter.greeted, encounter.unsure = True, False
         encounter.giving.again()
         self._say.append(Say(encounter.peer, FrameType.RANGES, encounter.reconciler.begin(salt).encode()))
 
@@ -388,7 +388,6 @@ class Carry:
                 continue
             want, ids = self._asking.decide(encounter, now), encounter.giving.offers(self._shelf)
             if encounter.unsure and encounter.giving.sounded(DIRECT_MAX):
-                encounter.unsure = False
                 self._begin(encounter, now)
             if want is None and not ids and not encounter.greeted:
                 want = Want(0, ())

@@ -33,7 +33,7 @@ UNHURRIED_MS = 50
 INLINE_EVENTS = 64
 """A turn of so few events commits on the spot: handing it to a thread and back costs as much as a quick disk does."""
 SLOW_MS, SLOW_COMMITS, SLOW_FOR_MS = 10, 3, 10_000
-"""Commits in a row that took so long each are a slow disk's; for a while no commit holds the loop up, however small.
+"""So many more slow commits than quick ones are a slow disk's; for a while no commit holds the loop up, however small.
 A single one may have waited for the processor, and on a busy machine a thread waits for that twice."""
 SHARED_MS, SHARED_EVENTS = 20, 256
 """A transaction that nobody waits for stays open so long at most, or for so many events. The first answer to what a
@@ -357,9 +357,10 @@ class Driver:
             began = self._clock.now().at
             store.commit()
             ended = self._clock.now().at
-            self._slow = self._slow + 1 if ended - began >= SLOW_MS else 0
+            self._slow = self._slow + 1 if ended - began >= SLOW_MS else max(0, self._slow - 1)
             if self._slow >= SLOW_COMMITS:
-                self._slow, self._slow_until = 0, ended + SLOW_FOR_MS
+                # One more after that time, and it is slow again: a disk that always is must not hold the loop often.
+                self._slow, self._slow_until = SLOW_COMMITS - 1, ended + SLOW_FOR_MS
         else:
             # Shielded: a cancelled driver must not leave a thread at work on the store. Then nobody may read any more.
             self._committing = True

@@ -150,6 +150,8 @@ class Runtime:
             await self.driver.start()
             await self._open_network()
         except BaseException:
+            if self.endpoint is not None:
+                await self.endpoint.close()
             self.driver.close()
             self.home.disown()
             raise
@@ -249,10 +251,11 @@ class Runtime:
     async def close(self) -> None:
         """Close the links, finish what is under way, and let go of the home. Any number of calls is one."""
         self.stop.set()
+        if self._main is None:
+            return  # it has not started, or could not
         self.feed.stop()
-        if self._main is not None:
-            await asyncio.wait([self._main])
-            self._main.exception()
+        await asyncio.wait([self._main])
+        self._main.exception()
         if self.endpoint is not None:
             await self.endpoint.close()
             self.endpoint = None

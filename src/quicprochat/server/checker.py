@@ -28,7 +28,10 @@ class Checker:
         self._crypto = crypto
         self._thread = ThreadPoolExecutor(1, "check")
         self._few: list[_Job] = []
+        """Small ones of this turn of the loop."""
+        self._small: deque[_Job] = deque()
         self._many: deque[_Job] = deque()
+        self._many_first = False
         self._soon = False
         self._busy = False
 
@@ -52,18 +55,24 @@ class Checker:
         if sum(len(envelopes) for _, envelopes, _ in few) <= INLINE:
             self._answer(few, self._work(few))
         else:
-            self._many.extendleft(reversed(few))
+            self._small.extend(few)
         if not self._busy:
             self._next()
 
     def _next(self) -> None:
+        """Take the next batch: small ones first, but a large one at the latest after a batch without."""
         batch: list[_Job] = []
         count = 0
-        while self._many and (not batch or count + len(self._many[0][1]) <= BATCH):
-            one = self._many.popleft()
-            if not one[2].cancelled():
-                batch.append(one)
-                count += len(one[1])
+        queues = (self._many, self._small) if self._many_first else (self._small, self._many)
+        for queue in queues:
+            while queue and (not batch or count + len(queue[0][1]) <= BATCH):
+                one = queue.popleft()
+                if not one[2].cancelled():
+                    batch.append(one)
+                    count += len(one[1])
+                if self._many_first and queue is self._many:
+                    break
+        self._many_first = bool(self._many) and all(len(one[1]) <= INLINE for one in batch)
         self._busy = bool(batch)
         if batch:
             work = asyncio.get_running_loop().run_in_executor(self._thread, self._work, batch)

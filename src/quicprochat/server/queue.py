@@ -120,6 +120,7 @@ class Queue:
         self._outgoing = outgoing
         self._board = board
         self._checker = Checker(crypto)
+        self._under_way: set[asyncio.Task[list[_Admitted]]] = set()
 
     def close(self) -> None:
         """Let go of the thread that checks; nothing may be under way."""
@@ -131,11 +132,8 @@ class Queue:
         ``hint`` is the domain whose server knows the recipients that are not here, as far as the client knows.
         """
         checked = await self._checker.check(self._policy().me, envelopes)
-        admitted = await self._driver.call_for(len(checked), lambda tx: self._admit(tx, via, checked, hint))
+        admitted = await self._let_in(checked, lambda tx: self._admit(tx, via, checked, hint))
         outcomes = [outcome for outcome, _ in admitted]
-        self._tell_recipients(checked, admitted)
-        if parcels := [parcel for _, parcel in admitted if parcel is not None]:
-            self._outgoing(parcels)
         if log.isEnabledFor(logging.DEBUG):
             _tell(via, checked, outcomes)
         for what, count in Counter(map(_what_became, checked, outcomes)).items():
@@ -154,12 +152,32 @@ class Queue:
         """
         checked = await self._checker.check(self._policy().me, envelopes)
         board = self._board if channels else None
-        admitted = await self._driver.call_for(
-            len(checked), lambda tx: self._take_in(tx, via, checked, share, came, board)
-        )
-        self._tell_recipients(checked, admitted)
+        admitted = await self._let_in(checked, lambda tx: self._take_in(tx, via, checked, share, came, board))
         await _others_first()
         return [outcome for outcome, _ in admitted]
+
+    async def _let_in(
+        self, checked: Sequence[Checked | Reject], work: Callable[[MeshStore], list[_Admitted]]
+    ) -> list[_Admitted]:
+        """Commit, and tell of it; also when whoever brought it goes meanwhile, or nobody would know what is kept."""
+        task = asyncio.create_task(self._commit_and_tell(checked, work))
+        self._under_way.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    async def _commit_and_tell(
+        self, checked: Sequence[Checked | Reject], work: Callable[[MeshStore], list[_Admitted]]
+    ) -> list[_Admitted]:
+        admitted = await self._driver.call_for(len(checked), work)
+        self._tell_recipients(checked, admitted)
+        if parcels := [parcel for _, parcel in admitted if parcel is not None]:
+            self._outgoing(parcels)
+        return admitted
+
+    def _ended(self, task: asyncio.Task[list[_Admitted]]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waits has it; nobody may be waiting any more
 
     def _tell_recipients(self, checked: Sequence[Checked | Reject], admitted: Sequence[_Admitted]) -> None:
         fresh = [

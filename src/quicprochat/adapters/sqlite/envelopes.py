@@ -265,9 +265,16 @@ class Envelopes(Database):
         if written:
             places, values = among(written)
             rows = self._peek_rows(f"SELECT id, serial, {_CHARGED} FROM held WHERE id IN ({places})", values)
+            damaged = set(written)
             for id, serial, via, dst, core, size in rows:
                 self._delete_later(HELD, id, serial)
                 self._let_go(id, via, dst, core, size)
+                if dst == core[_DST]:
+                    damaged.discard(id)
+            for id in damaged:
+                # A row that is not found, or not as what it is: whoever asks for the oldest must not get it for ever.
+                for ahead in self._ahead.values():
+                    ahead.ids.pop(id, None)
 
     def _let_go(self, id: EnvelopeId, via: bytes, dst: bytes, core: bytes, size: int) -> None:
         """Count an envelope no more, and do not take it for the oldest again."""

@@ -96,6 +96,7 @@ class Courier:
 
     async def run(self) -> None:
         """Send until cancelled. Raises: StoreError."""
+        self._fresh.restart(self._driver.now().at)  # after a fault: what was under way is only in the outbox
         while True:
             await self._until_due()
             self._contact.clear()
