@@ -118,7 +118,7 @@ class Driver:
         self._due: list[Effect] = []
         """What leaves after the commit."""
         self._slow = 0
-        """Commits in a row that took long."""
+        """Commits that took long, less those since that did not."""
         self._slow_until = 0
         self._pool = ThreadPoolExecutor(1, "store")
 
