@@ -25,13 +25,12 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from bench import federation_table
 from bench.federation_others import beside, waiting
-from bench.federation_parts import Process
+from bench.federation_parts import processor
 from bench.federation_villages import HERE, THERE, Author, villages
 from bench.home_parts import Correspondence, session
 from bench.home_server import BATCH, BATCHES_IN_FLIGHT, in_flight
@@ -43,10 +42,6 @@ from quicprochat.core.gate import Verdict
 CORES = 2
 
 Result = dict[str, float]
-
-
-async def processor(processes: Mapping[str, Process]) -> dict[str, float]:
-    return {name: (await process.ask("used"))["cpu"] for name, process in processes.items()}
 
 
 # --- server to server

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from bench.federation_parts import fill
+from bench.federation_parts import fill, processor
 from bench.federation_villages import ELSEWHERE, HERE, THERE, Author, villages
 from bench.home_parts import Correspondence, session
 
@@ -91,14 +91,18 @@ async def waiting(a: argparse.Namespace) -> Result:
             usual = await probe.until(asyncio.ensure_future(asyncio.sleep(a.probe)))
             there = await place.start(THERE)
             ready = time.perf_counter()
+            both = {"node1": here, "node2": there}
+            before = await processor(both)
             stored = asyncio.create_task(there.ask("taken_in", count=a.waiting))
             meanwhile = await probe.until(stored)
             drained = stored.result()["at"] - ready
             await here.ask("emptied", domain=THERE)
+            after = await processor(both)
             usual += await probe.until(asyncio.ensure_future(asyncio.sleep(a.probe)))
         return {
             "waiting_pause_s": pause,
             "waiting_s": a.waiting / drained,
+            **{f"waiting_{name}_cpu_us": 1e6 * (after[name] - before[name]) / a.waiting for name in both},
             **{f"elsewhere_usual_{key}": value for key, value in percentiles(usual).items()},
             **{f"elsewhere_meanwhile_{key}": value for key, value in percentiles(meanwhile).items()},
         }

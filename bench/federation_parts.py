@@ -85,6 +85,11 @@ class Process:
             self._process.kill()
 
 
+async def processor(processes: Mapping[str, Process]) -> dict[str, float]:
+    """Return the seconds of processor time that each has used until now."""
+    return {name: (await process.ask("used"))["cpu"] for name, process in processes.items()}
+
+
 # --- certificates
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -390,3 +391,29 @@ def test_ticket_of_the_client_port_is_worth_nothing(tmp_path: Path) -> None:
         assert them.up[NORTH].exchange.connections(EAST) == 0  # type: ignore[union-attr]
 
     scene(tmp_path, NORTH, EAST, up=1)(scenario)
+
+
+def test_batches_that_fail_together_are_all_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else asyncio complains of those that nobody looked at, as of a fault of the program."""
+    tried = asyncio.Event()
+    complaints: list[dict[str, Any]] = []
+
+    async def fail(self: client.FederationClient, domain: str, envelopes: list[bytes]) -> list[Outcome]:
+        await tried.wait()  # so that all that are under way fail in one turn of the loop
+        raise UnavailableError("the radio link is down")
+
+    async def scenario(them: Villages) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        exchange = them.up[NORTH].exchange
+        assert exchange is not None
+        sending = exchange.couriers[SOUTH]
+        async with them.person(NORTH) as ada:
+            for _ in range(rules.OUT_IN_FLIGHT):
+                await ada.put(*(ada.letter(os.urandom(32)) for _ in range(3)), domain=SOUTH)
+            tried.set()
+            await until(lambda: sending.failures > 0)
+
+    monkeypatch.setattr(client.FederationClient, "relay_enqueue", fail)
+    scene(tmp_path, NORTH, SOUTH, up=1)(scenario)
+    gc.collect()
+    assert complaints == []

@@ -16,6 +16,12 @@ from quicprochat.core.time import ClockMark, Instant, Now, WallTime, leapt, plau
 _TIME_ERROR = 5
 """adjtimex(2): the kernel's clock is not synchronised."""
 
+_WORD_HOLDS_MS = 1_000
+"""How long the kernel's word about its clock is taken without asking again: asking costs as much as a small step."""
+
+_SIDE_BY_SIDE_MS = 2
+"""Two clocks read in milliseconds may differ by one more than before and nobody set either."""
+
 
 def entropy(count: int) -> bytes:
     """Return ``count`` unpredictable bytes from the kernel."""
@@ -73,13 +79,14 @@ class SystemClock:
         self._mark = decode_mark(stored) if stored else None
         self._base = resumed(self._mark, self._boot, self._start_ms)
         self._trusted: tuple[WallTime, Instant] | None = None
+        self._synchronised = False
+        self._asked: tuple[int, int] | None = None
 
     def now(self) -> Now:
         """Return this moment."""
         since = _since_boot_ms()
         wall = WallTime(time.time_ns() // 1_000_000)
-        # Asked each time: whoever sets the clock by hand takes the kernel's word away at that moment.
-        trusted = kernel_synchronised() and plausible(wall)
+        trusted = self._kernels_word(since, wall) and plausible(wall)
         at = Instant(self._base + since - self._start_ms)
         if self._trusted is None:
             ahead = leapt(self._mark, at, wall, trusted=trusted, boot_id=self._boot)
@@ -90,6 +97,17 @@ class SystemClock:
         if trusted and (self._trusted is None or wall - at >= self._trusted[0] - self._trusted[1]):
             self._trusted = (wall, at)
         return Now(at, wall, trusted)
+
+    def _kernels_word(self, since: int, wall: WallTime) -> bool:
+        # Whoever sets the wall clock by hand takes the kernel's word away at that moment, and parts the two clocks.
+        if (
+            self._asked is None
+            or since - self._asked[0] >= _WORD_HOLDS_MS
+            or abs((wall - since) - self._asked[1]) >= _SIDE_BY_SIDE_MS
+        ):
+            self._asked = (since, wall - since)
+            self._synchronised = kernel_synchronised()
+        return self._synchronised
 
     def mark(self, now: Now) -> bytes:
         """Return what to store so that the next run takes up where this one is."""

@@ -161,8 +161,9 @@ class Courier:
                     news.cancel()
                 calls -= done
                 self._writing -= done
-                for call in done - {news}:
-                    call.result()
+                failed = [error for call in done - {news} if (error := call.exception())]
+                if failed:  # all of them are looked at; what the store says goes before what a domain says
+                    raise next((error for error in failed if isinstance(error, StoreError)), failed[0])
         finally:
             for call in calls:
                 call.cancel()
