@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from pathlib import Path
@@ -27,8 +28,9 @@ from quicprochat.core.errors import UnavailableError
 from quicprochat.core.gate import Limits, Reason, Verdict
 from quicprochat.core.store import Scope
 from quicprochat.server.backup import restore
-from quicprochat.server.federation import client
+from quicprochat.server.federation import FederationClient, client
 from quicprochat.server.home_server import DATABASE
+from quicprochat.server.queue import Outcome
 
 
 def emptied(them: Villages, *domains: str) -> bool:
@@ -97,6 +99,41 @@ def test_message_waits_while_the_other_is_down_and_this_one_starts_anew(tmp_path
             await until(lambda: them.up[NORTH].store.report_count() == 0)
 
     scene(tmp_path, NORTH, SOUTH)(scenario)
+
+
+def test_a_domains_late_answer_says_nothing_of_what_goes_elsewhere_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its recipient has moved while the first domain thought about it: it must reach the second."""
+    asked, answer = asyncio.Event(), asyncio.Event()
+    relay = FederationClient.relay_enqueue
+
+    async def late(self: FederationClient, domain: str, envelopes: list[bytes]) -> list[Outcome]:
+        if domain == EAST:
+            asked.set()
+            await answer.wait()
+            return [Outcome(Verdict.STORED) for _ in envelopes]
+        return await relay(self, domain, envelopes)
+
+    async def scenario(them: Villages) -> None:
+        async with them.person(SOUTH) as bob:
+            key = bob.key
+        await them.stop(SOUTH)
+        async with them.person(NORTH) as ada:
+            letter = ada.letter(key)
+            assert await ada.put(letter, domain=EAST) == [STORED]
+            await soon(asked.wait())
+            assert (await ada.put(letter, domain=SOUTH))[0][0] in (Verdict.STORED, Verdict.DUPLICATE)
+            answer.set()
+            exchange = them.up[NORTH].exchange
+            assert exchange is not None
+            await until(lambda: not exchange.couriers[EAST]._writing)
+            await them.start(SOUTH)
+            async with them.person(SOUTH, bob.seed) as bob:
+                assert [one.id for one in await bob.got(1)] == [letter.id]
+
+    monkeypatch.setattr(FederationClient, "relay_enqueue", late)
+    scene(tmp_path, NORTH, SOUTH, EAST, up=2)(scenario)
 
 
 def test_domain_restored_from_a_backup_makes_authors_offer_again(tmp_path: Path) -> None:

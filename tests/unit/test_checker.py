@@ -71,3 +71,19 @@ def test_many_ones_get_their_turn_while_there_are_always_few_ones(monkeypatch: p
 
     monkeypatch.setattr(checker, "check", slowly)
     run(scenario())
+
+
+def test_a_check_that_fails_is_its_callers_affair_and_the_next_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> Reject:
+        raise RuntimeError("a fault of the program")
+
+    async def scenario() -> None:
+        judge = Checker(SodiumCrypto(entropy))
+        with monkeypatch.context() as broken:
+            broken.setattr(checker, "check", fail)
+            with pytest.raises(RuntimeError, match="a fault of the program"):
+                await judge.check(ME, [b"nothing"] * BATCH)
+        assert len(await judge.check(ME, [b"nothing"] * BATCH)) == BATCH
+        judge.close()
+
+    run(scenario())

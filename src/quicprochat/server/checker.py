@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from quicprochat.core.crypto import Crypto
 from quicprochat.core.gate import Checked, Reject, check
@@ -76,7 +77,7 @@ class Checker:
         self._busy = bool(batch)
         if batch:
             work = asyncio.get_running_loop().run_in_executor(self._thread, self._work, batch)
-            work.add_done_callback(lambda work: self._checked(batch, work.result()))
+            work.add_done_callback(partial(self._checked, batch))
 
     def _work(self, batch: Sequence[_Job]) -> list[Results]:
         return [[check(data, me, {}, self._crypto) for data in envelopes] for me, envelopes, _ in batch]
@@ -86,6 +87,12 @@ class Checker:
             if not done.done():
                 done.set_result(result)
 
-    def _checked(self, batch: Sequence[_Job], results: list[Results]) -> None:
-        self._answer(batch, results)
+    def _checked(self, batch: Sequence[_Job], work: asyncio.Future[list[Results]]) -> None:
+        error = work.exception()
+        if error is None:
+            self._answer(batch, work.result())
+        else:  # a fault of ours, which its callers get: the others go on
+            for _, _, done in batch:
+                if not done.done():
+                    done.set_exception(error)
         self._next()

@@ -6,13 +6,14 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from quicprochat.adapters.rpc import Problem
 from quicprochat.adapters.system import entropy
 from quicprochat.core.errors import QuicprochatError, StoreError
 from quicprochat.core.federation import Parcel
 from quicprochat.core.gate import Verdict
-from quicprochat.core.ids import PeerKey
+from quicprochat.core.ids import EnvelopeId, PeerKey
 from quicprochat.core.time import Instant
 from quicprochat.server.federation.client import FederationClient
 from quicprochat.server.federation.fresh import Fresh
@@ -180,11 +181,12 @@ class Courier:
         if fresh.over(now):
             return []  # until what is under way is done with; then the outbox is read from its beginning
         fresh.reading()
-        parcels, orphans = await self._driver.read(lambda _: self._outbox.due(self.domain, self._size, fresh.upto))
-        if orphans:
-            await self._driver.call(lambda _: self._outbox.drop(orphans))
-            if not parcels:
-                return await self._next_batch()
+        parcels, orphans = await self._read()
+        while orphans:
+            await self._driver.call(partial(self._drop, orphans))
+            if parcels:
+                break
+            parcels, orphans = await self._read()
         size = 0
         for n, parcel in enumerate(parcels):
             size += len(parcel.held.wire)
@@ -193,6 +195,12 @@ class Courier:
                 break
         fresh.read(parcels)
         return parcels
+
+    async def _read(self) -> tuple[list[Parcel], list[EnvelopeId]]:
+        return await self._driver.read(lambda _: self._outbox.due(self.domain, self._size, self._fresh.upto))
+
+    def _drop(self, orphans: Sequence[EnvelopeId], _: object) -> None:
+        self._outbox.drop(orphans)
 
     async def _hand_over(self, batch: list[Parcel]) -> None:
         now = self._driver.now().at

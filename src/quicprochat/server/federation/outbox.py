@@ -31,6 +31,8 @@ from quicprochat.server.federation.rules import (
 )
 from quicprochat.server.queue import Outcome
 
+MOVED_MAX = 4_096
+"""More are not remembered; of the oldest, answers have long come."""
 RENEW_MS = CORRESPONDENT_MS // 15
 """Where an author's mail came from is written again only when it is so old, or has changed."""
 
@@ -57,6 +59,8 @@ class Outbox:
         self.is_peer = is_peer
         self.local = local
         self._noted: dict[PeerKey, tuple[str, Instant]] = {}  # what was written of correspondents in this run
+        self._moved: dict[EnvelopeId, str] = {}
+        """Where envelopes go that were for another domain before, whose answer may still be on its way."""
 
     # --- what routing asks (routing.View)
 
@@ -108,6 +112,7 @@ class Outbox:
         if known is None or moved:
             if moved:
                 self._store.drop_outgoing(held.id)
+                self._note_move(held.id, domain)
             return Parcel(self._store.put_outgoing(fresh), held)
         kept = replace(known, size=fresh.size, expires_at=fresh.expires_at)
         self._store.drop_outgoing(held.id)
@@ -115,6 +120,11 @@ class Outbox:
             self._store.put_outgoing(kept)
             return None
         return Parcel(self._store.put_outgoing(replace(kept, due_at=fresh.due_at)), held)
+
+    def _note_move(self, id: EnvelopeId, domain: str) -> None:
+        if len(self._moved) >= MOVED_MAX:
+            del self._moved[next(iter(self._moved))]
+        self._moved[id] = domain
 
     def arrived(self, author: PeerKey, domain: str, now: Instant) -> None:
         """Note that a domain brought an author's mail: answers go there."""
@@ -160,11 +170,12 @@ class Outbox:
     def answered(self, parcels: Sequence[Parcel], outcomes: Sequence[Outcome]) -> set[PeerKey]:
         """Follow a domain's answers; return the authors for whom there is something to tell."""
         now = self._now()
-        there = [
-            parcel.row.id
+        answers = [
+            (parcel, outcome)
             for parcel, outcome in zip(parcels, outcomes, strict=True)
-            if outcome.verdict in (Verdict.STORED, Verdict.DUPLICATE)
+            if self._moved.get(parcel.row.id, parcel.row.destination) == parcel.row.destination
         ]
+        there = [parcel.row.id for parcel, outcome in answers if outcome.verdict in (Verdict.STORED, Verdict.DUPLICATE)]
         self._store.release_many(there)
         # The other server remembers them now. Should that server forget (an old backup), their authors offer them
         # again, and they must not be taken for duplicates here.
@@ -172,7 +183,7 @@ class Outbox:
         # Meanwhile a receipt may have come for it, or its time may be over: then only the report is news.
         reports = [
             Report(parcel.held.src, parcel.held.id, parcel.row.destination, outcome.verdict, outcome.reason, now)
-            for parcel, outcome in zip(parcels, outcomes, strict=True)
+            for parcel, outcome in answers
             if self._answer(parcel, outcome, now) and self._is_told(parcel.held)
         ]
         if reports:
