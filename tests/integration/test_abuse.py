@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from tests.integration.attacker import Attacker
+from tests.server.attacked import until
 
 from quicprochat.core.address import Address
 from quicprochat.core.envelope import Header, Kind, MeshEnvelope, make
 from quicprochat.core.errors import UnavailableError
 from quicprochat.core.gate import Reason, Verdict
-from quicprochat.core.link import FrameType, decode_results, encode_record
+from quicprochat.core.link import FrameType, decode_results, encode_record, frame
 from quicprochat.core.receipt import Receipt, State, Status
 from quicprochat.core.record import PeerRecord, sign_record
-from quicprochat.p2p import Options, P2pNode
+from quicprochat.p2p import Options, P2pNode, links
 
 
 def node(home: Path, *, stays: bool = True) -> P2pNode:
@@ -93,6 +95,30 @@ def test_types_that_may_be_skipped_are_skipped(tmp_path: Path) -> None:
         await attacker.say(FrameType.PING)
         while (await attacker.hear())[0] != FrameType.PONG:
             pass
+
+    scene(tmp_path, play)
+
+
+def test_strangers_share_what_is_verified_for_them_however_many_links_they_make(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "STRANGERS_BURST", 4)
+    monkeypatch.setattr(links, "STRANGERS_PER_S", 4)
+
+    async def play(victim: P2pNode, attacker: Attacker) -> None:
+        async with Attacker() as other:
+            await attacker.link(victim)
+            await other.link(victim)
+            somebody = os.urandom(32)
+            flood = (frame(FrameType.ENVELOPE, attacker.envelope(somebody).wire()) for _ in range(12))
+            await attacker.stream.write(b"".join(flood))
+            bucket = victim._runtime.links._strangers_bucket
+            await until(lambda: bucket.wait_ms(victim._runtime.driver.now().at) > 1_500)
+            began = asyncio.get_running_loop().time()
+            await other.say(FrameType.ENVELOPE, other.envelope(somebody).wire())
+            while (await other.hear())[0] != FrameType.RESULTS:
+                pass
+            assert asyncio.get_running_loop().time() - began > 1
 
     scene(tmp_path, play)
 

@@ -60,3 +60,12 @@ def test_what_was_spent_comes_back_with_time() -> None:
     assert (bucket.spent(Instant(0)), bucket.spent(Instant(1_000)), bucket.spent(Instant(10_000))) == (4, 2, 0)
     assert bucket.has(Instant(10_000), 5)
     assert not bucket.has(Instant(10_000), 6)
+
+
+def test_who_comes_later_waits_for_what_others_owe() -> None:
+    bucket = TokenBucket(4, 2, Instant(0))
+    assert bucket.owe(Instant(0), 4) == 0
+    assert bucket.owe(Instant(0), 4) == 2_001
+    assert bucket.owe(Instant(0), 1) == 2_501
+    assert bucket.owe(Instant(2_500), 1) == 501
+    assert bucket.owe(Instant(10_000), 4) == 0

@@ -40,6 +40,15 @@ class TokenBucket:
         missing = count - self._tokens
         return 0 if missing <= 0 else 1 + int(missing / self._per_ms)
 
+    def owe(self, now: Instant, count: float = 1) -> int:
+        """Take tokens that may not be there yet; return how long to wait, in milliseconds, until they are.
+
+        Who comes later waits for all who came before: whoever asks for much at a time, and often, gets no more.
+        """
+        wait = self.wait_ms(now, count)
+        self._tokens -= count
+        return wait
+
     def _fill(self, now: Instant) -> None:
         self._tokens = min(self._burst, self._tokens + max(0, now - self._at) * self._per_ms)
         self._at = now

@@ -119,6 +119,10 @@ class LinkOwner(Protocol):
         """Say whether the peer is a contact."""
         ...
 
+    def strangers_owe(self, count: int) -> int:
+        """Count envelopes that a stranger brings; return for how many milliseconds all strangers have had theirs."""
+        ...
+
     async def check_all(self, envelopes: list[bytes]) -> list[Checked | Reject]:
         """Run the gate's first half, in a thread when there are many."""
         ...
@@ -338,10 +342,11 @@ class PeerLink:
 
     async def _take_in(self, envelopes: list[bytes]) -> None:
         if not self._owner.trusted(self.peer):
-            wait = self._envelopes.wait_ms(self._owner.instant(), len(envelopes))
+            wait = max(
+                self._envelopes.owe(self._owner.instant(), len(envelopes)), self._owner.strangers_owe(len(envelopes))
+            )
             if wait:
                 await asyncio.sleep(wait / 1_000)
-            self._envelopes.take(self._owner.instant(), len(envelopes))
         checked = await self._owner.check_all(envelopes)
         events: list[Event] = [
             EnvelopeRejected(self.id) if isinstance(one, Reject) else EnvelopeArrived(self.id, one) for one in checked

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from quicprochat.core.address import Address
+from quicprochat.core.bucket import TokenBucket
 from quicprochat.core.crypto import Crypto
 from quicprochat.core.errors import RemoteError, UnavailableError, WireError
 from quicprochat.core.events import Event, LinkDown, LinkId, LinkMeasured, LinkUp, RecordArrived
@@ -34,6 +35,9 @@ log = logging.getLogger("quicprochat.link")
 LINKS_MAX = 512
 STRANGERS_MAX = 256
 """Links to peers who are no contacts; contacts always find room beside them."""
+STRANGERS_BURST, STRANGERS_PER_S = 8_000, 2_000
+"""Envelopes of neighbours who are no contacts that are verified, of all of them together: half a small core (guess).
+One of them alone gets ``link.STRANGER_PER_S``."""
 CARDS_MAX = 4_096
 """Records kept at hand for sealing; the store has the others."""
 DIAL_S = 5.0
@@ -132,6 +136,7 @@ class Links:
         self._tasks: set[asyncio.Task[None]] = set()
         self._checks = ThreadPoolExecutor(1, "check")
         self._transport: Transport | None = None
+        self._strangers_bucket = TokenBucket(STRANGERS_BURST, STRANGERS_PER_S, self.instant())
         self.cards: dict[PeerKey, PeerRecord] = {}
         """The newest verified records of peers met in this run."""
         self.named: Callable[[PeerKey, str], None] = lambda key, name: None
@@ -381,6 +386,10 @@ class Links:
         if self.reach is not None and self.trusted(record.key):
             self.reach.named(relay, Source.CONTACT, record.key)
         self.dialler.know(record.key, addresses, relay, contact=self.trusted(record.key))
+
+    def strangers_owe(self, count: int) -> int:
+        """Count envelopes that a stranger brings; return for how many milliseconds all strangers have had theirs."""
+        return self._strangers_bucket.owe(self.instant(), count)
 
     async def check_all(self, envelopes: list[bytes]) -> list[Checked | Reject]:
         """Run the gate's first half over received envelopes."""
