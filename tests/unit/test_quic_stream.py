@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from typing import Any
 
@@ -321,3 +322,24 @@ def test_whatever_aioquic_stumbles_over_costs_one_connection(monkeypatch: pytest
             await dial(pair.listener)
 
     run(scenario)
+
+
+def test_whoever_stops_waiting_for_a_sign_of_life_leaves_nothing_behind() -> None:
+    complaints: list[dict[str, Any]] = []
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        async with streamed() as pair:
+            await soon(pair.out.answered())
+            assert not pair.out.over
+            waiting = asyncio.create_task(pair.out.answered())
+            await asyncio.sleep(0)  # it has asked, and hears nothing before the loop reads
+            waiting.cancel()
+            await asyncio.wait((waiting,))
+            pair.out.end(0, "enough")
+            await soon(pair.out.answered())
+            assert pair.out._pings == {}
+
+    run(scenario)
+    gc.collect()
+    assert complaints == []
