@@ -14,7 +14,7 @@ from quicprochat.core.link import FrameType, Goodbye
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "protocol.md").read_text("utf-8")
-LIMITS = re.findall(r"^\| `(\w+)\.([A-Z_]+)` \| (\d+) \|", TEXT, re.MULTILINE)
+LIMITS = re.findall(r"^\| `([\w.]+)\.([A-Z_]+)` \| (\d+) \|", TEXT, re.MULTILINE)
 
 
 def section(title: str) -> str:
@@ -31,7 +31,8 @@ def test_the_registry_has_every_label_once() -> None:
 
 @pytest.mark.parametrize(("module", "name", "value"), LIMITS)
 def test_a_limit_is_the_one_in_the_code(module: str, name: str, value: str) -> None:
-    assert getattr(importlib.import_module(f"quicprochat.core.{module}"), name) == int(value)
+    where = module if "." in module else f"core.{module}"
+    assert getattr(importlib.import_module(f"quicprochat.{where}"), name) == int(value)
 
 
 def test_the_limits_are_there() -> None:

@@ -6,12 +6,15 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from tests.integration.attacker import Attacker
 from tests.server.attacked import until
 
+from quicprochat.adapters.iroh import Endpoint
+from quicprochat.adapters.iroh.addresses import SocketAddress
 from quicprochat.core.address import Address
 from quicprochat.core.envelope import Header, Kind, MeshEnvelope, make
 from quicprochat.core.errors import UnavailableError
@@ -249,3 +252,28 @@ def test_a_taken_port_is_said_in_a_sentence(tmp_path: Path) -> None:
                 assert third.networked
 
     asyncio.run(run())
+
+
+def test_a_port_that_its_last_owner_is_leaving_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leaving = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    leaving.bind(("127.0.0.1", 0))
+    port = leaving.getsockname()[1]
+    really = Endpoint.bind
+
+    async def leave(secret: bytes, *, bind: SocketAddress | None, relay_url: str | None) -> Endpoint:
+        try:
+            return await really(secret, bind=bind, relay_url=relay_url)
+        except UnavailableError:
+            leaving.close()
+            raise
+
+    monkeypatch.setattr(Endpoint, "bind", leave)
+
+    async def run() -> None:
+        options = Options(tmp_path, bind=Address("127.0.0.1", port), ephemeral=True)
+        async with P2pNode(options) as comer:
+            assert comer.networked
+            assert [at.port for at in comer.addresses()] == [port]
+
+    with closing(leaving):
+        asyncio.run(run())

@@ -76,6 +76,8 @@ SESSION_BYTES = 16
 EPOCH_KEY = "epoch"
 PORT_KEY = "p2p.port"
 DISK_CHECK_S = 10.0
+BIND_TRIES, BIND_PAUSE_S = 20, 0.1
+"""Two seconds: a process that has just left the home can still have its port for a moment."""
 ALARMS_MAX = 100
 
 
@@ -192,13 +194,20 @@ class Runtime:
         relay = self.options.relay or None
         wanted = (bind.ip, bind.port) if bind else ("0.0.0.0", int(stored)) if stored else None
         seed = self.book.identity.seed
-        try:
-            self.endpoint = await Endpoint.bind(seed, bind=wanted, relay_url=relay)
-        except UnavailableError:
-            if bind is not None or wanted is None:
-                raise
-            # Only the port of the last run is taken: any other serves as well, and records tell the peers.
-            self.endpoint = await Endpoint.bind(seed, bind=None, relay_url=relay)
+        for left in reversed(range(BIND_TRIES)):
+            try:
+                self.endpoint = await Endpoint.bind(seed, bind=wanted, relay_url=relay)
+                break
+            except UnavailableError as error:
+                if bind is None:
+                    if wanted is None:
+                        raise
+                    wanted = None  # only the last run's port is taken: any serves as well, and records tell the peers
+                elif left and error.retryable:
+                    await asyncio.sleep(BIND_PAUSE_S)
+                else:
+                    raise
+        assert self.endpoint is not None
         self.links.reach = self.reach = Reach(
             self.endpoint, self.options.network, self.options.relay, self.links.instant, self.links.relayed,
             self._reach_changed, answers,
