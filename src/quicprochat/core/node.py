@@ -13,13 +13,14 @@ from dataclasses import replace
 from itertools import groupby
 from typing import assert_never
 
+from quicprochat.core.answers import Answers
 from quicprochat.core.bundle import BY_HAND
 from quicprochat.core.card import OwnCard
 from quicprochat.core.carrier import CarrierLane, Taken
 from quicprochat.core.carrying import Carrying
 from quicprochat.core.courier import Lane
 from quicprochat.core.crypto import Crypto, Entropy, Signer
-from quicprochat.core.envelope import TTL_MAX_S, Header, Kind, MeshEnvelope, make
+from quicprochat.core.envelope import Kind, MeshEnvelope
 from quicprochat.core.errors import WireError
 from quicprochat.core.events import (
     Accepted,
@@ -51,10 +52,8 @@ from quicprochat.core.events import (
     ResultsArrived,
     Rotated,
     SelfChanged,
-    SendEnvelope,
     SendFrame,
     SendRecord,
-    SendResults,
     Subscribed,
     Tick,
     Unsubscribed,
@@ -65,21 +64,21 @@ from quicprochat.core.forward import Forward, NextHops
 from quicprochat.core.gate import Admission, Checked, Reason, Verdict, admit, submit
 from quicprochat.core.homes import Homes
 from quicprochat.core.ids import ChannelId, EnvelopeId, PeerKey
-from quicprochat.core.link import RESULTS_MAX, FrameType, Goodbye, Result
+from quicprochat.core.link import FrameType, Goodbye, Result
 from quicprochat.core.members import Members
 from quicprochat.core.neighbours import Neighbour, Neighbours
 from quicprochat.core.outbox import Outbox
 from quicprochat.core.patience import Patience
 from quicprochat.core.policy import Carry, Policy
 from quicprochat.core.posts import Posts
-from quicprochat.core.receipt import OPEN_STATES, RECEIPT_IDS_MAX, Receipt, State, Status
+from quicprochat.core.receipt import OPEN_STATES, Receipt, State, Status
 from quicprochat.core.record import PeerRecord
 from quicprochat.core.records import Records
 from quicprochat.core.route import Routes, RouteView
 from quicprochat.core.route_cost import link_cost
 from quicprochat.core.route_frames import HASH_BYTES
 from quicprochat.core.seal import TYPE_KEY, Protection
-from quicprochat.core.store import Fate, Held, MeshStore, Scope, Sent, Sighting
+from quicprochat.core.store import Fate, Held, MeshStore, Sent, Sighting
 from quicprochat.core.time import MINUTE_MS, Instant, Now
 from quicprochat.core.uplink import Uplink
 from quicprochat.core.window import after_release
@@ -126,11 +125,9 @@ class Node:
         self._sweep_at = Instant(0)
         self._unswept = 0
         self._next_expiry: Instant | None = None
-        # Gathered during one step, sent at its end.
+        # Gathered during one step, done at its end.
         self._to_upgrade: set[PeerKey] = set()
-        self._receipts: dict[tuple[PeerKey, Status, PeerKey, bool], list[EnvelopeId]] = {}
-        self._repeated: dict[tuple[LinkId, PeerKey, Status], list[EnvelopeId]] = {}
-        self._results: dict[LinkId, list[Result]] = {}
+        self._answers = Answers(signer, entropy, self._neighbours, self._forward)
 
     @property
     def record(self) -> PeerRecord:
@@ -197,11 +194,12 @@ class Node:
                 self._forward.look_up_again()
         self._upgrade_on(tx, now, out)
         self._timers(tx, now, out)
-        self._flush_receipts(tx, now, out)
+        if self._answers.flush_receipts(self.record.signed, tx, self._policy, now, out):
+            self._carry()
         self._follow_moved()
         self._tell_routes(tx, now, out)
         self._hand_over(tx, now, out)
-        self._flush_results(out)
+        self._answers.flush_results(out)
         self._records.flush(self._neighbours.links, tx, self._policy, now, out)
         self._next_expiry = tx.next_expiry()
         return tuple(out)
@@ -411,7 +409,7 @@ class Node:
     def _drop(self, link: LinkId, tx: MeshStore, now: Now) -> None:
         """A link is gone, or is none to us any more."""
         self._records.link_down(link)
-        self._results.pop(link, None)
+        self._answers.drop(link)
         neighbour = self._neighbours.drop(link)
         if neighbour is not None:
             self._posts.link_down(neighbour.peer, now.at)
@@ -459,8 +457,7 @@ class Node:
         admission = self._take(checked, via, event.link, tx, now, out)
         answered_by_receipt = via == checked.envelope.src and admission.status is not None
         if checked.receipt is None and not answered_by_receipt:
-            result = Result(checked.envelope.id, admission.verdict, admission.reason)
-            self._results.setdefault(event.link, []).append(result)
+            self._answers.result(event.link, Result(checked.envelope.id, admission.verdict, admission.reason))
 
     def _bundle(self, event: BundleArrived, tx: MeshStore, now: Now, out: list[Effect]) -> None:
         results = []
@@ -509,9 +506,9 @@ class Node:
         if admission.status is not None:
             repeated = admission.verdict is Verdict.DUPLICATE or admission.status in (Status.UNOPENABLE, Status.REFUSED)
             if repeated and link is not None:
-                self._repeated.setdefault((link, envelope.src, admission.status), []).append(envelope.id)
+                self._answers.repeat(envelope.src, envelope.id, admission.status, link)
             else:
-                self._receipts.setdefault((envelope.src, admission.status, via, repeated), []).append(envelope.id)
+                self._answers.receipt(envelope.src, envelope.id, admission.status, via, again=repeated)
         if receipt is not None and admission.verdict is Verdict.STORED:
             self._receipt(envelope, receipt, via, tx, now, out)
             if checked.record is not None:
@@ -739,50 +736,6 @@ class Node:
             if at is not None and now.at >= at:
                 neighbour.lane.retry(tx, now.at, out)
         self._forward.timers(tx, now, out)
-
-    # --- answers gathered during the step
-
-    def _flush_receipts(self, tx: MeshStore, now: Now, out: list[Effect]) -> None:
-        for (link, author, status), ids in self._repeated.items():
-            neighbour = self._neighbours.at(link)
-            for start in range(0, len(ids), RECEIPT_IDS_MAX):
-                if neighbour is not None and neighbour.repeats.take(now.at):
-                    key = (author, status, neighbour.peer, True)
-                    self._receipts.setdefault(key, []).extend(ids[start : start + RECEIPT_IDS_MAX])
-        self._repeated.clear()
-        for (author, status, via, again), ids in self._receipts.items():
-            record = self.record.signed if status is Status.UNOPENABLE else b""
-            for start in range(0, len(ids), RECEIPT_IDS_MAX):
-                payload = Receipt(status, tuple(ids[start : start + RECEIPT_IDS_MAX]), record).encode()
-                header = Header(Kind.RECEIPT, self._signer.key, author, self._entropy(16), ttl_s=TTL_MAX_S)
-                envelope = make(header, payload, self._signer)
-                neighbour = self._neighbours.find(author)
-                if neighbour is not None:
-                    out.append(SendEnvelope(neighbour.lane.link, envelope.wire()))
-                else:
-                    self._send_back(envelope, via, again, tx, now, out)
-        self._receipts.clear()
-
-    def _send_back(
-        self, receipt: MeshEnvelope, via: PeerKey, again: bool, tx: MeshStore, now: Now, out: list[Effect]
-    ) -> None:
-        """Send a receipt of ours to an author who is no neighbour, along a way if there is one."""
-        back = self._forward.way_back(PeerKey(receipt.dst), via, again=again, now=now)
-        held: Held | Reason = Reason.FULL
-        if tx.usage(Scope.OWN).bytes < self._policy.limits.own_bytes // 2:
-            # Strangers' receipts must leave room for what the owner wants to say.
-            held = submit(tx, receipt, self._policy, now)
-        if isinstance(held, Held):
-            self._forward.offer(tx, held, now, out, back)
-            self._carry()
-        elif back is not None and back.lane.pace_passed(now.at, len(receipt.wire())):
-            out.append(SendEnvelope(back.lane.link, receipt.wire()))
-
-    def _flush_results(self, out: list[Effect]) -> None:
-        for link, results in self._results.items():
-            chunks = (results[start : start + RESULTS_MAX] for start in range(0, len(results), RESULTS_MAX))
-            out.extend(SendResults(link, tuple(chunk)) for chunk in chunks)
-        self._results.clear()
 
 
 def _oldest_first(events: Iterable[Event]) -> Iterator[Event]:
