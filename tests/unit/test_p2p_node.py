@@ -1,4 +1,4 @@
-"""What the node says of a full disk, and of texts that say nothing."""
+"""What the node says of a full disk and of texts that say nothing, and that a start that fails holds nothing."""
 
 from __future__ import annotations
 
@@ -33,6 +33,32 @@ def test_a_reserve_is_given_up_only_where_there_is_one(
         asyncio.run(play())
     assert "the disk is almost full" in caplog.text
     assert ("bytes of reserve are given up" in caplog.text) is said
+
+
+def test_a_start_that_fails_after_the_store_is_open_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = []
+    close = SqliteStore.close
+
+    def closing(store: SqliteStore) -> None:
+        closed.append(store)
+        close(store)
+
+    def fails(store: SqliteStore, reserve: int) -> bool:
+        raise LocalError("the disk does not answer")
+
+    async def play() -> None:
+        with monkeypatch.context() as broken:
+            broken.setattr(SqliteStore, "close", closing)
+            broken.setattr(SqliteStore, "disk_low", fails)
+            with pytest.raises(LocalError, match="does not answer"):
+                await P2pNode(Options(tmp_path), network=False).start()
+        assert len(closed) == 1
+        async with P2pNode(Options(tmp_path), network=False) as again:
+            assert again.key
+
+    asyncio.run(play())
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t\u2003"])

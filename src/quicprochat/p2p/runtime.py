@@ -114,9 +114,35 @@ class Runtime:
             self.crypto = SodiumCrypto(entropy)
             self.book = AddressBook(self.home.identity, self.crypto, entropy)
             self.store = self._open_store()
+            try:
+                self._assemble()
+            except BaseException:
+                self.store.close()
+                raise
         except BaseException:
             self.home.disown()
             raise
+        try:
+            await self.driver.start()
+            await self._open_network()
+        except BaseException:
+            if self.endpoint is not None:
+                await self.endpoint.close()
+            self.driver.close()
+            self.home.disown()
+            raise
+        self._main = asyncio.create_task(self._run())
+        try:
+            await self.call(self._prepare)
+            if self.network:
+                await self.driver.settle([self.self_changed()])
+                await self.people.learn_known()
+        except BaseException:
+            await self.close()
+            raise
+
+    def _assemble(self) -> None:
+        """Make the parts, each of those before it."""
         signer, identity, options = self.book.signer, self.book.identity, self.options
         self.clock = SystemClock(self.store.value(CLOCK_KEY))
         self.disk_low = self._make_room()
@@ -148,24 +174,6 @@ class Runtime:
         self.membership = Membership(
             self.channels, self.driver, identity.key, entropy, self.outgoing.key_letter
         )  # fmt: skip
-        try:
-            await self.driver.start()
-            await self._open_network()
-        except BaseException:
-            if self.endpoint is not None:
-                await self.endpoint.close()
-            self.driver.close()
-            self.home.disown()
-            raise
-        self._main = asyncio.create_task(self._run())
-        try:
-            await self.call(self._prepare)
-            if self.network:
-                await self.driver.settle([self.self_changed()])
-                await self.people.learn_known()
-        except BaseException:
-            await self.close()
-            raise
 
     def _open_store(self) -> MeshStore:
         if self.options.ephemeral:
