@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
@@ -66,6 +68,7 @@ from quicprochat.p2p.views import ServerStanding
 from quicprochat.p2p.wake import watch_sleep
 
 if TYPE_CHECKING:
+    from quicprochat.adapters.iroh import Endpoint
     from quicprochat.p2p.discovery import Discovery
     from quicprochat.p2p.home_link import HomeLink
 
@@ -76,8 +79,8 @@ SESSION_BYTES = 16
 EPOCH_KEY = "epoch"
 PORT_KEY = "p2p.port"
 DISK_CHECK_S = 10.0
-BIND_TRIES, BIND_PAUSE_S = 20, 0.1
-"""Two seconds: a process that has just left the home can still have its port for a moment."""
+BIND_S, BIND_PAUSE_S = 2.0, 0.1
+"""How long a port that is taken is tried again: who has just left the home can still have it for a moment."""
 ALARMS_MAX = 100
 
 
@@ -109,28 +112,19 @@ class Runtime:
 
     async def start(self) -> None:
         """Take the home and begin. Raises: LocalError, UnavailableError; then nothing is held."""
-        self.home.own()
-        try:
+        async with AsyncExitStack() as undo:
+            self.home.own()
+            undo.callback(self.home.disown)
             self.crypto = SodiumCrypto(entropy)
             self.book = AddressBook(self.home.identity, self.crypto, entropy)
             self.store = self._open_store()
-            try:
-                self._assemble()
-            except BaseException:
-                self.store.close()
-                raise
-        except BaseException:
-            self.home.disown()
-            raise
-        try:
+            undo.callback(self.store.close)
+            self._assemble()
+            undo.callback(self.driver.close)
+            undo.push_async_callback(self._close_endpoint)
             await self.driver.start()
             await self._open_network()
-        except BaseException:
-            if self.endpoint is not None:
-                await self.endpoint.close()
-            self.driver.close()
-            self.home.disown()
-            raise
+            undo.pop_all()
         self._main = asyncio.create_task(self._run())
         try:
             await self.call(self._prepare)
@@ -193,29 +187,11 @@ class Runtime:
     async def _open_network(self) -> None:
         if not self.network or find_spec("iroh") is None:
             return
-        from quicprochat.adapters.iroh import Endpoint  # the extra: everything else works without it
+        from quicprochat.adapters import iroh  # the extra: everything else works without it
         from quicprochat.adapters.relay.probe import answers
 
         check_relay(self.options.relay, self.options.network)
-        stored = self.store.value(PORT_KEY)
-        bind = self.options.bind
-        relay = self.options.relay or None
-        wanted = (bind.ip, bind.port) if bind else ("0.0.0.0", int(stored)) if stored else None
-        seed = self.book.identity.seed
-        for left in reversed(range(BIND_TRIES)):
-            try:
-                self.endpoint = await Endpoint.bind(seed, bind=wanted, relay_url=relay)
-                break
-            except UnavailableError as error:
-                if bind is None:
-                    if wanted is None:
-                        raise
-                    wanted = None  # only the last run's port is taken: any serves as well, and records tell the peers
-                elif left and error.retryable:
-                    await asyncio.sleep(BIND_PAUSE_S)
-                else:
-                    raise
-        assert self.endpoint is not None
+        self.endpoint = await self._bind(iroh.Endpoint.bind)
         self.links.reach = self.reach = Reach(
             self.endpoint, self.options.network, self.options.relay, self.links.instant, self.links.relayed,
             self._reach_changed, answers,
@@ -224,7 +200,32 @@ class Runtime:
         if self.options.discovery:
             from quicprochat.p2p.discovery import Discovery  # a tenth of a second to load
 
-            self.discovery = Discovery(self.links, self.addresses, jitter, bind=bind, quiet=self.options.quiet)
+            self.discovery = Discovery(
+                self.links, self.addresses, jitter, bind=self.options.bind, quiet=self.options.quiet
+            )
+
+    async def _bind(self, endpoint: Callable[..., Awaitable[Endpoint]]) -> Endpoint:
+        bind, stored = self.options.bind, self.store.value(PORT_KEY)
+        at = partial(endpoint, self.book.identity.seed, relay_url=self.options.relay or None)
+        if bind is None:
+            if stored:
+                with suppress(UnavailableError):  # taken by now: any other serves as well, and records tell the peers
+                    return await at(bind=("0.0.0.0", int(stored)))
+            return await at(bind=None)
+        clock = asyncio.get_running_loop().time
+        until = clock() + BIND_S
+        while True:
+            try:
+                return await at(bind=(bind.ip, bind.port))
+            except UnavailableError as error:
+                if not error.retryable or clock() >= until:
+                    raise
+            await asyncio.sleep(BIND_PAUSE_S)
+
+    async def _close_endpoint(self) -> None:
+        if self.endpoint is not None:
+            await self.endpoint.close()
+            self.endpoint = None
 
     def _prepare(self, store: MeshStore) -> None:
         epoch = store.value(EPOCH_KEY)
@@ -273,9 +274,7 @@ class Runtime:
         self.feed.stop()
         await asyncio.wait([self._main])
         self._main.exception()
-        if self.endpoint is not None:
-            await self.endpoint.close()
-            self.endpoint = None
+        await self._close_endpoint()
         self.driver.close()
         self.home.disown()
 
