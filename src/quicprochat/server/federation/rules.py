@@ -26,7 +26,7 @@ FRESH_MAX, FRESH_BYTES = 2_048, 4 << 20
 """What has just come for one domain and is kept in memory until it is sent; the rest is read from the outbox."""
 OUT_IN_FLIGHT = 8
 """Batches of one domain sent and not answered: the other server checks some while it writes others. With 4 it did
-one after the other, and a long queue left a quarter more slowly."""
+one after the other, and mail between two domains went a quarter more slowly."""
 IN_FLIGHT_MAX = 32
 """Calls of one connection in flight; a peer is told, and one more ends its connection."""
 CONNECTIONS_PER_DOMAIN = 4
